@@ -1,0 +1,151 @@
+//! The one error type of the library.
+//!
+//! Every message says what was attempted, what was expected and what was found; [`Error::hint`] says what to do next.
+
+use std::path::PathBuf;
+
+/// The result type of every fallible function in this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong between a checkpoint on disk and a token on screen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+
+    /// A file that a model needs is not in its directory.
+    #[error("{} has no {file}", directory.display())]
+    MissingFile { directory: PathBuf, file: &'static str },
+
+    /// A JSON file is not JSON, or not the kind of JSON it has to be.
+    #[error("{file} cannot be parsed: {message}")]
+    Json { file: String, message: String },
+
+    /// A key of `config.json` has a value that no model can have.
+    #[error("{file}: `{key}` must be {expected}, found {found}")]
+    Config { file: String, key: String, expected: String, found: String },
+
+    /// `model_type` names an architecture that this version does not know.
+    #[error("unknown model_type `{model_type}`; known: {}", known.join(", "))]
+    UnknownArchitecture { model_type: String, known: Vec<&'static str> },
+
+    /// A safetensors file contradicts itself.
+    #[error("{file} is not a valid safetensors file: {problem}")]
+    Safetensors { file: String, problem: String },
+
+    /// Tensors that the architecture needs are not in the checkpoint.
+    #[error("the checkpoint lacks {} of {expected} tensors: {}", missing.len(), list_some(missing))]
+    MissingTensors { missing: Vec<String>, expected: usize },
+
+    /// A tensor is there, but not in the shape that `config.json` implies.
+    #[error("tensor `{name}`: expected shape {expected:?}, found {found:?}")]
+    TensorShape { name: String, expected: Vec<usize>, found: Vec<usize> },
+
+    /// A tensor is stored in a number format that this version does not read.
+    #[error("tensor `{name}`: expected one of {expected}, found {found}")]
+    TensorDtype { name: String, expected: &'static str, found: String },
+
+    /// The tokenizer is missing, damaged, or of an unsupported kind.
+    #[error("tokenizer: {problem}")]
+    Tokenizer { problem: String, hint: Option<String> },
+
+    /// The chat template of the checkpoint does not compile or does not run.
+    #[error("chat template: {problem}")]
+    ChatTemplate { problem: String },
+
+    /// An argument of the caller is out of range.
+    #[error("{what}: expected {expected}, found {found}")]
+    Argument { what: &'static str, expected: String, found: String },
+
+    /// The prompt and the tokens to come do not fit in the context.
+    #[error("the prompt has {found} tokens, but the context holds {limit}")]
+    PromptTooLong { found: usize, limit: usize },
+
+    /// A model could not be fetched from the hub.
+    #[error("cannot download {what}: {message}")]
+    Download { what: String, message: String },
+
+    /// No adapter answered, or none of the asked-for kind.
+    #[error("no GPU adapter matches `{wanted}`; found: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })]
+    NoAdapter { wanted: String, found: Vec<String> },
+
+    /// The model does not fit on the device.
+    #[error("{what} needs {} on {device}, which offers {}", human_bytes(*needed_bytes), human_bytes(*available_bytes))]
+    OutOfMemory { what: String, device: String, needed_bytes: u64, available_bytes: u64 },
+
+    /// The device offers less than the smallest variant of a kernel needs.
+    #[error("{what} needs {expected}, but {device} offers {found}")]
+    DeviceLimit { what: String, device: String, expected: String, found: String },
+
+    /// The GPU, its driver or its shader compiler reported an error.
+    #[error("{attempted} failed on the GPU: {message}")]
+    Gpu { attempted: String, message: String },
+
+    /// The device went away: unplugged, reset by the driver, or out of patience.
+    #[error("the GPU device was lost while {attempted}: {reason}")]
+    DeviceLost { attempted: String, reason: String },
+}
+
+impl Error {
+    /// The next step for the person who sees this error, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Tokenizer { hint, .. } => hint.clone(),
+            Error::MissingFile { file, .. } if *file == "config.json" => {
+                Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
+            }
+            Error::Safetensors { .. } => {
+                Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())
+            }
+            Error::MissingTensors { .. } => {
+                Some("compare num_hidden_layers and the expert count in config.json with the files; is a shard missing?".to_owned())
+            }
+            Error::TensorShape { .. } => Some("config.json and the weights belong to different models".to_owned()),
+            Error::UnknownArchitecture { .. } => Some("`moebius list archs` prints what each one covers".to_owned()),
+            Error::PromptTooLong { .. } => {
+                Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())
+            }
+            Error::NoAdapter { .. } => Some(
+                "install a Vulkan driver (Debian/Ubuntu: apt install mesa-vulkan-drivers), see `moebius devices`, or use --device cpu"
+                    .to_owned(),
+            ),
+            Error::OutOfMemory { .. } => {
+                Some("use a smaller --quant or --ctx, another --device, or --device cpu for the slow reference".to_owned())
+            }
+            Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the slow reference".to_owned()),
+            Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),
+            Error::Download { .. } => Some("run the command again to resume; private models need HF_TOKEN".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Wraps an I/O error with what was being done to which file.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { action, path, source }
+    }
+}
+
+/// Up to four names, then how many more there are.
+fn list_some(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}
+
+/// A byte count in the unit that leaves one to four digits before the point: `12.3 GiB`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}

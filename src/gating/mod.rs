@@ -1,0 +1,5 @@
+//! How tokens choose experts.
+
+mod top_k;
+
+pub use top_k::{Assignment, RouterSpec, ScoreFunction};

@@ -1,0 +1,10 @@
+//! Mixture-of-Experts language models on any GPU that WebGPU reaches.
+
+pub mod error;
+pub mod gating;
+pub mod platform;
+pub mod quant;
+pub mod spec;
+pub mod tensor;
+
+pub use error::{Error, Result};

@@ -1,0 +1,25 @@
+//! Time, threads and files of an operating system.
+
+use rayon::prelude::*;
+use std::time::Instant;
+
+/// Measures elapsed time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+    pub fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// Calls `work(index, row)` for every `row_len` values of `rows`, on all cores. Every row is written by one thread, so the result does not
+/// depend on their number.
+pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
+    rows.par_chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row));
+}

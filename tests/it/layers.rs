@@ -21,7 +21,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Files beside the kernels and their twins that are no kernel themselves.
-const NO_KERNELS: &[&str] = &["mod", "decoder"];
+const NO_KERNELS: &[&str] = &["mod", "decoder", "slab", "tile"];
 
 /// The hard stop of the house rules; 500 is the aim.
 const MAX_LINES: usize = 800;

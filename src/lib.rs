@@ -2,6 +2,8 @@
 
 pub mod error;
 pub mod gating;
+pub mod gpu;
+pub mod kernels;
 pub mod platform;
 pub mod quant;
 pub mod spec;

@@ -4,4 +4,4 @@
 
 mod native;
 
-pub use native::{Stopwatch, for_each_row};
+pub use native::{CAN_BLOCK, Stopwatch, for_each_row, write_file};

@@ -14,6 +14,16 @@ fn equal_logits_go_to_the_lower_expert_id() {
 }
 
 #[test]
+fn minus_zero_ties_with_zero() {
+    assert_eq!(router(3, 2, true).route(&[-0.0, 0.0, 0.0]).expert_ids, [0, 1]);
+}
+
+#[test]
+fn nan_logits_do_not_panic() {
+    assert_eq!(router(3, 2, true).route(&[f32::NAN; 3]).expert_ids.len(), 2);
+}
+
+#[test]
 fn best_expert_comes_first_with_its_softmax_share() {
     let assignment = router(3, 2, true).route(&[0.0, 3f32.ln(), -50.0]);
     assert_eq!(assignment.expert_ids, [1, 0]);

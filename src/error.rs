@@ -19,6 +19,10 @@ pub enum Error {
     #[error("{} has no {file}", directory.display())]
     MissingFile { directory: PathBuf, file: &'static str },
 
+    /// An index names a file that is not there.
+    #[error("{} has no {shard}, which {index} names", directory.display())]
+    MissingShard { directory: PathBuf, index: &'static str, shard: String },
+
     /// A JSON file is not JSON, or not the kind of JSON it has to be.
     #[error("{file} cannot be parsed: {message}")]
     Json { file: String, message: String },
@@ -96,6 +100,7 @@ impl Error {
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
             }
+            Error::MissingShard { .. } => Some("fetch the whole checkpoint: some of its files are missing".to_owned()),
             Error::Safetensors { .. } => {
                 Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())
             }

@@ -1,5 +1,6 @@
 //! Mixture-of-Experts language models on any GPU that WebGPU reaches.
 
+pub mod checkpoint;
 pub mod error;
 pub mod gating;
 pub mod gpu;

@@ -4,6 +4,14 @@
 //! the checkpoint must hold, which kernels run, how much memory it takes. Nothing outside `arch/` may match on a family's name.
 //! The enums with one variant are the places where other families add theirs.
 
+pub mod arch;
+mod json;
+mod parameters;
+
+pub use arch::{ARCHS, Arch};
+pub use json::ConfigJson;
+pub use parameters::Parameters;
+
 use crate::gating::RouterSpec;
 
 /// A decoder-only language model.

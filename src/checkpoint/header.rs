@@ -1,0 +1,111 @@
+//! The header of one safetensors file, believed only after it was checked against the file's length.
+
+use crate::platform::ByteSource;
+use crate::tensor::Dtype;
+use crate::{Error, Result};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+
+/// The length of the header's length.
+const PREFIX_BYTES: u64 = 8;
+/// As in the safetensors crate: what a header may take at most.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where one tensor lies.
+#[derive(Debug, Clone)]
+pub(super) struct StoredTensor {
+    /// Index of the shard.
+    pub source: usize,
+    pub dtype: safetensors::Dtype,
+    pub shape: Vec<usize>,
+    /// Within the file.
+    pub bytes: Range<u64>,
+}
+
+/// Reads and checks the header of `source`, which is the shard numbered `index`. Tensors come in the order of their bytes.
+pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Vec<(String, StoredTensor)>> {
+    let invalid = |problem: String| Error::Safetensors { file: source.name(), problem };
+    if source.len() < PREFIX_BYTES {
+        return Err(invalid(format!("it has {} bytes, but the length of its header alone takes {PREFIX_BYTES}", source.len())));
+    }
+    let prefix = source.read(0..PREFIX_BYTES).await?;
+    let header_bytes = u64::from_le_bytes(prefix.as_ref().try_into().expect("a read returns the asked number of bytes"));
+    let available = MAX_HEADER_BYTES.min(source.len() - PREFIX_BYTES);
+    if header_bytes > available {
+        return Err(invalid(format!("it claims a header of {header_bytes} bytes, at most {available} are possible")));
+    }
+    let data_start = PREFIX_BYTES + header_bytes;
+    let header = source.read(PREFIX_BYTES..data_start).await?;
+    let Entries(mut tensors) = serde_json::from_slice(&header).map_err(|error| invalid(format!("its header: {error}")))?;
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+
+    let metadata = Metadata::new(None, tensors.clone()).map_err(|error| invalid(explain(&error)))?;
+    let (claimed, found) = (metadata.data_len() as u64, source.len() - data_start);
+    if claimed != found {
+        return Err(invalid(format!("its tensors take {claimed} bytes, but {found} follow the header")));
+    }
+    let located = |(name, info): (String, TensorInfo)| {
+        let (start, end) = info.data_offsets;
+        let bytes = data_start + start as u64..data_start + end as u64;
+        (name, StoredTensor { source: index, dtype: info.dtype, shape: info.shape, bytes })
+    };
+    Ok(tensors.into_iter().map(located).collect())
+}
+
+/// The number format, if it is one of those that weights are read from.
+pub(super) fn readable(dtype: safetensors::Dtype) -> Option<Dtype> {
+    match dtype {
+        safetensors::Dtype::F32 => Some(Dtype::F32),
+        safetensors::Dtype::F16 => Some(Dtype::F16),
+        safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+        _ => None,
+    }
+}
+
+fn explain(error: &SafeTensorError) -> String {
+    match error {
+        SafeTensorError::InvalidOffset(name) => format!("tensor `{name}` does not begin where the one before it ends"),
+        SafeTensorError::ValidationOverflow => "a tensor's shape has more elements than memory can address".to_owned(),
+        SafeTensorError::TensorInvalidInfo => "a tensor's shape and dtype disagree with its number of bytes".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The tensors of a header, in its order. The crate's own type would let the last of several equal names win.
+struct Entries(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                let mut names = BTreeSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if !names.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("`{name}` occurs twice")));
+                    }
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        entries.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}

@@ -1,0 +1,97 @@
+//! Files of an operating system. All of it is async, because the same surface over URLs has to be.
+
+#![allow(clippy::disallowed_methods, reason = "this is what clippy.toml points to")]
+
+use crate::{Error, Result};
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Bytes that are read piece by piece: a memory-mapped file.
+#[derive(Debug)]
+pub struct ByteSource {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl ByteSource {
+    /// Maps the file at `path`. Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn open(path: &Path) -> Result<Self> {
+        let file = open_regular(path).map_err(Error::io("open", path))?;
+        // SAFETY: the map is only read. As with every memory-mapped file, whoever shortens it meanwhile ends this process.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        Ok(ByteSource { path: path.to_owned(), map })
+    }
+
+    /// The path, for messages.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "an empty source has no use")]
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// The bytes in `range`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it ends beyond [`len`](Self::len).
+    pub async fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let bytes = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let bytes = bytes.and_then(|(start, end)| self.map.get(start..end)).ok_or_else(|| {
+            let problem = format!("bytes {} to {} of {}", range.start, range.end, self.len());
+            Error::io("read", &self.path)(io::Error::new(ErrorKind::UnexpectedEof, problem))
+        })?;
+        Ok(Cow::Borrowed(bytes))
+    }
+}
+
+/// Whether there is a file at `path`.
+pub async fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// The whole of a UTF-8 text.
+///
+/// # Errors
+/// [`Error::Io`].
+pub async fn read_text(path: &Path) -> Result<String> {
+    text_at(path).map_err(Error::io("read", path))
+}
+
+/// The whole of the text `file` of the model in `directory`.
+///
+/// # Errors
+/// [`Error::MissingFile`] if there is no such file, [`Error::Io`] if it cannot be read.
+pub async fn read_model_text(directory: &Path, file: &'static str) -> Result<String> {
+    let path = directory.join(file);
+    text_at(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::MissingFile { directory: directory.to_owned(), file },
+        _ => Error::io("read", path)(error),
+    })
+}
+
+fn text_at(path: &Path) -> io::Result<String> {
+    const MAX_BYTES: u64 = 1 << 30;
+    let file = open_regular(path)?;
+    if file.metadata()?.len() > MAX_BYTES {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "a text of more than 1 GiB"));
+    }
+    io::read_to_string(file)
+}
+
+/// Opens a file; refuses directories and devices, some of which would block.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}

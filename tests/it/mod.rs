@@ -1,0 +1,8 @@
+//! What the library promises, by subject.
+
+mod checkpoint;
+mod config;
+mod gating;
+mod parameters;
+mod quant;
+mod safetensors_header;

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod gating;
+pub mod generate;
 pub mod platform;
 pub mod quant;
 pub mod spec;

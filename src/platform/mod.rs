@@ -4,4 +4,4 @@
 
 mod native;
 
-pub use native::{Stopwatch, for_each_row};
+pub use native::{Stopwatch, for_each_row, is_file, read_text, unix_seconds};

@@ -1,7 +1,9 @@
 //! Time, threads and files of an operating system.
 
+use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
@@ -22,4 +24,23 @@ impl Stopwatch {
 /// depend on their number.
 pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
     rows.par_chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row));
+}
+
+/// Seconds since 1970 in UTC; 0 for a clock that is set before that.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// Whether `path` is an existing file, also through symbolic links.
+pub fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read or is not UTF-8.
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+pub fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::io("read", path))
 }

@@ -1,1 +1,3 @@
+mod stop;
+mod text_stream;
 mod tokenizer;

@@ -1,3 +1,4 @@
+mod chat;
 mod stop;
 mod text_stream;
 mod tokenizer;

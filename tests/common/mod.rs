@@ -1,5 +1,7 @@
 //! What several tests share.
 
+pub mod hub_server;
+
 use std::path::PathBuf;
 
 /// The model that comes with the repository.

@@ -1,4 +1,5 @@
 mod chat;
+mod hub;
 mod stop;
 mod text_stream;
 mod tokenizer;

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod error;
 pub mod gating;
+pub mod generate;
 pub mod gpu;
 pub mod kernels;
 pub mod platform;

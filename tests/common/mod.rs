@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod hub_server;
 mod tiny_checkpoint;
 
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};

@@ -1,8 +1,13 @@
 //! What the library promises, by subject.
 
+mod chat;
 mod checkpoint;
 mod config;
 mod gating;
+mod hub;
 mod parameters;
 mod quant;
 mod safetensors_header;
+mod stop;
+mod text_stream;
+mod tokenizer;

@@ -3,6 +3,9 @@
 pub mod checkpoint;
 pub mod error;
 pub mod gating;
+pub mod generate;
+pub mod gpu;
+pub mod kernels;
 pub mod platform;
 pub mod quant;
 pub mod spec;

@@ -1,5 +1,5 @@
 //! The one integration test binary.
+#![allow(clippy::disallowed_methods, reason = "tests read files, start threads and wait")]
 
-#![allow(clippy::disallowed_methods, reason = "tests read files, start programs and block where they like")]
-
+mod common;
 mod it;

@@ -36,7 +36,9 @@ impl RouterSpec {
         let total: f64 = exponentials.iter().sum();
 
         let mut expert_ids: Vec<u32> = (0..router_logits.len() as u32).collect();
-        expert_ids.sort_by(|&a, &b| router_logits[b as usize].total_cmp(&router_logits[a as usize]).then(a.cmp(&b)));
+        // The order has to be total for NaN, but minus zero equals zero: adding zero makes it so.
+        let key = |expert: u32| router_logits[expert as usize] + 0.0;
+        expert_ids.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
         expert_ids.truncate(self.num_experts_per_tok);
 
         let mut routing_weights: Vec<f64> = expert_ids.iter().map(|&expert| exponentials[expert as usize] / total).collect();

@@ -3,7 +3,13 @@
 //! `native.rs` offers the surface that the rest of the library uses; nothing else may name an operating system's facility.
 
 mod files;
+#[cfg(not(target_arch = "wasm32"))]
+mod hub;
 mod native;
 
 pub use files::{ByteSource, is_file, read_model_text, read_text};
-pub use native::{Stopwatch, for_each_row};
+#[cfg(not(target_arch = "wasm32"))]
+pub use hub::{
+    DownloadProgress, HubOptions, OnProgress, fetch_config_only, fetch_config_only_with, resolve_model, resolve_model_with,
+};
+pub use native::{CAN_BLOCK, Stopwatch, for_each_row, unix_seconds, write_file};

@@ -1,7 +1,12 @@
 //! Time, threads and files of an operating system.
 
+use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A thread may wait here; a browser page may not.
+pub const CAN_BLOCK: bool = true;
 
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
@@ -22,4 +27,18 @@ impl Stopwatch {
 /// depend on their number.
 pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
     rows.par_chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row));
+}
+
+/// Creates or replaces a file.
+///
+/// # Errors
+/// [`Error::Io`].
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    std::fs::write(path, content).map_err(Error::io("write", path))
+}
+
+/// Seconds since 1970 in UTC; 0 for a clock that is set before that.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

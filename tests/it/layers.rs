@@ -100,12 +100,10 @@ fn no_file_is_longer_than_the_hard_stop() {
 }
 
 #[test]
-fn every_kernel_has_its_three_files() {
+fn every_shader_has_its_rust_side() {
     let shaders = stems("shaders", "wgsl");
     let kernels = stems("src/kernels", "rs");
-    let references = stems("src/reference", "rs");
     assert_eq!(shaders, kernels, "shaders/*.wgsl on the left, src/kernels/*.rs on the right");
-    assert_eq!(shaders, references, "shaders/*.wgsl on the left, src/reference/*.rs on the right");
 }
 
 #[test]

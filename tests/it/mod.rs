@@ -1,2 +1,15 @@
+//! What the library promises, by subject.
+
+mod chat;
+mod checkpoint;
+mod config;
+mod gating;
+mod hub;
 mod layers;
+mod parameters;
+mod quant;
+mod safetensors_header;
 mod setup;
+mod stop;
+mod text_stream;
+mod tokenizer;

@@ -1,0 +1,118 @@
+// attention: softmax(SCALE * q . k) v over the visible keys of a token's own sequence, one pass with a running maximum.
+// grid      x = groups of GROUP query heads that share a key/value head; y = row
+// rows      [num_tokens] Row                                      in
+// q         [num_tokens, Q_QUADS] vec4<f32>                       in
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in
+// y         [num_tokens, Q_QUADS] vec4<f32>                       out
+// Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j.
+// source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
+// twin      src/reference/attention.rs
+#import rows
+
+@group(0) @binding(0) var<storage, read> rows: array<Row>;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k_cache: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v_cache: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+const HEAD_QUADS: u32 = HEAD_DIM / 4u;
+const HEADS_PER_KV_HEAD: u32 = NUM_HEADS / NUM_KV_HEADS;
+const LOWEST: f32 = -3.0e38;
+// Output quads of the group, dealt out to the invocations.
+const QUADS_PER_LANE: u32 = (GROUP * HEAD_QUADS + WG - 1u) / WG;
+
+var<workgroup> wg_q: array<vec4<f32>, GROUP * HEAD_QUADS>;
+var<workgroup> wg_scores: array<f32, GROUP * TILE>; // scores, then exp(score - maximum)
+var<workgroup> wg_max: array<f32, GROUP>;
+var<workgroup> wg_rescale: array<f32, GROUP>; // what earlier tiles shrink by
+var<workgroup> wg_sum: array<f32, GROUP>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = rows[workgroup.y];
+    let first_head = workgroup.x * GROUP;
+    let kv_head = first_head / HEADS_PER_KV_HEAD;
+    let cache = (row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
+    let q_base = workgroup.y * Q_QUADS + first_head * HEAD_QUADS;
+
+    for (var i = local; i < GROUP * HEAD_QUADS; i += WG) {
+        wg_q[i] = q[q_base + i] * SCALE;
+    }
+    if local < GROUP {
+        wg_max[local] = LOWEST;
+        wg_sum[local] = 0.0;
+    }
+    workgroupBarrier();
+
+    var first_key = 0u;
+#ifdef WINDOWED
+    first_key = max(row.position + 1u, WINDOW) - WINDOW;
+#endif
+    let end_key = row.position + 1u;
+    var out: array<vec4<f32>, QUADS_PER_LANE>;
+
+    for (var tile = first_key; tile < end_key; tile += TILE) {
+        let count = min(TILE, end_key - tile);
+
+        for (var i = local; i < GROUP * TILE; i += WG) {
+            let head = i / TILE;
+            let key = i % TILE;
+            if key < count {
+                let k = (cache + tile + key) * HEAD_QUADS;
+                var score = 0.0;
+                for (var quad = 0u; quad < HEAD_QUADS; quad++) {
+                    score += dot(wg_q[head * HEAD_QUADS + quad], k_cache[k + quad]);
+                }
+                wg_scores[i] = score;
+            }
+        }
+        workgroupBarrier();
+
+        if local < GROUP {
+            let before = wg_max[local];
+            var top = before;
+            for (var key = 0u; key < count; key++) {
+                top = max(top, wg_scores[local * TILE + key]);
+            }
+            wg_max[local] = top;
+            wg_rescale[local] = exp(before - top); // 0 for the first tile
+        }
+        workgroupBarrier();
+
+        for (var i = local; i < GROUP * TILE; i += WG) {
+            if i % TILE < count {
+                wg_scores[i] = exp(wg_scores[i] - wg_max[i / TILE]);
+            }
+        }
+        workgroupBarrier();
+
+        if local < GROUP {
+            var sum = wg_sum[local] * wg_rescale[local];
+            for (var key = 0u; key < count; key++) {
+                sum += wg_scores[local * TILE + key];
+            }
+            wg_sum[local] = sum;
+        }
+        for (var n = 0u; n < QUADS_PER_LANE; n++) {
+            let i = local + n * WG;
+            if i < GROUP * HEAD_QUADS {
+                let head = i / HEAD_QUADS;
+                let v = (cache + tile) * HEAD_QUADS + i % HEAD_QUADS;
+                var sum = out[n] * wg_rescale[head];
+                for (var key = 0u; key < count; key++) {
+                    sum += wg_scores[head * TILE + key] * v_cache[v + key * HEAD_QUADS];
+                }
+                out[n] = sum;
+            }
+        }
+        workgroupBarrier();
+    }
+
+    for (var n = 0u; n < QUADS_PER_LANE; n++) {
+        let i = local + n * WG;
+        if i < GROUP * HEAD_QUADS {
+            y[q_base + i] = out[n] / wg_sum[i / HEAD_QUADS];
+        }
+    }
+}

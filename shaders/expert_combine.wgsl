@@ -1,0 +1,24 @@
+// expert_combine: x[token] += sum over its TOP_K assignments of weight * y[assignment], in the order of the ranks.
+// grid      x = groups of WG quads of columns; y = token
+// y         [num_tokens * TOP_K, ROW_QUADS] vec4<f32>  in
+// weights   [num_tokens, TOP_K] f32                    in
+// x         [num_tokens, ROW_QUADS] vec4<f32>          in, out
+// twin      src/reference/expert_combine.rs
+
+@group(0) @binding(0) var<storage, read> y: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let quad = workgroup.x * WG + local;
+    if quad >= ROW_QUADS {
+        return;
+    }
+    var sum = vec4<f32>();
+    for (var rank = 0u; rank < TOP_K; rank++) {
+        let assignment = workgroup.y * TOP_K + rank;
+        sum += weights[assignment] * y[assignment * ROW_QUADS + quad];
+    }
+    x[workgroup.y * ROW_QUADS + quad] += sum;
+}

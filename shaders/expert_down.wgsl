@@ -1,0 +1,108 @@
+// expert_down: the experts' way back to the residual stream.
+// #ifdef SORTED (prefill): y[assignment] = down(h[assignment]), tile by tile; expert_combine adds them up.
+// #else (decode): y[token] += sum over its TOP_K assignments of weight * down(h[assignment]).
+// grid      x = groups of TEAMS quads of weight rows; y = token; #ifdef SORTED: tile
+// h         [num_assignments, ROW_QUADS] vec4<f32>  in
+// slots     [num_tokens, TOP_K] u32                 in   #ifndef SORTED: cache slot of each assignment
+// weights   [num_tokens, TOP_K] f32                 in   #ifndef SORTED: routing weight of each assignment
+// tiles     [num_tiles] vec4<u32>                   in   #ifdef SORTED: (slot, first, count, 0) of expert_sort
+// order     [num_assignments] u32                   in   #ifdef SORTED: assignments, by expert
+// y         [num_tokens, Y_STRIDE] f32              out  #ifdef SORTED: [num_assignments, Y_STRIDE]
+// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words     in
+// One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
+// twin      src/reference/expert_down.rs
+#import matmul
+#import slab
+
+struct Params {
+    first_slot: u32,
+    num_slots: u32,
+    first_row: u32,
+    num_rows: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> h: array<vec4<f32>>;
+#ifdef SORTED
+@group(0) @binding(2) var<storage, read> tiles: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> order: array<u32>;
+#else
+@group(0) @binding(2) var<storage, read> slots: array<u32>;
+@group(0) @binding(3) var<storage, read> weights: array<f32>;
+#endif
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read> slab_0: array<vec4<u32>>;
+#ifdef SHARD_1
+@group(0) @binding(6) var<storage, read> slab_1: array<vec4<u32>>;
+#endif
+#ifdef SHARD_2
+@group(0) @binding(7) var<storage, read> slab_2: array<vec4<u32>>;
+#endif
+#ifdef SHARD_3
+@group(0) @binding(8) var<storage, read> slab_3: array<vec4<u32>>;
+#endif
+
+var<private> tile: vec4<u32>; // slot, first, count
+
+fn activation(quad: u32) -> vec4<f32> {
+    return h[quad];
+}
+
+#ifdef SORTED
+// Past the end of the tile: its last assignment again.
+fn assignment_of(token: u32) -> u32 {
+    return order[tile.y + min(token, tile.z - 1u)];
+}
+#endif
+
+fn store(token: u32, rows: u32, sums: vec4<f32>) {
+    if token >= tile.z {
+        return;
+    }
+#ifdef SORTED
+    let base = assignment_of(token) * Y_STRIDE + params.first_row + rows;
+    for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+        y[base + i] = sums[i];
+    }
+#else
+    let base = tile.y * Y_STRIDE + params.first_row + rows;
+    for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+        y[base + i] += sums[i];
+    }
+#endif
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let team = local / LANES;
+    let lane = local % LANES;
+    let rows = (workgroup.x * TEAMS + team) * 4u;
+    // Rows past the end repeat the last one; store() drops them.
+    let row_words = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.num_rows - 1u)) * ROW_WORDS;
+    var token_quads: array<u32, TOKENS>;
+#ifdef SORTED
+    let work = tiles[workgroup.y];
+    if work.z == 0u || work.x - params.first_slot >= params.num_slots {
+        return;
+    }
+    tile = work;
+    open_slab(work.x - params.first_slot);
+    for (var token = 0u; token < TOKENS; token++) {
+        token_quads[token] = assignment_of(token) * ROW_QUADS;
+    }
+    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+#else
+    tile = vec4<u32>(0u, workgroup.y, 1u, 0u);
+    var sums: array<vec4<f32>, TOKENS>; // TOKENS is 1
+    for (var rank = 0u; rank < TOP_K; rank++) {
+        let assignment = workgroup.y * TOP_K + rank;
+        let slot = slots[assignment] - params.first_slot;
+        if slot < params.num_slots {
+            open_slab(slot);
+            token_quads[0] = assignment * ROW_QUADS;
+            sums[0] += weights[assignment] * matmul_tile(lane, row_words, token_quads)[0];
+        }
+    }
+    finish_tile(lane, team, rows, sums);
+#endif
+}

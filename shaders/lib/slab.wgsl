@@ -1,0 +1,32 @@
+// slab: 16-byte words of one expert's weights, addressed by cache slot.
+// needs     var<storage, read> slab_0 .. slab_3 as far as the flags SHARD_1, SHARD_2, SHARD_3 say
+// consts    SLOTS_PER_SHARD slots in each shard buffer, SLAB_WORDS words per slot
+// The slot is the same for a whole workgroup, so the branch on the shard is uniform.
+
+var<private> slab_shard: u32;
+var<private> slab_offset: u32;
+
+// `slot` counts from the first bound shard.
+fn open_slab(slot: u32) {
+    slab_shard = slot / SLOTS_PER_SHARD;
+    slab_offset = slot % SLOTS_PER_SHARD * SLAB_WORDS;
+}
+
+fn weight_word(word: u32) -> vec4<u32> {
+#ifdef SHARD_3
+    if slab_shard == 3u {
+        return slab_3[slab_offset + word];
+    }
+#endif
+#ifdef SHARD_2
+    if slab_shard == 2u {
+        return slab_2[slab_offset + word];
+    }
+#endif
+#ifdef SHARD_1
+    if slab_shard == 1u {
+        return slab_1[slab_offset + word];
+    }
+#endif
+    return slab_0[slab_offset + word];
+}

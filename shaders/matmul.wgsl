@@ -1,0 +1,60 @@
+// matmul: y = x W^T for rows of tokens; serves the attention output, the router and the head.
+// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens
+// x         [num_tokens, ROW_QUADS] vec4<f32>        in
+// weight    [num_rows, ROW_WORDS] words              in   one shard of whole rows
+// y         [num_tokens, Y_STRIDE] f32               out  columns first_row .. first_row + num_rows
+//                                                         #ifdef RESIDUAL: added to what y holds
+// twin      src/reference/matmul.rs
+#import matmul
+
+struct Params {
+    num_tokens: u32,
+    num_rows: u32,
+    first_row: u32, // column of y that this shard's first row writes
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+var<private> first_token: u32;
+
+fn weight_word(word: u32) -> vec4<u32> {
+    return weight[word];
+}
+
+fn activation(quad: u32) -> vec4<f32> {
+    return x[quad];
+}
+
+fn store(token: u32, rows: u32, sums: vec4<f32>) {
+    if first_token + token >= params.num_tokens {
+        return;
+    }
+    let base = (first_token + token) * Y_STRIDE + params.first_row + rows;
+    for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+#ifdef RESIDUAL
+        y[base + i] += sums[i];
+#else
+        y[base + i] = sums[i];
+#endif
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let team = local / LANES;
+    let lane = local % LANES;
+    let rows = (workgroup.x * TEAMS + team) * 4u;
+    first_token = workgroup.y * TOKENS;
+
+    // Rows and tokens past the end repeat the last one; store() drops them.
+    let last_row = vec4<u32>(params.num_rows - 1u);
+    let row_words = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), last_row) * ROW_WORDS;
+    var token_quads: array<u32, TOKENS>;
+    for (var token = 0u; token < TOKENS; token++) {
+        token_quads[token] = min(first_token + token, params.num_tokens - 1u) * ROW_QUADS;
+    }
+    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+}

@@ -1,0 +1,102 @@
+// qkv: query, key and value projection, rotary embedding of query and key, append to the KV cache.
+// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens
+// rows      [num_tokens] Row                                 in
+// x         [num_tokens, ROW_QUADS] vec4<f32>                in   normed
+// weight    [num_heads * HEAD_DIM, ROW_WORDS] words          in   one shard of whole heads, from first_head on:
+//                                                                 heads in the order queries, keys, values
+// rope      [CONTEXT, HEAD_DIM / 2] vec2<f32>                in   cosine and sine
+// q         [num_tokens, Q_STRIDE] f32                       out
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out
+// A quad is two rotary pairs of one head: rows i, i + 1, i + HEAD_DIM / 2, i + 1 + HEAD_DIM / 2.
+// source    Su et al. 2021, arXiv 2104.09864, pairs in the Llama ordering
+// twin      src/reference/qkv.rs
+#import rows
+#import matmul
+
+struct Params {
+    num_tokens: u32,
+    num_heads: u32,  // in this shard
+    first_head: u32, // of this shard
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> rows: array<Row>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> q: array<f32>;
+@group(0) @binding(6) var<storage, read_write> k_cache: array<f32>;
+@group(0) @binding(7) var<storage, read_write> v_cache: array<f32>;
+
+const HALF: u32 = HEAD_DIM / 2u;
+const QUADS_PER_HEAD: u32 = HEAD_DIM / 4u;
+
+var<private> first_token: u32;
+
+fn weight_word(word: u32) -> vec4<u32> {
+    return weight[word];
+}
+
+fn activation(quad: u32) -> vec4<f32> {
+    return x[quad];
+}
+
+// `quad` counts from the shard's first head.
+fn store(token: u32, quad: u32, sums: vec4<f32>) {
+    if first_token + token >= params.num_tokens || quad >= params.num_heads * QUADS_PER_HEAD {
+        return;
+    }
+    let row = rows[first_token + token];
+    let head = params.first_head + quad / QUADS_PER_HEAD;
+    let i = quad % QUADS_PER_HEAD * 2u;
+
+    var turned = sums;
+    if head < NUM_HEADS + NUM_KV_HEADS {
+        let a = rope[row.position * HALF + i];
+        let b = rope[row.position * HALF + i + 1u];
+        let cosine = vec2<f32>(a.x, b.x);
+        let sine = vec2<f32>(a.y, b.y);
+        turned = vec4<f32>(sums.xy * cosine - sums.zw * sine, sums.zw * cosine + sums.xy * sine);
+    }
+
+    if head < NUM_HEADS {
+        let base = (first_token + token) * Q_STRIDE + head * HEAD_DIM + i;
+        q[base] = turned.x;
+        q[base + 1u] = turned.y;
+        q[base + HALF] = turned.z;
+        q[base + HALF + 1u] = turned.w;
+        return;
+    }
+    let kv_head = (head - NUM_HEADS) % NUM_KV_HEADS;
+    let base = ((row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT + row.position) * HEAD_DIM + i;
+    if head < NUM_HEADS + NUM_KV_HEADS {
+        k_cache[base] = turned.x;
+        k_cache[base + 1u] = turned.y;
+        k_cache[base + HALF] = turned.z;
+        k_cache[base + HALF + 1u] = turned.w;
+    } else {
+        v_cache[base] = turned.x;
+        v_cache[base + 1u] = turned.y;
+        v_cache[base + HALF] = turned.z;
+        v_cache[base + HALF + 1u] = turned.w;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let team = local / LANES;
+    let lane = local % LANES;
+    let quad = workgroup.x * TEAMS + team;
+    first_token = workgroup.y * TOKENS;
+
+    // Quads and tokens past the end repeat the last one; store() drops them.
+    let clamped = min(quad, params.num_heads * QUADS_PER_HEAD - 1u);
+    let first_row = clamped / QUADS_PER_HEAD * HEAD_DIM + clamped % QUADS_PER_HEAD * 2u;
+    let row_words = (vec4<u32>(first_row) + vec4<u32>(0u, 1u, HALF, HALF + 1u)) * ROW_WORDS;
+    var token_quads: array<u32, TOKENS>;
+    for (var token = 0u; token < TOKENS; token++) {
+        token_quads[token] = min(first_token + token, params.num_tokens - 1u) * ROW_QUADS;
+    }
+    finish_tile(lane, team, quad, matmul_tile(lane, row_words, token_quads));
+}

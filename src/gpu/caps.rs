@@ -1,0 +1,118 @@
+//! What a device offers, asked once.
+
+use std::fmt;
+
+/// How kernels are tuned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Many invocations, coalesced loads, cheap barriers.
+    Gpu,
+    /// A CPU that plays GPU (lavapipe, SwiftShader, WARP): scalar loads, dear barriers.
+    Cpu,
+}
+
+/// Kind of adapter, in the order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceKind {
+    Discrete,
+    Integrated,
+    Virtual,
+    Unknown,
+    Software,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DeviceKind::Discrete => "discrete",
+            DeviceKind::Integrated => "integrated",
+            DeviceKind::Virtual => "virtual",
+            DeviceKind::Unknown => "unknown",
+            DeviceKind::Software => "software",
+        })
+    }
+}
+
+/// The limits and features that decide which variant of a kernel runs.
+#[derive(Debug, Clone)]
+pub struct Caps {
+    pub kind: DeviceKind,
+    pub profile: Profile,
+    /// Largest storage buffer that a shader can see.
+    pub max_binding_bytes: u64,
+    /// Largest buffer.
+    pub max_buffer_bytes: u64,
+    pub max_workgroup_bytes: u32,
+    pub max_invocations: u32,
+    pub max_workgroups_per_dimension: u32,
+    pub max_storage_buffers: u32,
+    /// Invocations per subgroup, where subgroup operations may be used and every subgroup has the same size.
+    pub subgroup_size: Option<u32>,
+    pub shader_f16: bool,
+    pub timestamps: bool,
+}
+
+/// What the environment takes away from a device, for tests and for finding out what a problem depends on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `MOEBIUS_NO_F16`
+    pub no_f16: bool,
+    /// `MOEBIUS_NO_SUBGROUPS`
+    pub no_subgroups: bool,
+    /// `MOEBIUS_DEFAULT_LIMITS`: no more than every WebGPU implementation grants.
+    pub default_limits: bool,
+    /// `MOEBIUS_PROFILE=gpu|cpu`
+    pub profile: Option<Profile>,
+}
+
+impl Overrides {
+    /// Reads the variables named above; any value but the empty one and `0` counts as set.
+    pub fn from_env() -> Self {
+        let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
+        Overrides {
+            no_f16: set("MOEBIUS_NO_F16"),
+            no_subgroups: set("MOEBIUS_NO_SUBGROUPS"),
+            default_limits: set("MOEBIUS_DEFAULT_LIMITS"),
+            profile: match std::env::var("MOEBIUS_PROFILE").as_deref() {
+                Ok("gpu") => Some(Profile::Gpu),
+                Ok("cpu") => Some(Profile::Cpu),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Caps {
+    /// The plainest device that WebGPU allows: default limits, no optional feature.
+    pub fn webgpu_default() -> Self {
+        let limits = wgpu::Limits::defaults();
+        Self::from_parts(DeviceKind::Unknown, &limits, wgpu::Features::empty(), None, Profile::Gpu)
+    }
+
+    pub(super) fn from_parts(
+        kind: DeviceKind,
+        limits: &wgpu::Limits,
+        features: wgpu::Features,
+        subgroup_size: Option<u32>,
+        profile: Profile,
+    ) -> Self {
+        Caps {
+            kind,
+            profile,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            subgroup_size: subgroup_size.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+
+    /// The largest piece of weights that one binding holds, in bytes.
+    pub fn max_shard_bytes(&self) -> u64 {
+        self.max_binding_bytes.min(self.max_buffer_bytes)
+    }
+}

@@ -1,0 +1,201 @@
+//! The open device: creation, errors, loss.
+
+use super::adapter::{self, DeviceChoice};
+use super::caps::{Caps, Overrides};
+use super::pipeline::{Kernel, PipelineCache};
+use super::readback::ReadbackRing;
+use super::shader::Variant;
+use crate::error::{Error, Result};
+use crate::platform;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How to open a device.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceOptions {
+    pub choice: DeviceChoice,
+    pub overrides: Overrides,
+    /// Write the WGSL of every compiled variant to this directory (`MOEBIUS_DUMP_WGSL`).
+    pub dump_wgsl: Option<PathBuf>,
+    /// Compile this kernel so that it does nothing (`MOEBIUS_TEST_BREAK_KERNEL`), to prove that checks notice.
+    pub break_kernel: Option<String>,
+    /// Pretend that bindings are at most this large, to try sharding on small shapes.
+    pub max_binding_bytes: Option<u64>,
+}
+
+impl DeviceOptions {
+    /// `choice`, with the switches that the environment sets.
+    pub fn from_env(choice: DeviceChoice) -> Self {
+        DeviceOptions {
+            choice,
+            overrides: Overrides::from_env(),
+            dump_wgsl: std::env::var_os("MOEBIUS_DUMP_WGSL").map(PathBuf::from),
+            break_kernel: std::env::var("MOEBIUS_TEST_BREAK_KERNEL").ok().filter(|name| !name.is_empty()),
+            max_binding_bytes: None,
+        }
+    }
+}
+
+/// An adapter in use.
+#[derive(Debug)]
+pub struct Device {
+    pub(super) raw: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) pipelines: PipelineCache,
+    pub(super) readbacks: ReadbackRing,
+    caps: Caps,
+    info: wgpu::AdapterInfo,
+    why: String,
+    health: Arc<Health>,
+    dump_wgsl: Option<PathBuf>,
+    break_kernel: Option<String>,
+    allocated_bytes: AtomicU64,
+}
+
+/// What callbacks report while nobody is looking.
+#[derive(Debug, Default)]
+struct Health {
+    lost: Mutex<Option<String>>,
+    error: Mutex<Option<String>>,
+}
+
+impl Device {
+    /// Opens the adapter that the options stand for.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if there is none, [`Error::Gpu`] if it refuses.
+    pub async fn open(options: &DeviceOptions) -> Result<Self> {
+        let (adapter, why) = adapter::select(&options.choice).await?;
+        let info = adapter.get_info();
+        let mut caps = adapter::caps_of(&adapter, &info, options.overrides);
+        if let Some(bytes) = options.max_binding_bytes {
+            caps.max_binding_bytes = caps.max_binding_bytes.min(bytes);
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("moebius"),
+            required_features: adapter::wanted_features(&adapter, options.overrides),
+            required_limits: adapter::wanted_limits(&adapter, options.overrides),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (raw, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::Gpu { attempted: format!("opening {}", info.name), message: error.to_string() })?;
+
+        let health = Arc::new(Health::default());
+        let on_lost = health.clone();
+        raw.set_device_lost_callback(move |reason, message| {
+            let text = if message.is_empty() { format!("{reason:?}") } else { format!("{reason:?}: {message}") };
+            on_lost.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+        });
+        let on_error = health.clone();
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            on_error.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+
+        Ok(Device {
+            raw,
+            queue,
+            pipelines: PipelineCache::default(),
+            readbacks: ReadbackRing::default(),
+            caps,
+            info,
+            why,
+            health,
+            dump_wgsl: options.dump_wgsl.clone(),
+            break_kernel: options.break_kernel.clone(),
+            allocated_bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// `Vulkan`, `Metal`, ...
+    pub fn backend(&self) -> &'static str {
+        self.info.backend.to_str()
+    }
+
+    pub fn driver(&self) -> String {
+        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_owned()
+    }
+
+    /// Why this adapter and no other.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Compiled variants so far.
+    pub fn num_pipelines(&self) -> usize {
+        self.pipelines.len()
+    }
+
+    /// Everything ever allocated, in bytes.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_allocation(&self, bytes: u64) {
+        self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Runs `work` and turns whatever the device reports about it into an error.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`], [`Error::Gpu`], or what `work` returns.
+    pub async fn catch<T>(&self, attempted: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check(attempted)?;
+        let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.raw.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.raw.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = work();
+        // Every scope is popped before the first is awaited: they form a stack.
+        let popped = (internal.pop(), validation.pop(), memory.pop());
+        let error = match (popped.0.await, popped.1.await, popped.2.await) {
+            (None, None, None) => None,
+            (Some(error), ..) | (_, Some(error), _) | (_, _, Some(error)) => Some(error),
+        };
+        let value = value?;
+        self.check(attempted)?;
+        match error {
+            None => Ok(value),
+            Some(error) => Err(Error::Gpu { attempted: attempted.to_owned(), message: error.to_string() }),
+        }
+    }
+
+    /// Fails if the device was lost or reported an error outside of [`catch`](Self::catch).
+    pub(super) fn check(&self, attempted: &str) -> Result<()> {
+        let attempted = attempted.to_owned();
+        if let Some(reason) = self.health.lost.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(Error::DeviceLost { attempted, reason });
+        }
+        match self.health.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(message) => Err(Error::Gpu { attempted, message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the device up, as a driver reset would. What follows returns [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        self.raw.destroy();
+    }
+
+    pub(super) fn breaks(&self, kernel: &Kernel) -> bool {
+        self.break_kernel.as_deref() == Some(kernel.name)
+    }
+
+    /// A debugging aid: failing to write must not stop the model.
+    pub(super) fn dump_wgsl(&self, kernel: &Kernel, variant: &Variant, source: &str) {
+        if let Some(directory) = &self.dump_wgsl {
+            let stem = variant.describe().replace([' ', '='], "_");
+            let _ = platform::write_file(&directory.join(format!("{}.{stem}.wgsl", kernel.name)), source.as_bytes());
+        }
+    }
+}

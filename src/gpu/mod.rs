@@ -1,0 +1,18 @@
+//! A WebGPU device and what runs on it. No word about models here; no wgpu type elsewhere.
+
+mod adapter;
+mod buffer;
+mod caps;
+mod device;
+mod pipeline;
+mod readback;
+mod recording;
+mod shader;
+
+pub use adapter::{AdapterSummary, DeviceChoice, list_adapters};
+pub use buffer::{Buffer, Shard, Sharded};
+pub use caps::{Caps, DeviceKind, Overrides, Profile};
+pub use device::{Device, DeviceOptions};
+pub use pipeline::{Access, Binding, Kernel, When};
+pub use recording::{Command, Dispatch, DispatchDescriptor, Recording};
+pub use shader::{Variant, compose};

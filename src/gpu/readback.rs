@@ -1,0 +1,119 @@
+//! Reading device memory back.
+
+use super::buffer::Buffer;
+use super::device::Device;
+use crate::error::{Error, Result};
+use crate::platform::{self, Stopwatch};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Staging buffers that wait for the next readback.
+#[derive(Debug, Default)]
+pub(super) struct ReadbackRing {
+    idle: Mutex<Vec<Buffer>>,
+}
+
+/// Staging buffers that are kept; more are dropped after use.
+const RING_LEN: usize = 4;
+/// A device that answers nothing for so long is gone, whatever it says.
+const PATIENCE_SECONDS: f64 = 600.0;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the mapping callback leaves behind.
+#[derive(Default)]
+struct Mapping {
+    done: Option<bool>,
+    waker: Option<Waker>,
+}
+
+impl Device {
+    /// The first `bytes` of a buffer, once everything submitted before has run.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Gpu`].
+    pub async fn read(&self, attempted: &str, buffer: &Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let size = bytes.next_multiple_of(4);
+        let staging = self.staging(attempted, size).await?;
+        self.catch(attempted, || {
+            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
+            encoder.copy_buffer_to_buffer(&buffer.raw, 0, &staging.raw, 0, size);
+            self.queue.submit([encoder.finish()]);
+            Ok(())
+        })
+        .await?;
+
+        let mapping = Arc::new(Mutex::new(Mapping::default()));
+        let callback = mapping.clone();
+        staging.raw.map_async(wgpu::MapMode::Read, 0..size, move |result| {
+            let mut mapping = callback.lock().unwrap_or_else(PoisonError::into_inner);
+            mapping.done = Some(result.is_ok());
+            if let Some(waker) = mapping.waker.take() {
+                waker.wake();
+            }
+        });
+        self.wait(attempted, &mapping).await?;
+
+        let view = staging.raw.get_mapped_range(0..size).map_err(|error| Error::Gpu {
+            attempted: attempted.to_owned(),
+            message: format!("the result cannot be mapped: {error}"),
+        })?;
+        let content = view[..bytes as usize].to_vec();
+        drop(view);
+        staging.raw.unmap();
+        let mut idle = self.readbacks.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < RING_LEN {
+            idle.push(staging);
+        }
+        Ok(content)
+    }
+
+    /// As [`read`](Self::read), as 32-bit values.
+    pub async fn read_as<T: bytemuck::Pod>(&self, attempted: &str, buffer: &Buffer, len: usize) -> Result<Vec<T>> {
+        let bytes = self.read(attempted, buffer, (len * size_of::<T>()) as u64).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    async fn staging(&self, attempted: &str, size: u64) -> Result<Buffer> {
+        let mut idle = self.readbacks.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = idle.iter().position(|buffer| buffer.size_bytes() >= size) {
+            return Ok(idle.swap_remove(index));
+        }
+        drop(idle);
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.catch(attempted, || Ok(self.buffer("readback", size, usage))).await
+    }
+
+    /// Waits for the mapping callback. Where the platform can block, polling the device is what makes it come.
+    async fn wait(&self, attempted: &str, mapping: &Mutex<Mapping>) -> Result<()> {
+        let waiting = Stopwatch::start();
+        poll_fn(|context| {
+            let polled = self.raw.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(POLL_INTERVAL) });
+            let mut mapping = mapping.lock().unwrap_or_else(PoisonError::into_inner);
+            match mapping.done {
+                Some(true) => return Poll::Ready(Ok(())),
+                Some(false) => {
+                    let failed = Error::Gpu { attempted: attempted.to_owned(), message: "the readback was cancelled".to_owned() };
+                    return Poll::Ready(self.check(attempted).and(Err(failed)));
+                }
+                None => {}
+            }
+            self.check(attempted)?;
+            if waiting.seconds() > PATIENCE_SECONDS {
+                let reason = match polled {
+                    Err(error) => error.to_string(),
+                    Ok(_) => format!("no answer for {PATIENCE_SECONDS} s"),
+                };
+                return Poll::Ready(Err(Error::DeviceLost { attempted: attempted.to_owned(), reason }));
+            }
+            if platform::CAN_BLOCK {
+                context.waker().wake_by_ref();
+            } else {
+                mapping.waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

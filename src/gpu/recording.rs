@@ -1,0 +1,163 @@
+//! A list of named commands: built once, submitted many times, counted without a device.
+
+use super::buffer::Buffer;
+use super::device::Device;
+use super::pipeline::{Access, Kernel, Pipeline};
+use super::shader::Variant;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// Commands in the order of their execution.
+#[derive(Debug, Default)]
+pub struct Recording {
+    commands: Vec<Command>,
+}
+
+#[derive(Debug)]
+pub enum Command {
+    Dispatch(Dispatch),
+    /// `bytes` from the start of one buffer to `offset_bytes` of another.
+    Copy {
+        from: Buffer,
+        to: Buffer,
+        offset_bytes: u64,
+        bytes: u64,
+    },
+}
+
+/// One run of a kernel.
+#[derive(Debug)]
+pub struct Dispatch {
+    pub kernel: &'static str,
+    /// Index of the model's layer, for what runs inside one.
+    pub layer: Option<usize>,
+    /// Workgroups per axis.
+    pub grid: [u32; 3],
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+}
+
+/// What a kernel's `record` hands over.
+pub struct DispatchDescriptor<'a> {
+    pub kernel: &'static Kernel,
+    pub variant: Variant,
+    pub layer: Option<usize>,
+    /// Bytes of `struct Params`; empty where the kernel has none.
+    pub params: &'a [u8],
+    /// Every other binding of the variant, by name.
+    pub buffers: &'a [(&'static str, &'a Buffer)],
+    pub grid: [usize; 3],
+}
+
+impl Recording {
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    pub fn num_dispatches(&self) -> usize {
+        self.commands.iter().filter(|command| matches!(command, Command::Dispatch(_))).count()
+    }
+
+    /// Appends a dispatch, compiling its variant on first use. Call inside [`Device::catch`].
+    ///
+    /// # Errors
+    /// [`Error::DeviceLimit`] if the grid or a buffer is larger than the device allows.
+    ///
+    /// # Panics
+    /// If the buffers are not those that the kernel declares.
+    pub fn dispatch(&mut self, device: &Device, descriptor: &DispatchDescriptor) -> Result<()> {
+        let kernel = descriptor.kernel;
+        let grid = checked_grid(device, kernel, descriptor.grid)?;
+        let pipeline = device.pipelines.get(device, kernel, &descriptor.variant)?;
+        let params =
+            (!descriptor.params.is_empty()).then(|| device.uniform(&format!("{}.params", kernel.name), descriptor.params));
+        let mut entries = Vec::new();
+        for binding in kernel.bindings_of(&descriptor.variant) {
+            let buffer = if binding.name == "params" {
+                params.as_ref()
+            } else {
+                descriptor.buffers.iter().find(|(name, _)| *name == binding.name).map(|(_, buffer)| *buffer)
+            };
+            let buffer = buffer.unwrap_or_else(|| panic!("{} needs a buffer `{}`", kernel.name, binding.name));
+            if binding.access != Access::Uniform && buffer.size_bytes() > device.caps().max_binding_bytes {
+                return Err(Error::DeviceLimit {
+                    what: format!("`{}` of {}", binding.name, kernel.name),
+                    device: device.name().to_owned(),
+                    expected: format!("a binding of {}", crate::error::human_bytes(buffer.size_bytes())),
+                    found: crate::error::human_bytes(device.caps().max_binding_bytes),
+                });
+            }
+            entries.push(wgpu::BindGroupEntry { binding: binding.number, resource: buffer.raw.as_entire_binding() });
+        }
+        let bind_group = device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        self.commands.push(Command::Dispatch(Dispatch {
+            kernel: kernel.name,
+            layer: descriptor.layer,
+            grid,
+            pipeline,
+            bind_group,
+        }));
+        Ok(())
+    }
+
+    /// Appends a copy of the first `bytes` (a multiple of 4) of `from` to `offset_bytes` of `to`.
+    pub fn copy(&mut self, from: &Buffer, to: &Buffer, offset_bytes: u64, bytes: u64) {
+        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), offset_bytes, bytes });
+    }
+}
+
+fn checked_grid(device: &Device, kernel: &Kernel, grid: [usize; 3]) -> Result<[u32; 3]> {
+    let limit = device.caps().max_workgroups_per_dimension;
+    let mut checked = [0; 3];
+    for (axis, &workgroups) in grid.iter().enumerate() {
+        checked[axis] = u32::try_from(workgroups).ok().filter(|count| *count <= limit).ok_or_else(|| Error::DeviceLimit {
+            what: format!("the grid of {}", kernel.name),
+            device: device.name().to_owned(),
+            expected: format!("{workgroups} workgroups"),
+            found: format!("{limit} per dimension"),
+        })?;
+    }
+    Ok(checked)
+}
+
+impl Device {
+    /// Runs recordings one after the other, in one submission.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Gpu`].
+    pub async fn submit(&self, attempted: &str, recordings: &[&Recording]) -> Result<()> {
+        self.catch(attempted, || {
+            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
+            let commands: Vec<&Command> = recordings.iter().flat_map(|recording| &recording.commands).collect();
+            encode(&mut encoder, &commands);
+            self.queue.submit([encoder.finish()]);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// One compute pass for every run of dispatches between copies.
+fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
+    let is_copy = |command: &&Command| matches!(command, Command::Copy { .. });
+    for run in commands.chunk_by(|a, b| is_copy(a) == is_copy(b)) {
+        let mut pass = None;
+        for command in run {
+            match command {
+                Command::Dispatch(dispatch) => {
+                    let pass = pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+                    pass.set_pipeline(&dispatch.pipeline.raw);
+                    pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                    pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
+                }
+                Command::Copy { from, to, offset_bytes, bytes } => {
+                    encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, *offset_bytes, *bytes);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The WGSL composer: `#import name`, `#ifdef FLAG` / `#else` / `#endif`, and a prelude of constants.
+//!
+//! It only copies lines, so it needs no WGSL parser and works the same in a browser. Every kernel is one file under `shaders/`; what it
+//! imports lies in `shaders/lib/`.
+
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The importable files.
+static LIBRARY: &[(&str, &str)] = &[
+    ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
+    ("rng", include_str!("../../shaders/lib/rng.wgsl")),
+    ("rows", include_str!("../../shaders/lib/rows.wgsl")),
+    ("slab", include_str!("../../shaders/lib/slab.wgsl")),
+    ("weights", include_str!("../../shaders/lib/weights.wgsl")),
+];
+
+/// What distinguishes two pipelines of one kernel: defined flags and baked constants.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    flags: BTreeSet<&'static str>,
+    consts: BTreeMap<&'static str, Const>,
+}
+
+/// A WGSL constant. Floats are kept as bits so that variants can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Const {
+    U32(u32),
+    F32(u32),
+}
+
+impl Variant {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn flag(mut self, name: &'static str) -> Self {
+        self.flags.insert(name);
+        self
+    }
+
+    pub fn flag_if(self, condition: bool, name: &'static str) -> Self {
+        if condition { self.flag(name) } else { self }
+    }
+
+    pub fn u32(mut self, name: &'static str, value: usize) -> Self {
+        let value = u32::try_from(value).expect("shapes are checked to fit u32 when a spec is parsed");
+        self.consts.insert(name, Const::U32(value));
+        self
+    }
+
+    pub fn f32(mut self, name: &'static str, value: f32) -> Self {
+        self.consts.insert(name, Const::F32(value.to_bits()));
+        self
+    }
+
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.contains(flag)
+    }
+
+    /// The value of an integer constant.
+    ///
+    /// # Panics
+    /// If the variant has no such constant.
+    pub fn get(&self, name: &str) -> u32 {
+        match self.consts.get(name) {
+            Some(Const::U32(value)) => *value,
+            other => panic!("variant has no integer constant {name}: {other:?}"),
+        }
+    }
+
+    /// `WORD_A WORD_B NAME=1 ...`, for tables and file names.
+    pub fn describe(&self) -> String {
+        let consts = self.consts.iter().map(|(name, value)| match value {
+            Const::U32(value) => format!("{name}={value}"),
+            Const::F32(bits) => format!("{name}={}", f32::from_bits(*bits)),
+        });
+        self.flags.iter().map(|flag| (*flag).to_owned()).chain(consts).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The whole WGSL text of one variant of a kernel.
+///
+/// # Errors
+/// [`Error::Gpu`] for an unknown import or unbalanced `#ifdef`: a defect of the shader, named with its line.
+pub fn compose(name: &str, source: &str, variant: &Variant) -> Result<String> {
+    let mut text = format!("// {name}: {}\n", variant.describe());
+    // naga knows subgroup operations without the directive and refuses it; browsers demand it.
+    if cfg!(target_family = "wasm") && variant.has("SUBGROUPS") {
+        text.push_str("enable subgroups;\n");
+    }
+    for (name, value) in &variant.consts {
+        text.push_str(&match value {
+            Const::U32(value) => format!("const {name}: u32 = {value}u;\n"),
+            Const::F32(bits) => format!("const {name}: f32 = {:?}f;\n", f32::from_bits(*bits)),
+        });
+    }
+    let mut imported = BTreeSet::new();
+    expand(name, source, variant, &mut imported, &mut text)?;
+    Ok(text)
+}
+
+fn expand(name: &str, source: &str, variant: &Variant, imported: &mut BTreeSet<&'static str>, text: &mut String) -> Result<()> {
+    // One entry per open #ifdef: whether its current branch is taken.
+    let mut branches: Vec<bool> = Vec::new();
+    for (index, line) in source.lines().enumerate() {
+        let problem = |what: &str| Error::Gpu {
+            attempted: format!("composing the shader {name}"),
+            message: format!("line {}: {what}: {line}", index + 1),
+        };
+        let active = branches.iter().all(|taken| *taken);
+        if let Some(flag) = line.strip_prefix("#ifdef ") {
+            branches.push(variant.has(flag.trim()));
+        } else if line.trim_end() == "#else" {
+            let taken = branches.last_mut().ok_or_else(|| problem("no #ifdef is open"))?;
+            *taken = !*taken;
+        } else if line.trim_end() == "#endif" {
+            branches.pop().ok_or_else(|| problem("no #ifdef is open"))?;
+        } else if let Some(wanted) = line.strip_prefix("#import ") {
+            let (library, library_source) =
+                LIBRARY.iter().find(|(library, _)| *library == wanted.trim()).ok_or_else(|| problem("no such import"))?;
+            if active && imported.insert(library) {
+                expand(library, library_source, variant, imported, text)?;
+            }
+        } else if line.starts_with('#') {
+            return Err(problem("unknown directive"));
+        } else if active {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    if branches.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Gpu { attempted: format!("composing the shader {name}"), message: "an #ifdef is never closed".to_owned() })
+}

@@ -1,0 +1,65 @@
+//! The embedding row of each token.
+
+use super::{tile::CHUNK, to_u32};
+use crate::error::Result;
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Sharded, Variant};
+use crate::quant::{Quant, padded};
+use std::mem::offset_of;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "embed",
+    source: include_str!("../../shaders/embed.wgsl"),
+    summary: "embedding row of each token",
+    params: &[("first_row", offset_of!(Params, first_row)), ("num_rows", offset_of!(Params, num_rows))],
+    bindings: &[Binding::uniform(0, "params"), Binding::read(1, "rows"), Binding::read(2, "table"), Binding::read_write(3, "x")],
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    first_row: u32,
+    num_rows: u32,
+    padding: [u32; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    pub num_tokens: usize,
+    pub hidden_size: usize,
+    pub quant: Quant,
+}
+
+/// # Shapes
+/// `rows [num_tokens]`, `table [vocab, hidden]` packed, `x [num_tokens, padded(hidden)]`.
+pub struct Buffers<'a> {
+    pub rows: &'a Buffer,
+    pub table: &'a Sharded,
+    pub x: &'a Buffer,
+}
+
+pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
+    Variant::new()
+        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("K_CHUNKS", padded(problem.hidden_size) / CHUNK)
+        .flag(problem.quant.flag)
+}
+
+pub fn record(device: &Device, recording: &mut Recording, problem: &Problem, buffers: &Buffers) -> Result<()> {
+    let variant = choose(device.caps(), problem);
+    let groups = variant.get("K_CHUNKS").div_ceil(variant.get("WG")) as usize;
+    for shard in &buffers.table.shards {
+        let params = Params { first_row: to_u32(shard.first_row), num_rows: to_u32(shard.num_rows), padding: [0; 2] };
+        recording.dispatch(
+            device,
+            &DispatchDescriptor {
+                kernel: &KERNEL,
+                variant: variant.clone(),
+                layer: None,
+                params: bytemuck::bytes_of(&params),
+                buffers: &[("rows", buffers.rows), ("table", &shard.buffer), ("x", buffers.x)],
+                grid: [groups, problem.num_tokens, 1],
+            },
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Gate and up projection of the chosen experts, with the activation.
+
+use super::{expert_sort, slab::Slabs, tile::Tile, to_u32};
+use crate::error::Result;
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
+use crate::quant::{Quant, padded};
+use std::mem::offset_of;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "expert_gate_up",
+    source: include_str!("../../shaders/expert_gate_up.wgsl"),
+    summary: "gate and up projection of the chosen experts, SiLU, product",
+    params: &[
+        ("first_slot", offset_of!(Params, first_slot)),
+        ("num_slots", offset_of!(Params, num_slots)),
+        ("first_row", offset_of!(Params, first_row)),
+        ("num_rows", offset_of!(Params, num_rows)),
+    ],
+    bindings: &[
+        Binding::uniform(0, "params"),
+        Binding::read(1, "x"),
+        Binding::read(2, "slots").only(When::NotFlag("SORTED")),
+        Binding::read(2, "tiles").only(When::Flag("SORTED")),
+        Binding::read(3, "order").only(When::Flag("SORTED")),
+        Binding::read_write(4, "h"),
+        Binding::read(5, "slab_0"),
+        Binding::read(6, "slab_1").only(When::Flag("SHARD_1")),
+        Binding::read(7, "slab_2").only(When::Flag("SHARD_2")),
+        Binding::read(8, "slab_3").only(When::Flag("SHARD_3")),
+    ],
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    first_slot: u32,
+    num_slots: u32,
+    first_row: u32,
+    num_rows: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    pub num_tokens: usize,
+    pub num_experts: usize,
+    pub num_experts_per_tok: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub quant: Quant,
+}
+
+/// How assignments reach the experts.
+#[derive(Clone, Copy)]
+pub enum Routing<'a> {
+    /// One workgroup row per assignment: decode.
+    Direct { slots: &'a Buffer },
+    /// The tiles of `expert_sort`: prefill.
+    Sorted { tiles: &'a Buffer, order: &'a Buffer },
+}
+
+/// # Shapes
+/// `x [num_tokens, padded(hidden)]`, `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`.
+pub struct Buffers<'a> {
+    pub x: &'a Buffer,
+    pub routing: Routing<'a>,
+    pub h: &'a Buffer,
+    pub slabs: &'a Slabs,
+}
+
+impl Routing<'_> {
+    pub(super) fn is_sorted(&self) -> bool {
+        matches!(self, Routing::Sorted { .. })
+    }
+
+    /// Rows of the grid: assignments, or tiles.
+    pub(super) fn grid_rows(&self, caps: &Caps, problem: &Problem) -> usize {
+        let assignments = problem.num_tokens * problem.num_experts_per_tok;
+        match self {
+            Routing::Direct { .. } => assignments,
+            Routing::Sorted { .. } => expert_sort::num_tiles(expert_sort::tile_len(caps), assignments, problem.num_experts),
+        }
+    }
+}
+
+/// The tile of both expert kernels.
+pub(super) fn tile(caps: &Caps, sorted: bool) -> Tile {
+    Tile::choose(caps, if sorted { usize::MAX } else { 1 })
+}
+
+/// Without the consts of the slabs, which [`record`] adds.
+pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
+    tile(caps, sorted)
+        .variant(problem.hidden_size, problem.quant)
+        .u32("TOP_K", problem.num_experts_per_tok)
+        .u32("H_STRIDE", padded(problem.intermediate_size))
+        .flag_if(sorted, "SORTED")
+}
+
+pub fn record(
+    device: &Device,
+    recording: &mut Recording,
+    layer: Option<usize>,
+    problem: &Problem,
+    buffers: &Buffers,
+) -> Result<()> {
+    let sorted = buffers.routing.is_sorted();
+    let base = choose(device.caps(), problem, sorted);
+    let tile = tile(device.caps(), sorted);
+    for dispatch in buffers.slabs.dispatches() {
+        let params = Params {
+            first_slot: to_u32(dispatch.first_slot),
+            num_slots: to_u32(dispatch.num_slots),
+            first_row: to_u32(dispatch.part.first_row),
+            num_rows: to_u32(dispatch.part.num_rows),
+        };
+        let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
+        match buffers.routing {
+            Routing::Direct { slots } => bound.push(("slots", slots)),
+            Routing::Sorted { tiles, order } => bound.extend([("tiles", tiles), ("order", order)]),
+        }
+        bound.extend(dispatch.buffers());
+        recording.dispatch(
+            device,
+            &DispatchDescriptor {
+                kernel: &KERNEL,
+                variant: dispatch.variant(base.clone(), &buffers.slabs.shape),
+                layer,
+                params: bytemuck::bytes_of(&params),
+                buffers: &bound,
+                grid: [tile.row_groups(dispatch.part.num_rows), buffers.routing.grid_rows(device.caps(), problem), 1],
+            },
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Rows of tokens times a weight matrix: the attention output, the router, the head.
+
+use super::{tile::Tile, to_u32};
+use crate::error::Result;
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant};
+use crate::quant::Quant;
+use std::mem::offset_of;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "matmul",
+    source: include_str!("../../shaders/matmul.wgsl"),
+    summary: "tokens times a weight matrix: attention output with residual, router, head",
+    params: &[
+        ("num_tokens", offset_of!(Params, num_tokens)),
+        ("num_rows", offset_of!(Params, num_rows)),
+        ("first_row", offset_of!(Params, first_row)),
+    ],
+    bindings: &[Binding::uniform(0, "params"), Binding::read(1, "x"), Binding::read(2, "weight"), Binding::read_write(3, "y")],
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    num_tokens: u32,
+    num_rows: u32,
+    first_row: u32,
+    padding: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    pub num_tokens: usize,
+    pub cols: usize,
+    /// Elements from one row of `y` to the next.
+    pub y_stride: usize,
+    /// Add to `y` instead of replacing it.
+    pub residual: bool,
+    pub quant: Quant,
+}
+
+/// # Shapes
+/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `y [num_tokens, y_stride]`.
+pub struct Buffers<'a> {
+    pub x: &'a Buffer,
+    pub weight: &'a Sharded,
+    pub y: &'a Buffer,
+}
+
+pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
+    Tile::choose(caps, problem.num_tokens)
+        .variant(problem.cols, problem.quant)
+        .u32("Y_STRIDE", problem.y_stride)
+        .flag_if(problem.residual, "RESIDUAL")
+}
+
+pub fn record(
+    device: &Device,
+    recording: &mut Recording,
+    layer: Option<usize>,
+    problem: &Problem,
+    buffers: &Buffers,
+) -> Result<()> {
+    let tile = Tile::choose(device.caps(), problem.num_tokens);
+    for shard in &buffers.weight.shards {
+        let params = Params {
+            num_tokens: to_u32(problem.num_tokens),
+            num_rows: to_u32(shard.num_rows),
+            first_row: to_u32(shard.first_row),
+            padding: 0,
+        };
+        recording.dispatch(
+            device,
+            &DispatchDescriptor {
+                kernel: &KERNEL,
+                variant: choose(device.caps(), problem),
+                layer,
+                params: bytemuck::bytes_of(&params),
+                buffers: &[("x", buffers.x), ("weight", &shard.buffer), ("y", buffers.y)],
+                grid: [tile.row_groups(shard.num_rows), problem.num_tokens.div_ceil(tile.tokens), 1],
+            },
+        )?;
+    }
+    Ok(())
+}

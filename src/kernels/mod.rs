@@ -1,0 +1,53 @@
+//! One file per shader: its interface, which variant to run, and how to record it.
+//!
+//! Every file has the same parts. `Problem` is the shape, `choose` maps the device's capabilities and a problem to a variant and is pure,
+//! `Buffers` names the memory, `record` appends the dispatch. What a kernel computes is written in its shader's ledger and, in plain
+//! Rust, in the file of the same name under `reference/`.
+
+pub mod attention;
+pub mod embed;
+pub mod expert_combine;
+pub mod expert_down;
+pub mod expert_gate_up;
+pub mod expert_sort;
+pub mod matmul;
+pub mod qkv;
+pub mod rms_norm;
+pub mod router_topk;
+pub mod sample;
+mod slab;
+mod tile;
+
+pub use slab::{SlabPart, SlabShape, Slabs};
+
+use crate::gpu::Kernel;
+
+/// Every kernel, in the order of a token's way through the model.
+pub static KERNELS: &[&Kernel] = &[
+    &embed::KERNEL,
+    &rms_norm::KERNEL,
+    &qkv::KERNEL,
+    &attention::KERNEL,
+    &matmul::KERNEL,
+    &router_topk::KERNEL,
+    &expert_sort::KERNEL,
+    &expert_gate_up::KERNEL,
+    &expert_down::KERNEL,
+    &expert_combine::KERNEL,
+    &sample::KERNEL,
+];
+
+/// One row of a batch, as in `shaders/lib/rows.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Row {
+    pub token: u32,
+    pub position: u32,
+    pub sequence: u32,
+    pub unused: u32,
+}
+
+/// Shapes are checked to fit when a spec is parsed; lengths of a batch are bounded by the context.
+fn to_u32(len: usize) -> u32 {
+    u32::try_from(len).expect("lengths fit u32")
+}

@@ -1,0 +1,104 @@
+//! The next token of a sequence.
+
+use super::to_u32;
+use crate::error::Result;
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use std::mem::offset_of;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "sample",
+    source: include_str!("../../shaders/sample.wgsl"),
+    summary: "next token: greedy, or temperature, top-k, top-p, min-p with a seed",
+    params: &[("first_row", offset_of!(Params, first_row))],
+    bindings: &[
+        Binding::uniform(0, "params"),
+        Binding::uniform(1, "sampling"),
+        Binding::read_write(2, "logits"),
+        Binding::read_write(3, "seen"),
+        Binding::read_write(4, "rows"),
+        Binding::read_write(5, "sampled"),
+    ],
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    first_row: u32,
+    padding: [u32; 3],
+}
+
+/// The caller's choices, as in `shaders/sample.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Sampling {
+    /// 0: the best token.
+    pub temperature: f32,
+    /// 0: off.
+    pub top_k: u32,
+    /// 1: off.
+    pub top_p: f32,
+    /// 0: off.
+    pub min_p: f32,
+    /// 1: off.
+    pub repeat_penalty: f32,
+    pub seed: u32,
+    pub padding: [u32; 2],
+}
+
+impl Sampling {
+    pub const GREEDY: Self =
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 0, padding: [0; 2] };
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    pub num_sequences: usize,
+    pub vocab_size: usize,
+    /// Row of the last token so far.
+    pub first_row: usize,
+    /// Sampled tokens kept per sequence.
+    pub ring: usize,
+}
+
+/// # Shapes
+/// `sampling` one [`Sampling`], `logits [sequences, vocab]`, `seen [sequences, seen_words(vocab)]`, `rows [tokens]`,
+/// `sampled [sequences, ring]`.
+pub struct Buffers<'a> {
+    pub sampling: &'a Buffer,
+    pub logits: &'a Buffer,
+    pub seen: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub sampled: &'a Buffer,
+}
+
+/// 32-bit words that hold one bit per token of the vocabulary.
+pub fn seen_words(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(32)
+}
+
+pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
+    Variant::new()
+        .u32("WG", if caps.profile == Profile::Cpu { 16 } else { 256 })
+        .u32("VOCAB", problem.vocab_size)
+        .u32("RING", problem.ring)
+}
+
+pub fn record(device: &Device, recording: &mut Recording, problem: &Problem, buffers: &Buffers) -> Result<()> {
+    recording.dispatch(
+        device,
+        &DispatchDescriptor {
+            kernel: &KERNEL,
+            variant: choose(device.caps(), problem),
+            layer: None,
+            params: bytemuck::bytes_of(&Params { first_row: to_u32(problem.first_row), padding: [0; 3] }),
+            buffers: &[
+                ("sampling", buffers.sampling),
+                ("logits", buffers.logits),
+                ("seen", buffers.seen),
+                ("rows", buffers.rows),
+                ("sampled", buffers.sampled),
+            ],
+            grid: [problem.num_sequences, 1, 1],
+        },
+    )
+}

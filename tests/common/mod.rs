@@ -1,0 +1,67 @@
+//! What several tests need.
+
+pub mod hub_server;
+mod tiny_checkpoint;
+
+pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
+
+use moebius::checkpoint::Checkpoint;
+use moebius::spec::ModelSpec;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A path under `tests/golden`.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The model that comes with the project.
+pub fn demo_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/models/demo")
+}
+
+/// Every model directory in the repository.
+pub fn all_models() -> Vec<PathBuf> {
+    vec![golden("fixtures/mixtral"), golden("fixtures/mixtral_swa"), demo_model()]
+}
+
+/// The spec of the model in `directory`.
+pub fn spec_of(directory: &Path) -> ModelSpec {
+    let text = pollster::block_on(moebius::platform::read_model_text(directory, "config.json")).unwrap();
+    ModelSpec::parse(&text, "config.json").unwrap()
+}
+
+pub fn open(directory: &Path, spec: &ModelSpec) -> moebius::Result<Checkpoint> {
+    pollster::block_on(Checkpoint::open(directory, spec))
+}
+
+/// A small valid `config.json`, with some keys replaced; null removes one.
+pub fn config_with(changes: &[(&str, Value)]) -> String {
+    let mut config = serde_json::json!({
+        "model_type": "mixtral",
+        "hidden_size": 8,
+        "intermediate_size": 6,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+        "vocab_size": 10,
+        "max_position_embeddings": 64,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "sliding_window": null,
+        "tie_word_embeddings": false,
+    });
+    for (key, value) in changes {
+        config[*key] = value.clone();
+    }
+    config.to_string()
+}
+
+/// The spec of [`config_with`] and no changes.
+pub fn tiny_spec() -> ModelSpec {
+    ModelSpec::parse(&config_with(&[]), "config.json").unwrap()
+}

@@ -1,7 +1,9 @@
 //! What several tests need.
 
+mod golden;
 mod tiny_checkpoint;
 
+pub use golden::{Golden, ids, max_difference};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 
 use moebius::checkpoint::Checkpoint;

@@ -5,4 +5,6 @@ mod config;
 mod gating;
 mod parameters;
 mod quant;
+mod reference;
 mod safetensors_header;
+mod twins;

@@ -8,6 +8,7 @@ pub mod gpu;
 pub mod kernels;
 pub mod platform;
 pub mod quant;
+pub mod reference;
 pub mod spec;
 pub mod tensor;
 

@@ -28,6 +28,14 @@ struct Mapping {
     waker: Option<Waker>,
 }
 
+impl ReadbackRing {
+    fn take(&self, size: u64) -> Option<Buffer> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = idle.iter().position(|buffer| buffer.size_bytes() >= size)?;
+        Some(idle.swap_remove(index))
+    }
+}
+
 impl Device {
     /// The first `bytes` of a buffer, once everything submitted before has run.
     ///
@@ -76,11 +84,9 @@ impl Device {
     }
 
     async fn staging(&self, attempted: &str, size: u64) -> Result<Buffer> {
-        let mut idle = self.readbacks.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = idle.iter().position(|buffer| buffer.size_bytes() >= size) {
-            return Ok(idle.swap_remove(index));
+        if let Some(buffer) = self.readbacks.take(size) {
+            return Ok(buffer);
         }
-        drop(idle);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         self.catch(attempted, || Ok(self.buffer("readback", size, usage))).await
     }

@@ -18,6 +18,7 @@ pub mod sample;
 mod slab;
 mod tile;
 
+pub use crate::reference::Row;
 pub use slab::{SlabPart, SlabShape, Slabs};
 
 use crate::gpu::Kernel;
@@ -36,16 +37,6 @@ pub static KERNELS: &[&Kernel] = &[
     &expert_combine::KERNEL,
     &sample::KERNEL,
 ];
-
-/// One row of a batch, as in `shaders/lib/rows.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Row {
-    pub token: u32,
-    pub position: u32,
-    pub sequence: u32,
-    pub unused: u32,
-}
 
 /// Shapes are checked to fit when a spec is parsed; lengths of a batch are bounded by the context.
 fn to_u32(len: usize) -> u32 {

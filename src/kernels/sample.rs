@@ -5,6 +5,8 @@ use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
 use std::mem::offset_of;
 
+pub use crate::reference::sample::{Sampling, seen_words};
+
 pub static KERNEL: Kernel = Kernel {
     name: "sample",
     source: include_str!("../../shaders/sample.wgsl"),
@@ -27,29 +29,6 @@ struct Params {
     padding: [u32; 3],
 }
 
-/// The caller's choices, as in `shaders/sample.wgsl`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Sampling {
-    /// 0: the best token.
-    pub temperature: f32,
-    /// 0: off.
-    pub top_k: u32,
-    /// 1: off.
-    pub top_p: f32,
-    /// 0: off.
-    pub min_p: f32,
-    /// 1: off.
-    pub repeat_penalty: f32,
-    pub seed: u32,
-    pub padding: [u32; 2],
-}
-
-impl Sampling {
-    pub const GREEDY: Self =
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, seed: 0, padding: [0; 2] };
-}
-
 #[derive(Debug, Clone, Copy)]
 pub struct Problem {
     pub num_sequences: usize,
@@ -69,11 +48,6 @@ pub struct Buffers<'a> {
     pub seen: &'a Buffer,
     pub rows: &'a Buffer,
     pub sampled: &'a Buffer,
-}
-
-/// 32-bit words that hold one bit per token of the vocabulary.
-pub fn seen_words(vocab_size: usize) -> usize {
-    vocab_size.div_ceil(32)
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {

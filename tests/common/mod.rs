@@ -1,8 +1,10 @@
 //! What several tests need.
 
 pub mod hub_server;
+mod golden;
 mod tiny_checkpoint;
 
+pub use golden::{Golden, ids, max_difference};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 
 use moebius::checkpoint::Checkpoint;

@@ -1,0 +1,77 @@
+//! The kernels in plain Rust, one file per kernel, and the whole forward pass made of them.
+//!
+//! This is what every kernel is judged by, and what runs where there is no GPU. It is written to be read: dense row-major slices without
+//! padding, no cleverness but threads. Values pass from kernel to kernel in f32, as they do on a device; every sum is taken in f64,
+//! so that a kernel's own rounding is all that a comparison sees.
+
+pub mod attention;
+mod decoder;
+pub mod embed;
+pub mod expert_combine;
+pub mod expert_down;
+pub mod expert_gate_up;
+pub mod expert_sort;
+pub mod matmul;
+pub mod qkv;
+pub mod rms_norm;
+pub mod rng;
+pub mod rope;
+pub mod router_topk;
+pub mod sample;
+
+pub use decoder::{Decoder, Forward};
+
+/// One row of a batch, as in `shaders/lib/rows.wgsl`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Row {
+    /// Id in the vocabulary.
+    pub token: u32,
+    /// Index in its sequence.
+    pub position: u32,
+    /// Which KV cache it belongs to.
+    pub sequence: u32,
+    pub unused: u32,
+}
+
+impl Row {
+    pub fn new(token: u32, position: u32, sequence: u32) -> Self {
+        Row { token, position, sequence, unused: 0 }
+    }
+}
+
+/// How one layer routed a batch of `n` tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerRouting {
+    /// Index of the layer in the model.
+    pub layer: usize,
+    /// `[n, num_experts]`
+    pub router_logits: Vec<f32>,
+    /// `[n, num_experts_per_tok]`, best first.
+    pub expert_ids: Vec<u32>,
+    /// `[n, num_experts_per_tok]`, what multiplies the output of each expert.
+    pub routing_weights: Vec<f32>,
+}
+
+/// Keys and values of one layer: `[sequences, num_kv_heads, context, head_dim]` each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KvCache {
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+}
+
+/// `sum_i a[i] * b[i]`. Four partial sums, so that one addition need not wait for the one before.
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let (a_quads, a_rest) = a.as_chunks::<4>();
+    let (b_quads, b_rest) = b.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for (a, b) in a_quads.iter().zip(b_quads) {
+        for i in 0..4 {
+            sums[i] += f64::from(a[i]) * f64::from(b[i]);
+        }
+    }
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sums[0] += f64::from(*a) * f64::from(*b);
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
+}

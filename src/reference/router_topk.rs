@@ -1,0 +1,37 @@
+//! router_topk: the top_k best experts of each token and their weights.
+//!
+//! ```text
+//! logits      [num_tokens, num_experts] f32  in
+//! slot_table  [num_experts] u32              in   cache slot of each expert
+//! ids         [num_tokens, top_k] u32        out  best first; equal logits: lower id first
+//! slots       [num_tokens, top_k] u32        out  slot_table of ids
+//! weights     [num_tokens, top_k] f32        out  softmax over all experts, renormalised if the spec says so
+//! loads       [num_experts] u32              out  incremented once per assignment
+//! ```
+//!
+//! Source: `MixtralTopKRouter` of transformers.
+
+use crate::gating::RouterSpec;
+
+/// `ids`, `slots` and `weights` of the ledger.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Routing {
+    pub expert_ids: Vec<u32>,
+    pub slots: Vec<u32>,
+    pub routing_weights: Vec<f32>,
+}
+
+pub fn router_topk(router: &RouterSpec, logits: &[f32], slot_table: &[u32], loads: &mut [u32]) -> Routing {
+    let mut routing = Routing::default();
+    for logits in logits.chunks_exact(router.num_experts) {
+        // logits is logits[t] here
+        let assignment = router.route(logits);
+        for (expert, weight) in assignment.expert_ids.into_iter().zip(assignment.routing_weights) {
+            routing.expert_ids.push(expert);
+            routing.slots.push(slot_table[expert as usize]);
+            routing.routing_weights.push(weight as f32);
+            loads[expert as usize] += 1;
+        }
+    }
+    routing
+}

@@ -1,7 +1,7 @@
 //! What several tests need.
 
-pub mod hub_server;
 mod golden;
+pub mod hub_server;
 mod tiny_checkpoint;
 
 pub use golden::{Golden, ids, max_difference};

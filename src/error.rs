@@ -76,8 +76,12 @@ pub enum Error {
     NoAdapter { wanted: String, found: Vec<String> },
 
     /// The model does not fit on the device.
-    #[error("{what} needs {} on {device}, which offers {}", human_bytes(*needed_bytes), human_bytes(*available_bytes))]
-    OutOfMemory { what: String, device: String, needed_bytes: u64, available_bytes: u64 },
+    #[error(
+        "{what} needs {} on {device}, which offers {}",
+        human_bytes(*needed_bytes),
+        available_bytes.map_or_else(|| "less".to_owned(), human_bytes)
+    )]
+    OutOfMemory { what: String, device: String, needed_bytes: u64, available_bytes: Option<u64> },
 
     /// The device offers less than the smallest variant of a kernel needs.
     #[error("{what} needs {expected}, but {device} offers {found}")]

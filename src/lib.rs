@@ -1,15 +1,23 @@
 //! Mixture-of-Experts language models on any GPU that WebGPU reaches.
+//!
+//! [`Engine`] is the door: it loads an ordinary Hugging Face checkpoint, generates text, and gives the logits and the routing of any
+//! tokens. Below it, in the order in which they build on each other: [`spec`] says what a model is, [`checkpoint`] reads its weights,
+//! [`mod@reference`] computes it in plain Rust, [`gpu`] and [`kernels`] compute it on a device, [`model`] puts a
+//! whole decoder together, [`generate`] turns it into text.
 
 pub mod checkpoint;
+mod engine;
 pub mod error;
 pub mod gating;
 pub mod generate;
 pub mod gpu;
 pub mod kernels;
+pub mod model;
 pub mod platform;
 pub mod quant;
 pub mod reference;
 pub mod spec;
 pub mod tensor;
 
+pub use engine::{DeviceDescription, Engine, LoadEvent, LoadOptions, Perplexity};
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 use super::tokenizer::GenerationDefaults;
 use crate::error::{Error, Result};
+use crate::reference::Sampling;
 
 /// What the sampler is told. The default is greedy: always the most likely token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +39,19 @@ impl SamplingOptions {
             min_p: defaults.min_p.unwrap_or(off.min_p),
             repeat_penalty: defaults.repetition_penalty.unwrap_or(off.repeat_penalty),
             seed: off.seed,
+        }
+    }
+
+    /// The same in the words of the `sample` kernel.
+    pub(super) fn for_kernel(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: u32::try_from(self.top_k).unwrap_or(u32::MAX),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: (self.seed ^ self.seed >> 32) as u32,
+            padding: [0; 2],
         }
     }
 

@@ -157,11 +157,29 @@ pub(super) fn caps_of(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, overrid
     let kind = kind_of(info);
     let subgroup_size = (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_max_size);
     let natural = if kind == DeviceKind::Software { Profile::Cpu } else { Profile::Gpu };
-    Caps::from_parts(
+    let caps = Caps::from_parts(
         kind,
         &wanted_limits(adapter, overrides),
         wanted_features(adapter, overrides),
         subgroup_size.filter(|size| size.is_power_of_two() && *size >= 4),
         overrides.profile.unwrap_or(natural),
-    )
+    );
+    Caps { memory_bytes: memory_bytes(adapter), ..caps }
+}
+
+/// The largest heap that Vulkan calls local to the device. WebGPU has no word for memory.
+#[cfg(any(target_os = "linux", target_os = "windows", target_os = "android", target_os = "freebsd"))]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    const DEVICE_LOCAL: u32 = 1; // VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+    // SAFETY: the handles live as long as the guard, and are only read.
+    let vulkan = unsafe { adapter.as_hal::<wgpu::hal::vulkan::Api>() }?;
+    let instance = vulkan.shared_instance().raw_instance();
+    let memory = unsafe { instance.get_physical_device_memory_properties(vulkan.raw_physical_device()) };
+    let heaps = &memory.memory_heaps[..memory.memory_heap_count as usize];
+    heaps.iter().filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "android", target_os = "freebsd")))]
+fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }

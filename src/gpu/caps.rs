@@ -50,6 +50,8 @@ pub struct Caps {
     pub subgroup_size: Option<u32>,
     pub shader_f16: bool,
     pub timestamps: bool,
+    /// Memory that the adapter calls its own, in bytes, where it can be asked.
+    pub memory_bytes: Option<u64>,
 }
 
 /// What the environment takes away from a device, for tests and for finding out what a problem depends on.
@@ -108,6 +110,7 @@ impl Caps {
             subgroup_size: subgroup_size.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            memory_bytes: None,
         }
     }
 

@@ -162,10 +162,19 @@ impl Device {
             (None, None, None) => None,
             (Some(error), ..) | (_, Some(error), _) | (_, _, Some(error)) => Some(error),
         };
-        let value = value?;
+        if error.is_some() {
+            // A lost device makes every object invalid; polling is what brings the news of the loss.
+            let _ = self.raw.poll(wgpu::PollType::Poll);
+        }
         self.check(attempted)?;
         match error {
-            None => Ok(value),
+            None => value,
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory {
+                what: attempted.to_owned(),
+                device: self.name().to_owned(),
+                needed_bytes: self.allocated_bytes(),
+                available_bytes: self.caps.memory_bytes,
+            }),
             Some(error) => Err(Error::Gpu { attempted: attempted.to_owned(), message: error.to_string() }),
         }
     }

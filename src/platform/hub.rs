@@ -188,6 +188,7 @@ struct ShardIndex {
 fn shards(directory: &Path) -> Result<BTreeSet<String>> {
     let damaged = |message: String| Error::Json { file: INDEX.to_owned(), message };
     let path = directory.join(INDEX);
+    #[allow(clippy::disallowed_methods, reason = "this module is part of platform")]
     let text = fs::read_to_string(&path).map_err(Error::io("read", path))?;
     let index: ShardIndex = serde_json::from_str(&text).map_err(|source| damaged(source.to_string()))?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();

@@ -12,4 +12,4 @@ pub use files::{ByteSource, is_file, read_model_text, read_text};
 pub use hub::{
     DownloadProgress, HubOptions, OnProgress, fetch_config_only, fetch_config_only_with, resolve_model, resolve_model_with,
 };
-pub use native::{CAN_BLOCK, Stopwatch, for_each_row, unix_seconds, write_file};
+pub use native::{CAN_BLOCK, Stopwatch, available_memory_bytes, for_each_row, unix_seconds, write_file};

@@ -42,3 +42,12 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
+
+/// Host memory that could be used without swapping, in bytes, where the system tells.
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+pub fn available_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}

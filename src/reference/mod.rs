@@ -20,6 +20,7 @@ pub mod router_topk;
 pub mod sample;
 
 pub use decoder::{Decoder, Forward};
+pub use sample::Sampling;
 
 /// One row of a batch, as in `shaders/lib/rows.wgsl`.
 #[repr(C)]
@@ -51,6 +52,20 @@ pub struct LayerRouting {
     pub expert_ids: Vec<u32>,
     /// `[n, num_experts_per_tok]`, what multiplies the output of each expert.
     pub routing_weights: Vec<f32>,
+}
+
+impl LayerRouting {
+    /// No tokens yet.
+    pub fn empty(layer: usize) -> Self {
+        LayerRouting { layer, router_logits: Vec::new(), expert_ids: Vec::new(), routing_weights: Vec::new() }
+    }
+
+    /// Puts the tokens of a later batch behind these.
+    pub fn append(&mut self, later: &LayerRouting) {
+        self.router_logits.extend_from_slice(&later.router_logits);
+        self.expert_ids.extend_from_slice(&later.expert_ids);
+        self.routing_weights.extend_from_slice(&later.routing_weights);
+    }
 }
 
 /// Keys and values of one layer: `[sequences, num_kv_heads, context, head_dim]` each.

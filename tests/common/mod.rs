@@ -67,3 +67,14 @@ pub fn config_with(changes: &[(&str, Value)]) -> String {
 pub fn tiny_spec() -> ModelSpec {
     ModelSpec::parse(&config_with(&[]), "config.json").unwrap()
 }
+
+/// Whether there is an adapter to test on. A missing one is a failure where `REQUIRE_GPU` is set, as it is in CI.
+pub fn gpu_or_skip() -> bool {
+    let found = !pollster::block_on(moebius::gpu::list_adapters()).is_empty();
+    let required = std::env::var("REQUIRE_GPU").is_ok_and(|value| value == "1");
+    assert!(found || !required, "REQUIRE_GPU=1, but no adapter was found");
+    if !found {
+        eprintln!("skipped: no adapter");
+    }
+    found
+}

@@ -3,6 +3,7 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod engine;
 mod gating;
 mod hub;
 mod layers;

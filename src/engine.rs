@@ -1,0 +1,280 @@
+//! The one door to the library: load a model, generate, look at its numbers.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
+use crate::gpu::{Device, DeviceChoice, DeviceOptions};
+use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder};
+use crate::platform;
+use crate::quant::Quant;
+use crate::spec::{ModelSpec, Parameters};
+use std::path::Path;
+
+/// The context where the caller names none and the model would allow more: a longer KV cache costs memory.
+const DEFAULT_CONTEXT: usize = 4096;
+/// Tokens whose logits are in host memory at the same time while measuring perplexity.
+const PERPLEXITY_STEP: usize = 128;
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    pub device: DeviceOptions,
+    /// Format of the weight matrices on the device; `None`: as stored. Norms and routers are f32 always.
+    pub quant: Option<Quant>,
+    /// Positions of the KV cache; `None`: what the model was made for, but at most 4096.
+    pub context: Option<usize>,
+}
+
+/// What [`Engine::load`] tells while it works.
+#[derive(Debug)]
+pub enum LoadEvent<'a> {
+    /// The device is chosen.
+    Device(&'a DeviceDescription),
+    /// Weights on the device so far.
+    Weights { done_bytes: u64, total_bytes: u64 },
+}
+
+/// What runs a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDescription {
+    pub name: String,
+    /// `discrete`, `integrated`, `software`, ... or `reference`.
+    pub kind: String,
+    pub backend: String,
+    pub driver: String,
+    /// Why this one.
+    pub why: String,
+}
+
+impl DeviceDescription {
+    fn of(device: &Device) -> Self {
+        DeviceDescription {
+            name: device.name().to_owned(),
+            kind: device.caps().kind.to_string(),
+            backend: device.backend().to_owned(),
+            driver: device.driver(),
+            why: device.why().to_owned(),
+        }
+    }
+
+    fn reference() -> Self {
+        DeviceDescription {
+            name: "cpu".to_owned(),
+            kind: "reference".to_owned(),
+            backend: "Rust".to_owned(),
+            driver: format!("moebius {}", env!("CARGO_PKG_VERSION")),
+            why: "as asked for".to_owned(),
+        }
+    }
+}
+
+/// How well a model predicts a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perplexity {
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    /// Mean negative log-likelihood, in nats.
+    pub mean_nll: f64,
+}
+
+impl Perplexity {
+    pub fn value(&self) -> f64 {
+        self.mean_nll.exp()
+    }
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Engine {
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    device: DeviceDescription,
+    context: usize,
+    ignored_tensors: Vec<String>,
+    /// The tokens whose keys and values the KV cache holds.
+    cached: Vec<u32>,
+}
+
+impl Engine {
+    /// Loads the model in `directory`: `config.json`, `tokenizer.json` and `model.safetensors`, whole or in shards.
+    ///
+    /// Everything is checked before the first weight is read.
+    ///
+    /// # Errors
+    /// What the files, the options or the device can be wrong about; see [`Error`].
+    pub async fn load(directory: &Path, options: &LoadOptions, progress: &mut dyn FnMut(LoadEvent)) -> Result<Self> {
+        let config = platform::read_model_text(directory, "config.json").await?;
+        let spec = ModelSpec::parse(&config, &directory.join("config.json").display().to_string())?;
+        let context = choose_context(&spec, options.context)?;
+        let tokenizer = Tokenizer::open(directory).await?;
+        let checkpoint = Checkpoint::open(directory, &spec).await?;
+        let ignored_tensors = checkpoint.ignored().to_vec();
+
+        let (decoder, device) = if options.device.choice == DeviceChoice::Cpu {
+            let description = DeviceDescription::reference();
+            progress(LoadEvent::Device(&description));
+            (load_reference(&spec, &checkpoint, context, progress).await?, description)
+        } else {
+            let device = Device::open(&options.device).await?;
+            let description = DeviceDescription::of(&device);
+            progress(LoadEvent::Device(&description));
+            let parts = LoadParts { device, spec: &spec, checkpoint: &checkpoint, quant: options.quant, context };
+            let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
+            (Decoder::Gpu(Box::new(GpuDecoder::load(parts, &mut report).await?)), description)
+        };
+        Ok(Engine { spec, tokenizer, decoder, device, context, ignored_tensors, cached: Vec::new() })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub fn device(&self) -> &DeviceDescription {
+        &self.device
+    }
+
+    /// The device itself; `None` for the reference.
+    pub fn gpu(&self) -> Option<&Device> {
+        match &self.decoder {
+            Decoder::Gpu(decoder) => Some(decoder.device()),
+            Decoder::Reference(_) => None,
+        }
+    }
+
+    /// Positions of the KV cache: the most tokens that a prompt and its continuation may have.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Tensors of the checkpoint that the model does not use.
+    pub fn ignored_tensors(&self) -> &[String] {
+        &self.ignored_tensors
+    }
+
+    /// Continues a prompt. The tokens come from [`Generation::next`]; a prompt that begins as the last one did is not run twice.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] or [`Error::PromptTooLong`] for a prompt or options that cannot be run.
+    pub fn generate(&mut self, prompt_ids: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.check_ids(prompt_ids)?;
+        options.sampling.validate()?;
+        options.stop.validate()?;
+        if options.stop.max_tokens == 0 {
+            let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
+            return Err(Error::Argument { what: "number of new tokens", expected, found });
+        }
+        let context = GenerationContext {
+            decoder: &mut self.decoder,
+            tokenizer: &self.tokenizer,
+            cached: &mut self.cached,
+            context: self.context,
+        };
+        Ok(Generation::new(context, prompt_ids, options))
+    }
+
+    /// Logits and routing at every position of `ids`.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and what a device can fail with.
+    pub async fn forward(&mut self, ids: &[u32]) -> Result<Forward> {
+        self.check_ids(ids)?;
+        self.cached.clear();
+        self.decoder.forward(ids, 0).await
+    }
+
+    /// How well the model predicts `ids`, in windows of the context's length. `progress` hears the tokens done and the tokens in all.
+    ///
+    /// A window begins with the beginning-of-text token, where the tokenizer has one; the first token of a window is not predicted otherwise.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`Error::Argument`] for fewer than two tokens.
+    pub async fn perplexity(&mut self, ids: &[u32], progress: &mut dyn FnMut(usize, usize)) -> Result<Perplexity> {
+        let bos: Vec<u32> = self.tokenizer.bos_id().into_iter().collect();
+        let ids = ids.strip_prefix(bos.as_slice()).unwrap_or(ids);
+        if ids.is_empty() || bos.len() + ids.len() < 2 {
+            let (expected, found) = ("at least two tokens".to_owned(), ids.len().to_string());
+            return Err(Error::Argument { what: "text", expected, found });
+        }
+        self.cached.clear();
+        let (mut nll, mut tokens, mut done) = (0.0, 0, 0);
+        for window in ids.chunks((self.context - bos.len()).max(1)) {
+            let window = [&bos, window].concat();
+            self.check_ids(&window)?;
+            for start in (0..window.len()).step_by(PERPLEXITY_STEP) {
+                let step = &window[start..window.len().min(start + PERPLEXITY_STEP)];
+                let forward = self.decoder.forward(step, start).await?;
+                let targets = &window[start + 1..window.len().min(start + 1 + PERPLEXITY_STEP)];
+                for (logits, &target) in forward.logits.chunks_exact(self.spec.vocab_size).zip(targets) {
+                    nll += negative_log_likelihood(logits, target);
+                    tokens += 1;
+                }
+                done += step.len();
+                progress(done.min(ids.len()), ids.len());
+            }
+        }
+        Ok(Perplexity { tokens, mean_nll: nll / tokens as f64 })
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            let (expected, found) = ("at least one token".to_owned(), "none".to_owned());
+            return Err(Error::Argument { what: "prompt", expected, found });
+        }
+        if ids.len() > self.context {
+            return Err(Error::PromptTooLong { found: ids.len(), limit: self.context });
+        }
+        match ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
+            Some(id) => {
+                let expected = format!("below the vocabulary's {}", self.spec.vocab_size);
+                Err(Error::Argument { what: "token id", expected, found: id.to_string() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> {
+    match wanted {
+        None => Ok(spec.max_positions.min(DEFAULT_CONTEXT)),
+        Some(context) if context > 0 && context <= spec.max_positions => Ok(context),
+        Some(context) => Err(Error::Argument {
+            what: "context",
+            expected: format!("1 to {} tokens, as the model was made for", spec.max_positions),
+            found: context.to_string(),
+        }),
+    }
+}
+
+/// The reference widens every weight to f32 in host memory.
+async fn load_reference(
+    spec: &ModelSpec,
+    checkpoint: &Checkpoint,
+    context: usize,
+    progress: &mut dyn FnMut(LoadEvent<'_>),
+) -> Result<Decoder> {
+    let total_bytes = Parameters::of(spec).total() * 4;
+    let needed_bytes = total_bytes + spec.kv_bytes_per_token() * context as u64;
+    let available_bytes = platform::available_memory_bytes();
+    if available_bytes.is_some_and(|available| needed_bytes > available) {
+        return Err(Error::OutOfMemory {
+            what: "the model, widened to f32,".to_owned(),
+            device: "the cpu".to_owned(),
+            needed_bytes,
+            available_bytes,
+        });
+    }
+    let mut report = |done_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
+    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, checkpoint, context, &mut report).await?)))
+}
+
+/// `-log softmax(logits)[target]`
+fn negative_log_likelihood(logits: &[f32], target: u32) -> f64 {
+    let max = logits.iter().fold(f64::NEG_INFINITY, |max, &logit| max.max(f64::from(logit)));
+    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
+    max + total.ln() - f64::from(logits[target as usize])
+}

@@ -1,0 +1,189 @@
+//! One text in the making: token by token, until a stop rule holds.
+
+use super::sampling::SamplingOptions;
+use super::stop::{StopMatcher, StopReason, StopRules};
+use super::text_stream::TextStream;
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+use crate::model::Decoder;
+use crate::platform::Stopwatch;
+
+/// How to continue a prompt.
+#[derive(Debug, Clone, Default)]
+pub struct GenerateOptions {
+    pub sampling: SamplingOptions,
+    pub stop: StopRules,
+}
+
+/// One new token and the text that is certain because of it, often empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    pub id: u32,
+    pub text: String,
+}
+
+/// What a generation came to.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub prompt_ids: Vec<u32>,
+    /// New tokens, the one that ends the text included.
+    pub ids: Vec<u32>,
+    pub text: String,
+    pub stop: StopReason,
+    /// Prompt tokens that were run; the others were in the KV cache already.
+    pub prefill_tokens: usize,
+    /// From the start to the first new token.
+    pub prefill_seconds: f64,
+    /// From the first new token to the last.
+    pub decode_seconds: f64,
+    /// Assignments per MoE layer and expert, of all tokens that were run.
+    pub expert_loads: Vec<Vec<u64>>,
+}
+
+impl Summary {
+    /// Prompt tokens per second.
+    pub fn prefill_rate(&self) -> f64 {
+        rate(self.prefill_tokens, self.prefill_seconds)
+    }
+
+    /// New tokens per second, the first one not counted: the prefill made it.
+    pub fn decode_rate(&self) -> f64 {
+        rate(self.ids.len().saturating_sub(1), self.decode_seconds)
+    }
+}
+
+fn rate(tokens: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+}
+
+/// A generation in progress. Dropping it is how to stop early without a summary.
+#[derive(Debug)]
+pub struct Generation<'a> {
+    context: GenerationContext<'a>,
+    options: GenerateOptions,
+    stream: TextStream<'a>,
+    matcher: StopMatcher,
+    prompt_ids: Vec<u32>,
+    /// Leading prompt tokens that the KV cache holds already.
+    reused: usize,
+    ids: Vec<u32>,
+    text: String,
+    stop: Option<StopReason>,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+}
+
+/// What a generation borrows.
+#[derive(Debug)]
+pub(crate) struct GenerationContext<'a> {
+    pub decoder: &'a mut Decoder,
+    pub tokenizer: &'a Tokenizer,
+    /// The tokens whose keys and values the cache holds, kept true at every step.
+    pub cached: &'a mut Vec<u32>,
+    /// Positions of the KV cache.
+    pub context: usize,
+}
+
+impl<'a> Generation<'a> {
+    /// `prompt_ids` must not be empty, nor longer than the context, nor beyond the vocabulary.
+    pub(crate) fn new(context: GenerationContext<'a>, prompt_ids: &[u32], options: &GenerateOptions) -> Self {
+        let common = context.cached.iter().zip(prompt_ids).take_while(|(cached, wanted)| cached == wanted).count();
+        Generation {
+            stream: TextStream::new(context.tokenizer, true),
+            matcher: options.stop.matcher(),
+            options: options.clone(),
+            prompt_ids: prompt_ids.to_vec(),
+            // The last prompt token has to run in any case: its output is the first choice.
+            reused: common.min(prompt_ids.len() - 1),
+            ids: Vec::new(),
+            text: String::new(),
+            stop: None,
+            prefill_seconds: 0.0,
+            decode_seconds: 0.0,
+            context,
+        }
+    }
+
+    /// The next token; `None` once a stop rule held.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost) and whatever else a device can fail with.
+    pub async fn next(&mut self) -> Result<Option<Piece>> {
+        if self.stop.is_some() {
+            return Ok(None);
+        }
+        let watch = Stopwatch::start();
+        let id = if self.ids.is_empty() { self.prefill().await? } else { self.decode().await? };
+        match self.ids.len() {
+            0 => self.prefill_seconds = watch.seconds(),
+            _ => self.decode_seconds += watch.seconds(),
+        }
+        self.ids.push(id);
+        let text = self.take_text(id)?;
+        self.text.push_str(&text);
+        Ok(Some(Piece { id, text }))
+    }
+
+    /// Ends the generation, finished or not.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn finish(self) -> Result<Summary> {
+        Ok(Summary {
+            expert_loads: self.context.decoder.expert_loads().await?,
+            prefill_tokens: if self.ids.is_empty() { 0 } else { self.prompt_ids.len() - self.reused },
+            prompt_ids: self.prompt_ids,
+            ids: self.ids,
+            text: self.text,
+            stop: self.stop.unwrap_or(StopReason::Cancelled),
+            prefill_seconds: self.prefill_seconds,
+            decode_seconds: self.decode_seconds,
+        })
+    }
+
+    async fn prefill(&mut self) -> Result<u32> {
+        let GenerationContext { decoder, cached, .. } = &mut self.context;
+        // Cleared until the pass is through: a failure must not leave a wrong claim behind.
+        cached.clear();
+        decoder.begin(&self.options.sampling.for_kernel(), &self.prompt_ids).await?;
+        let id = decoder.prefill(&self.prompt_ids[self.reused..], self.reused).await?;
+        cached.extend_from_slice(&self.prompt_ids);
+        Ok(id)
+    }
+
+    async fn decode(&mut self) -> Result<u32> {
+        let GenerationContext { decoder, cached, .. } = &mut self.context;
+        let fed = self.ids[self.ids.len() - 1];
+        let id = decoder.decode().await.inspect_err(|_| cached.clear())?;
+        cached.push(fed);
+        Ok(id)
+    }
+
+    /// The text that `id` makes certain, and whether it is the last.
+    fn take_text(&mut self, id: u32) -> Result<String> {
+        let output = self.matcher.push(&self.stream.push(id)?);
+        let mut text = output.text;
+        self.stop = match output.stopped_by {
+            Some(stop_string) => return self.end(text, StopReason::StopString(stop_string)),
+            None => self.options.stop.after_token(id, self.ids.len()),
+        };
+        // The newest token needs a position to be fed back from.
+        if self.stop.is_none() && self.prompt_ids.len() + self.ids.len() > self.context.context {
+            self.stop = Some(StopReason::ContextFull);
+        }
+        if self.stop.is_some() {
+            let rest = self.matcher.push(&self.stream.flush()?);
+            text.push_str(&rest.text);
+            match rest.stopped_by {
+                Some(stop_string) => return self.end(text, StopReason::StopString(stop_string)),
+                None => text.push_str(&self.matcher.flush()),
+            }
+        }
+        Ok(text)
+    }
+
+    fn end(&mut self, text: String, reason: StopReason) -> Result<String> {
+        self.stop = Some(reason);
+        Ok(text)
+    }
+}

@@ -1,0 +1,108 @@
+//! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
+
+mod chunk;
+mod gpu_decoder;
+mod plan;
+mod reference_decoder;
+mod state;
+mod weights;
+
+pub use gpu_decoder::{GpuDecoder, LoadParts};
+pub use reference_decoder::ReferenceDecoder;
+
+use crate::error::{Error, Result};
+use crate::reference::{LayerRouting, Row, Sampling};
+
+/// Either way to run a decoder.
+#[derive(Debug)]
+pub enum Decoder {
+    Gpu(Box<GpuDecoder>),
+    Reference(Box<ReferenceDecoder>),
+}
+
+/// What a pass over some tokens gives when everything is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Forward {
+    /// `[num_tokens, vocab_size]`
+    pub logits: Vec<f32>,
+    /// One entry per MoE layer.
+    pub layers: Vec<LayerRouting>,
+}
+
+impl Decoder {
+    /// Starts a generation: how to choose tokens, and the tokens that count as seen for the repetition penalty.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Gpu`].
+    pub async fn begin(&mut self, sampling: &Sampling, seen: &[u32]) -> Result<()> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.begin(sampling, seen).await,
+            Decoder::Reference(decoder) => {
+                decoder.begin(sampling, seen);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.prefill(ids, position).await,
+            Decoder::Reference(decoder) => Ok(decoder.prefill(ids, position)),
+        }
+    }
+
+    /// Feeds the last chosen token back and chooses the next.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn decode(&mut self) -> Result<u32> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.decode().await,
+            Decoder::Reference(decoder) => Ok(decoder.decode()),
+        }
+    }
+
+    /// Appends `ids` at `position` and returns the logits and the routing of each.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.forward(ids, position).await,
+            Decoder::Reference(decoder) => Ok(decoder.forward(ids, position)),
+        }
+    }
+
+    /// Assignments of each expert of each MoE layer since the generation began.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn expert_loads(&self) -> Result<Vec<Vec<u64>>> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.expert_loads().await,
+            Decoder::Reference(decoder) => Ok(decoder.expert_loads()),
+        }
+    }
+}
+
+/// Consecutive tokens of the one sequence, from `position` on.
+fn chunk_rows(ids: &[u32], position: usize) -> Vec<Row> {
+    (position as u32..).zip(ids).map(|(position, &token)| Row::new(token, position, 0)).collect()
+}
+
+/// A model that cannot fit is refused before anything is read.
+fn check_memory(device: &crate::gpu::Device, needed_bytes: u64) -> Result<()> {
+    match device.caps().memory_bytes {
+        Some(available) if needed_bytes > available => Err(Error::OutOfMemory {
+            what: "the model".to_owned(),
+            device: device.name().to_owned(),
+            needed_bytes,
+            available_bytes: Some(available),
+        }),
+        _ => Ok(()),
+    }
+}

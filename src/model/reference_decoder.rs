@@ -1,0 +1,96 @@
+//! A decoder on the reference twins: slow, exact, and on any machine.
+
+use super::{Forward, chunk_rows};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::reference::sample::{mark_seen, sample, seen_words};
+use crate::reference::{self, LayerRouting, Row, Sampling};
+use crate::spec::ModelSpec;
+
+/// Rows whose activations exist at the same time.
+const CHUNK_TOKENS: usize = 256;
+
+/// The reference's forward pass with the state of one generation.
+#[derive(Debug)]
+pub struct ReferenceDecoder {
+    decoder: reference::Decoder,
+    hidden_size: usize,
+    sampling: Sampling,
+    /// One bit per token of the vocabulary.
+    seen: Vec<u32>,
+    /// What the next decode step feeds back.
+    next: Row,
+    loads: Vec<Vec<u64>>,
+}
+
+impl ReferenceDecoder {
+    /// Widens every weight to f32 in host memory. `progress` hears the bytes of f32 so far.
+    ///
+    /// # Errors
+    /// What reading the checkpoint can fail with.
+    pub async fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Result<Self> {
+        Ok(ReferenceDecoder {
+            decoder: reference::Decoder::load(spec, checkpoint, context, progress).await?,
+            hidden_size: spec.hidden_size,
+            sampling: Sampling::GREEDY,
+            seen: vec![0; seen_words(spec.vocab_size)],
+            next: Row::default(),
+            loads: spec.layers.iter().map(|layer| vec![0; layer.ffn.moe().router.num_experts]).collect(),
+        })
+    }
+
+    pub(super) fn begin(&mut self, sampling: &Sampling, seen: &[u32]) {
+        self.sampling = *sampling;
+        self.seen.fill(0);
+        seen.iter().for_each(|&id| mark_seen(&mut self.seen, id));
+        self.loads.iter_mut().for_each(|loads| loads.fill(0));
+    }
+
+    pub(super) fn prefill(&mut self, ids: &[u32], position: usize) -> u32 {
+        let mut hidden = Vec::new();
+        for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
+            hidden = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS)).hidden;
+        }
+        self.choose(&hidden[hidden.len() - self.hidden_size..], position + ids.len() - 1)
+    }
+
+    pub(super) fn decode(&mut self) -> u32 {
+        let row = self.next;
+        let hidden = self.pass(&[row]).hidden;
+        self.choose(&hidden, row.position as usize)
+    }
+
+    pub(super) fn forward(&mut self, ids: &[u32], position: usize) -> Forward {
+        let layers = (0..self.loads.len()).map(LayerRouting::empty).collect();
+        let mut all = Forward { logits: Vec::new(), layers };
+        for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
+            let forward = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS));
+            all.logits.extend(self.decoder.logits(&forward.hidden));
+            for (layer, routing) in all.layers.iter_mut().zip(&forward.layers) {
+                layer.append(routing);
+            }
+        }
+        all
+    }
+
+    pub(super) fn expert_loads(&self) -> Vec<Vec<u64>> {
+        self.loads.clone()
+    }
+
+    fn pass(&mut self, rows: &[Row]) -> reference::Forward {
+        let forward = self.decoder.forward(rows);
+        for (loads, routing) in self.loads.iter_mut().zip(&forward.layers) {
+            routing.expert_ids.iter().for_each(|&expert| loads[expert as usize] += 1);
+        }
+        forward
+    }
+
+    /// Chooses the token after `position`, from the last row's `hidden [hidden_size]`.
+    fn choose(&mut self, hidden: &[f32], position: usize) -> u32 {
+        let logits = self.decoder.logits(hidden);
+        let token = sample(&self.sampling, &logits, &self.seen, position as u32).token;
+        mark_seen(&mut self.seen, token);
+        self.next = Row { token, position: position as u32 + 1, ..Row::default() };
+        token
+    }
+}

@@ -1,0 +1,230 @@
+//! Whole models through the engine, on the default adapter and on the reference: the numbers of transformers, whatever runs them.
+
+use crate::common::{Golden, demo_model, gpu_or_skip, ids, max_difference};
+use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
+use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
+use moebius::quant::QuantFormat;
+use moebius::{Engine, Error, LoadOptions};
+use pollster::block_on;
+use serde_json::Value;
+use std::path::Path;
+
+fn load(directory: &Path, device: DeviceOptions, quant: &str) -> Engine {
+    let options = LoadOptions { device, quant: QuantFormat::find(quant), context: None };
+    block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
+}
+
+/// The reference and, where there is an adapter, the device as it is, as its plainest self, and in either profile.
+fn devices() -> Vec<DeviceOptions> {
+    let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
+    if !gpu_or_skip() {
+        return vec![cpu];
+    }
+    let plain = Overrides { no_f16: true, no_subgroups: true, default_limits: true, profile: None };
+    let with = |overrides| DeviceOptions { overrides, ..DeviceOptions::from_env(DeviceChoice::Auto) };
+    vec![
+        cpu,
+        DeviceOptions::from_env(DeviceChoice::Auto),
+        with(plain),
+        with(Overrides { profile: Some(Profile::Gpu), ..plain }),
+        with(Overrides { profile: Some(Profile::Gpu), ..Overrides::default() }),
+    ]
+}
+
+fn greedy(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions {
+        sampling: SamplingOptions::default(),
+        stop: StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() },
+    }
+}
+
+fn generate(engine: &mut Engine, prompt: &[u32], options: &GenerateOptions) -> Summary {
+    block_on(async {
+        let mut generation = engine.generate(prompt, options).unwrap();
+        while generation.next().await.unwrap().is_some() {}
+        generation.finish().await.unwrap()
+    })
+}
+
+#[test]
+fn fixtures_have_the_logits_and_the_routing_of_transformers_on_every_device() {
+    for device in devices() {
+        for golden in Golden::all() {
+            let mut engine = load(&golden.directory, device.clone(), "f32");
+            for (index, prompt) in golden.prompts.iter().enumerate() {
+                let forward = block_on(engine.forward(prompt)).unwrap();
+                let worst = golden.assert_logits(index, &forward.logits);
+                let close = golden.assert_routing(index, &forward.layers);
+                println!("{} {} prompt {index}: {worst:.1e}, {close} too close to bind", engine.device().name, golden.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn fixtures_continue_token_for_token_on_every_device() {
+    for device in devices() {
+        for golden in Golden::all() {
+            let mut engine = load(&golden.directory, device.clone(), "f32");
+            for (prompt, expected) in &golden.greedy {
+                let summary = generate(&mut engine, &golden.prompts[*prompt], &greedy(expected.len()));
+                assert_eq!(&summary.ids, expected, "{} prompt {prompt} on {}", golden.name, engine.device().name);
+                assert_eq!(summary.stop, StopReason::MaxTokens);
+            }
+        }
+    }
+}
+
+#[test]
+fn demo_model_continues_token_for_token_on_every_device() {
+    let text = std::fs::read_to_string(demo_model().join("expected.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+    for device in devices() {
+        let mut engine = load(&demo_model(), device, "bf16");
+        for case in &cases {
+            let prompt = engine.tokenizer().encode(case["prompt"].as_str().unwrap(), true).unwrap();
+            assert_eq!(prompt, ids(&case["ids"]));
+            let expected = ids(&case["greedy"]);
+            let summary = generate(&mut engine, &prompt, &greedy(expected.len()));
+            assert_eq!(summary.ids, expected, "{} on {}", case["prompt"], engine.device().name);
+            assert_eq!(summary.text, case["text"].as_str().unwrap());
+            // Two experts per token and layer, for the prompt and all new tokens but the last.
+            let tokens = (prompt.len() + expected.len() - 1) as u64;
+            for loads in &summary.expert_loads {
+                assert_eq!(loads.iter().sum::<u64>(), 2 * tokens - 2 * (prompt.len() - summary.prefill_tokens) as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_begins_as_the_last_one_is_not_run_again() {
+    for device in devices() {
+        let golden = &Golden::all()[1];
+        let mut engine = load(&golden.directory, device.clone(), "f32");
+        let prompt = golden.prompts.last().unwrap();
+        let first = generate(&mut engine, &prompt[..60], &greedy(8));
+        assert_eq!(first.prefill_tokens, 60);
+        let second = generate(&mut engine, prompt, &greedy(8));
+        assert_eq!(second.prefill_tokens, prompt.len() - 60);
+        let alone = generate(&mut load(&golden.directory, device, "f32"), prompt, &greedy(8));
+        assert_eq!(second.ids, alone.ids);
+    }
+}
+
+#[test]
+fn sampled_text_depends_on_the_seed_and_not_on_the_device() {
+    let texts: Vec<Vec<Vec<u32>>> = devices()
+        .into_iter()
+        .map(|device| {
+            let mut engine = load(&demo_model(), device, "bf16");
+            let prompt = engine.tokenizer().encode("The king said", true).unwrap();
+            let text = |seed| {
+                let sampling =
+                    SamplingOptions { temperature: 0.9, top_k: 50, top_p: 0.95, min_p: 0.01, seed, repeat_penalty: 1.1 };
+                generate(&mut engine, &prompt, &GenerateOptions { sampling, ..greedy(24) }).ids
+            };
+            [1, 2, 1 << 40].map(text).to_vec()
+        })
+        .collect();
+    assert_ne!(texts[0][0], texts[0][1]);
+    assert_ne!(texts[0][0], texts[0][2]);
+    for other in &texts[1..] {
+        assert_eq!(*other, texts[0]);
+    }
+}
+
+#[test]
+fn sixteen_bit_weights_stay_close_to_f32() {
+    for device in devices() {
+        let golden = &Golden::all()[0];
+        // The fixtures are stored in bf16, so bf16 is exact; f16 rounds only what is tiny.
+        for quant in ["bf16", "f16"] {
+            let mut engine = load(&golden.directory, device.clone(), quant);
+            let forward = block_on(engine.forward(&golden.prompts[2])).unwrap();
+            golden.assert_logits(2, &forward.logits);
+        }
+    }
+}
+
+#[test]
+fn small_bindings_shard_every_matrix_and_change_nothing() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let golden = &Golden::all()[1];
+    let prompt = &golden.prompts[2];
+    let whole = block_on(load(&golden.directory, DeviceOptions::default(), "f32").forward(prompt)).unwrap();
+    // Smaller than the embedding, the projections and any expert's slab.
+    let device = DeviceOptions { max_binding_bytes: Some(12 << 10), ..DeviceOptions::default() };
+    let options = LoadOptions { device, quant: QuantFormat::find("f32"), context: Some(64) };
+    let mut engine = match block_on(Engine::load(&golden.directory, &options, &mut |_| {})) {
+        Ok(engine) => engine,
+        Err(error) => panic!("{error}"),
+    };
+    let sharded = block_on(engine.forward(prompt)).unwrap();
+    assert!(max_difference(&sharded.logits, &whole.logits) < 1e-5);
+}
+
+#[test]
+fn wrong_prompts_are_refused_with_both_numbers() {
+    let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
+    let golden = &Golden::all()[0];
+    let options = LoadOptions { device: cpu, quant: None, context: Some(16) };
+    let mut engine = block_on(Engine::load(&golden.directory, &options, &mut |_| {})).unwrap();
+    let error = engine.generate(&[], &greedy(1)).unwrap_err();
+    assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");
+    let error = engine.generate(&[1; 17], &greedy(1)).unwrap_err();
+    assert!(matches!(error, Error::PromptTooLong { found: 17, limit: 16 }), "{error}");
+    let error = engine.generate(&[1, 430], &greedy(1)).unwrap_err();
+    assert_eq!(error.to_string(), "token id: expected below the vocabulary's 430, found 430");
+    let error = engine.generate(&[1], &greedy(0)).unwrap_err();
+    assert!(matches!(error, Error::Argument { what: "number of new tokens", .. }), "{error}");
+    // A full context ends the text: 16 positions, and the last token needs none.
+    let summary = generate(&mut engine, &[1; 10], &greedy(100));
+    assert_eq!((summary.stop, summary.ids.len()), (StopReason::ContextFull, 7));
+}
+
+#[test]
+fn a_context_beyond_the_model_is_refused() {
+    let golden = &Golden::all()[0];
+    let limit = golden.spec.max_positions;
+    for context in [0, limit + 1] {
+        let options = LoadOptions { context: Some(context), ..LoadOptions::default() };
+        let error = block_on(Engine::load(&golden.directory, &options, &mut |_| {})).unwrap_err();
+        assert!(error.to_string().contains(&limit.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_not_a_hang() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let golden = &Golden::all()[0];
+    let mut engine = load(&golden.directory, DeviceOptions::default(), "f32");
+    block_on(async {
+        engine.gpu().unwrap().destroy();
+        let mut generation = engine.generate(&golden.prompts[1], &greedy(4)).unwrap();
+        let error = generation.next().await.unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    });
+    let error = block_on(engine.forward(&golden.prompts[1])).unwrap_err();
+    assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+}
+
+#[test]
+fn perplexity_of_likely_text_is_lower_than_of_unlikely_text() {
+    for device in devices() {
+        let mut engine = load(&demo_model(), device, "bf16");
+        let mut measure = |text: &str| {
+            let ids = engine.tokenizer().encode(text, true).unwrap();
+            block_on(engine.perplexity(&ids, &mut |_, _| {})).unwrap().value()
+        };
+        let (likely, unlikely) = (
+            measure("And the LORD said unto Moses, Speak unto the children of Israel."),
+            measure("Israel of children the unto Speak, Moses unto said LORD the And."),
+        );
+        assert!(likely < 60.0 && unlikely > 3.0 * likely, "{likely} {unlikely}");
+    }
+}

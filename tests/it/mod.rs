@@ -2,6 +2,8 @@
 
 mod chat;
 mod checkpoint;
+mod cli;
+mod cli_models;
 mod config;
 mod engine;
 mod gating;
@@ -9,6 +11,7 @@ mod hub;
 mod layers;
 mod parameters;
 mod quant;
+mod readme;
 mod reference;
 mod safetensors_header;
 mod setup;

@@ -1,0 +1,232 @@
+//! `moebius inspect`: what a model is and needs, from its `config.json` alone.
+
+use super::failure::Failure;
+use super::{Global, files, table};
+use anyhow::Result;
+use clap::Args;
+use moebius::error::human_bytes;
+use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
+use moebius::platform;
+use moebius::quant::{QUANTS, Quant, QuantFormat};
+use moebius::spec::{AttentionSpec, LayerSpec, Mask, ModelSpec, Parameters};
+use moebius::tensor::Dtype;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius inspect examples/models/demo
+  moebius inspect Mixtral-8x22B-v0.1/config.json
+  moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json only";
+
+/// Show layers, experts, parameters and memory, and what fits on this device.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InspectArgs {
+    /// A directory, a config.json, or a hub id (org/name).
+    model: String,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+impl InspectArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        let path = self.config_path()?;
+        let spec = ModelSpec::parse(&files::read_text(&path)?, &path.display().to_string())?;
+        let context = global.ctx.map_or(spec.max_positions, |tokens| tokens.get());
+        if context > spec.max_positions {
+            let problem = format!("--ctx {context} is more than the model's {} positions", spec.max_positions);
+            return Err(Failure::new(problem, "leave --ctx out for the model's own length").into());
+        }
+        // Without a device there is less to say, and no error.
+        let target = Target::find(&global.device).await;
+        let model = Inspected { spec, context, target };
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            writeln!(stdout, "{}", model.json())?;
+        } else {
+            write!(stdout, "{}", model.text())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn config_path(&self) -> moebius::Result<PathBuf> {
+        let path = Path::new(&self.model);
+        if path.is_file() {
+            return Ok(path.to_owned());
+        }
+        Ok(platform::fetch_config_only(&self.model)?.join("config.json"))
+    }
+}
+
+/// What a model would run on.
+struct Target {
+    name: String,
+    /// Memory, where it can be asked.
+    bytes: Option<u64>,
+    /// It keeps every weight in this format, whatever was asked for.
+    only: Option<Quant>,
+}
+
+impl Target {
+    /// `None` without an adapter.
+    async fn find(choice: &DeviceChoice) -> Option<Self> {
+        if *choice == DeviceChoice::Cpu {
+            let only = Some(QuantFormat::exact_for(Dtype::F32));
+            return Some(Target { name: "cpu, the reference".to_owned(), bytes: platform::available_memory_bytes(), only });
+        }
+        let device = Device::open(&DeviceOptions::from_env(choice.clone())).await.ok()?;
+        Some(Target { name: device.name().to_owned(), bytes: device.caps().memory_bytes, only: None })
+    }
+}
+
+/// A model, a length of its context, and something to put them on.
+struct Inspected {
+    spec: ModelSpec,
+    context: usize,
+    target: Option<Target>,
+}
+
+impl Inspected {
+    /// The page that a person reads.
+    fn text(&self) -> String {
+        let facts = [self.model_facts(), self.parameter_facts(), self.memory_facts()].concat();
+        let lines: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+        let row = |quant: &Quant| {
+            let weights = human_bytes(self.spec.weight_bytes(quant));
+            vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), self.verdict(quant)]
+        };
+        let rows: Vec<Vec<String>> = QUANTS.iter().map(row).collect();
+        format!("{lines}\n{}", table::aligned(&["format", "weights", "with KV cache", "fits on this device"], &rows))
+    }
+
+    fn model_facts(&self) -> Vec<(&'static str, String)> {
+        let ModelSpec { family, hidden_size, vocab_size, layers, .. } = &self.spec;
+        let mut facts = vec![
+            ("family", (*family).to_owned()),
+            ("layers", format!("{}, hidden size {hidden_size}, vocabulary {vocab_size}", layers.len())),
+        ];
+        if let Some(layer) = layers.first() {
+            let (attention, moe) = (layer.mixer.attention(), layer.ffn.moe());
+            let AttentionSpec { num_heads, num_kv_heads, head_dim, .. } = attention;
+            let mask = match attention.mask {
+                Mask::Causal => "causal".to_owned(),
+                Mask::Window(window) => format!("window of {window} tokens"),
+            };
+            facts.push(("attention", format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")));
+            let (experts, chosen) = (moe.router.num_experts, moe.router.num_experts_per_tok);
+            facts.push(("experts", format!("{experts} per layer, {chosen} per token, {} wide", moe.expert.intermediate_size)));
+        }
+        facts
+    }
+
+    fn parameter_facts(&self) -> Vec<(&'static str, String)> {
+        let counts = Parameters::of(&self.spec);
+        let parts = [
+            ("embedding", counts.embedding),
+            ("head", counts.head),
+            ("attention", counts.attention),
+            ("routers", counts.router),
+            ("experts", counts.experts),
+        ];
+        let parts: Vec<String> = parts.iter().map(|(name, count)| format!("{name} {}", human_count(*count))).collect();
+        vec![
+            ("parameters", format!("{}, {} active per token", human_count(counts.total()), human_count(counts.active()))),
+            ("", parts.join(", ")),
+        ]
+    }
+
+    fn memory_facts(&self) -> Vec<(&'static str, String)> {
+        let per_token = self.spec.kv_bytes_per_token();
+        let all = human_bytes(per_token * self.context as u64);
+        let device = match &self.target {
+            None => "no adapter".to_owned(),
+            Some(Target { name, bytes: None, .. }) => format!("{name}, which does not tell its memory"),
+            Some(Target { name, bytes: Some(bytes), .. }) => format!("{name}, {}", human_bytes(*bytes)),
+        };
+        vec![
+            ("context", format!("{} tokens, KV cache of {} per token, {all} in all", self.context, human_bytes(per_token))),
+            ("device", device),
+        ]
+    }
+
+    fn needed_bytes(&self, quant: Quant) -> u64 {
+        self.spec.weight_bytes(quant) + self.spec.kv_bytes_per_token() * self.context as u64
+    }
+
+    /// The longest context that fits beside the weights; `None` where the device does not tell its memory.
+    fn longest_context(&self, quant: Quant) -> Option<usize> {
+        let target = self.target.as_ref()?;
+        let rest = target.bytes?.saturating_sub(self.spec.weight_bytes(target.only.unwrap_or(quant)));
+        let tokens = rest / self.spec.kv_bytes_per_token().max(1);
+        Some(usize::try_from(tokens).unwrap_or(usize::MAX).min(self.spec.max_positions))
+    }
+
+    fn verdict(&self, quant: Quant) -> String {
+        match self.longest_context(quant) {
+            None => "unknown".to_owned(),
+            Some(0) => "no".to_owned(),
+            Some(longest) if longest >= self.context => "yes".to_owned(),
+            Some(longest) => format!("with --ctx {longest}"),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let spec = &self.spec;
+        let counts = Parameters::of(spec);
+        let formats = QUANTS.iter().map(|quant| {
+            json!({
+                "format": quant.name,
+                "weight_bytes": spec.weight_bytes(quant),
+                "needed_bytes": self.needed_bytes(quant),
+                "longest_context": self.longest_context(quant),
+            })
+        });
+        json!({
+            "family": spec.family,
+            "hidden_size": spec.hidden_size,
+            "vocab_size": spec.vocab_size,
+            "max_positions": spec.max_positions,
+            "layers": spec.layers.iter().map(layer_json).collect::<Vec<_>>(),
+            "parameters": {
+                "total": counts.total(),
+                "active": counts.active(),
+                "embedding": counts.embedding,
+                "head": counts.head,
+                "attention": counts.attention,
+                "norms": counts.norms,
+                "router": counts.router,
+                "experts": counts.experts,
+            },
+            "context": self.context,
+            "kv_bytes_per_token": spec.kv_bytes_per_token(),
+            "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
+            "formats": formats.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn layer_json(layer: &LayerSpec) -> Value {
+    let (attention, moe) = (layer.mixer.attention(), layer.ffn.moe());
+    json!({
+        "num_attention_heads": attention.num_heads,
+        "num_key_value_heads": attention.num_kv_heads,
+        "head_dim": attention.head_dim,
+        "sliding_window": match attention.mask { Mask::Causal => None, Mask::Window(window) => Some(window) },
+        "num_experts": moe.router.num_experts,
+        "num_experts_per_tok": moe.router.num_experts_per_tok,
+        "moe_intermediate_size": moe.expert.intermediate_size,
+    })
+}
+
+/// `46.7 B`, `17.2 M`: a count of parameters.
+fn human_count(count: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")];
+    match UNITS.into_iter().find(|(unit, _)| count >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", count as f64 / unit as f64),
+        None => count.to_string(),
+    }
+}

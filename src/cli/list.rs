@@ -1,0 +1,84 @@
+//! `moebius list`: what this version knows.
+
+use super::table;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use moebius::kernels::KERNELS;
+use moebius::quant::QUANTS;
+use moebius::spec::ARCHS;
+use std::io::Write;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius list archs
+  moebius list quants --json
+  moebius list kernels --markdown";
+
+/// List architectures, kernels or quant formats.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ListArgs {
+    what: What,
+    /// Print a JSON array.
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print a Markdown table, as in the README.
+    #[arg(long)]
+    markdown: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// Architectures, by the model_type of config.json
+    Archs,
+    /// GPU kernels
+    Kernels,
+    /// Formats of weights
+    Quants,
+}
+
+impl ListArgs {
+    pub fn run(&self) -> Result<ExitCode> {
+        let (header, rows) = match self.what {
+            What::Archs => archs(),
+            What::Kernels => kernels(),
+            What::Quants => quants(),
+        };
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            let object = |row: &Vec<String>| -> serde_json::Map<_, _> {
+                header.iter().zip(row).map(|(key, cell)| (key.replace(' ', "_"), cell.as_str().into())).collect()
+            };
+            writeln!(stdout, "{}", serde_json::Value::from(rows.iter().map(object).collect::<Vec<_>>()))?;
+        } else if self.markdown {
+            write!(stdout, "{}", table::markdown(&header, &rows))?;
+        } else {
+            write!(stdout, "{}", table::aligned(&header, &rows))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+type Listing = (Vec<&'static str>, Vec<Vec<String>>);
+
+fn archs() -> Listing {
+    let row = |arch: &&moebius::spec::Arch| vec![arch.name.to_owned(), arch.model_types.join(", "), arch.covers.to_owned()];
+    (vec!["architecture", "model_type", "models"], ARCHS.iter().map(row).collect())
+}
+
+fn kernels() -> Listing {
+    let row = |kernel: &&moebius::gpu::Kernel| vec![kernel.name.to_owned(), kernel.summary.to_owned()];
+    (vec!["kernel", "does"], KERNELS.iter().map(row).collect())
+}
+
+fn quants() -> Listing {
+    let row = |quant: &moebius::quant::Quant| {
+        let error = match quant.max_relative_error {
+            0.0 => "none".to_owned(),
+            error => format!("{error:.1e}"),
+        };
+        vec![quant.name.to_owned(), quant.bits_per_weight.to_string(), error]
+    };
+    (vec!["format", "bits per weight", "largest relative error"], QUANTS.iter().map(row).collect())
+}

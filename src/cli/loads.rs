@@ -1,0 +1,49 @@
+//! How often each expert was chosen, as a table with bars.
+
+use super::table;
+
+/// An expert that was never chosen has no bar at all.
+const BARS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Layers with more experts than this get a line of bars and the busiest experts by number.
+const MAX_COLUMNS: usize = 10;
+
+/// One row per MoE layer of `loads` `[layers][experts]`, bars relative to the busiest expert of the layer.
+pub fn render(loads: &[Vec<u64>]) -> String {
+    let num_experts = loads.iter().map(Vec::len).max().unwrap_or_default();
+    if num_experts <= MAX_COLUMNS { wide(loads, num_experts) } else { narrow(loads) }
+}
+
+fn wide(loads: &[Vec<u64>], num_experts: usize) -> String {
+    let numbers: Vec<String> = (0..num_experts).map(|expert| format!("{expert:>5}")).collect();
+    let header: Vec<&str> = ["layer"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    let cell = |(bar, percent): (char, f64)| format!("{bar}{percent:>3.0}%");
+    let row = |(layer, loads): (usize, &Vec<u64>)| {
+        [format!("{layer:>5}")].into_iter().chain(shares(loads).into_iter().map(cell)).collect()
+    };
+    table::aligned(&header, &loads.iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+fn narrow(loads: &[Vec<u64>]) -> String {
+    const BUSIEST: usize = 4;
+    let row = |(layer, loads): (usize, &Vec<u64>)| {
+        let shares = shares(loads);
+        let mut order: Vec<usize> = (0..loads.len()).collect();
+        order.sort_by_key(|&expert| std::cmp::Reverse(loads[expert]));
+        let busiest: Vec<String> =
+            order.iter().take(BUSIEST).map(|&expert| format!("{expert}: {:.0}%", shares[expert].1)).collect();
+        vec![format!("{layer:>5}"), shares.iter().map(|share| share.0).collect(), busiest.join(", ")]
+    };
+    table::aligned(&["layer", "experts in order", "busiest"], &loads.iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+/// The bar of each expert and its share in percent.
+fn shares(loads: &[u64]) -> Vec<(char, f64)> {
+    let total = loads.iter().sum::<u64>().max(1);
+    let most = loads.iter().copied().max().unwrap_or_default().max(1);
+    let share = |&load: &u64| {
+        let height = (load as f64 / most as f64 * (BARS.len() - 1) as f64).ceil() as usize;
+        (BARS[height], load as f64 / total as f64 * 100.0)
+    };
+    loads.iter().map(share).collect()
+}

@@ -1,0 +1,106 @@
+//! What the user types: one file per subcommand, over nothing but the library's public API.
+//!
+//! stdout is data and stderr is talk. Exit codes: 0 done, 1 the thing asked is false, 2 error.
+
+mod chat;
+mod devices;
+mod failure;
+mod files;
+mod inspect;
+mod interrupt;
+mod list;
+mod loads;
+mod logits;
+mod model;
+mod perplexity;
+mod run;
+mod sampling;
+mod stream;
+mod table;
+mod talk;
+
+use clap::{Args, Parser, Subcommand};
+use moebius::gpu::DeviceChoice;
+use moebius::quant::{QUANTS, Quant, QuantFormat};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius run                                   the bundled model continues a text
+  moebius run mistralai/Mixtral-8x7B-v0.1 \"Once upon a time\"
+  moebius check                                 are this device's numbers right?
+
+Exit codes: 0 done, 1 the thing asked is false, 2 error.";
+
+/// Run Mixture-of-Experts language models on any GPU that WebGPU reaches.
+#[derive(Parser)]
+#[command(name = "moebius", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args)]
+struct Global {
+    /// Where to compute: auto, gpu, gpu:N (see `moebius devices`), part of an adapter's name, or cpu for the slow reference.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// Format of the weights in device memory: auto (as stored), f32, f16 or bf16.
+    #[arg(long, global = true, default_value = "auto", value_name = "FORMAT")]
+    quant: QuantChoice,
+    /// Length of the context in tokens, at most the model's own.
+    #[arg(long, global = true, value_name = "TOKENS")]
+    ctx: Option<NonZeroUsize>,
+    /// Say more on stderr, such as which tensors were ignored.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Chat(chat::ChatArgs),
+    Inspect(inspect::InspectArgs),
+    Logits(logits::LogitsArgs),
+    Perplexity(perplexity::PerplexityArgs),
+    Devices(devices::DevicesArgs),
+    List(list::ListArgs),
+}
+
+/// `--quant`: a format, or the one that the weights are stored in.
+#[derive(Clone, Copy)]
+struct QuantChoice(Option<Quant>);
+
+impl FromStr for QuantChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == "auto" {
+            return Ok(QuantChoice(None));
+        }
+        let known: Vec<&str> = QUANTS.iter().map(|quant| quant.name).collect();
+        let quant = QuantFormat::find(name).ok_or_else(|| format!("known formats: auto, {}", known.join(", ")))?;
+        Ok(QuantChoice(Some(quant)))
+    }
+}
+
+/// Parses the arguments, runs the command and turns its outcome into an exit code.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let global = &cli.global;
+    let outcome = match &cli.command {
+        Command::Run(args) => args.run(global).await,
+        Command::Chat(args) => args.run(global).await,
+        Command::Inspect(args) => args.run(global).await,
+        Command::Logits(args) => args.run(global).await,
+        Command::Perplexity(args) => args.run(global).await,
+        Command::Devices(args) => args.run().await,
+        Command::List(args) => args.run(),
+    };
+    outcome.unwrap_or_else(|error| failure::report(&error))
+}

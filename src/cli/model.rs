@@ -1,0 +1,117 @@
+//! From the MODEL on the command line to an engine with its weights loaded.
+
+use super::failure::Failure;
+use super::talk::talk;
+use super::{Global, files};
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use moebius::gpu::DeviceOptions;
+use moebius::platform;
+use moebius::spec::ModelSpec;
+use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Where the bundled model is, relative to the repository.
+const BUNDLED: &str = "examples/models/demo";
+
+const CONFIG: &str = "config.json";
+
+/// What the bundled model continues when nothing else is asked for.
+pub const BUNDLED_PROMPT: &str = "Once upon a time there was a king who";
+
+/// The directory of the bundled model: beside the program or above it, else where the program was built.
+pub fn bundled() -> Result<PathBuf> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let candidates = program.ancestors().skip(1).chain([built_in]).map(|folder| folder.join(BUNDLED));
+    candidates.into_iter().find(|folder| folder.join(CONFIG).is_file()).ok_or_else(|| {
+        let problem =
+            format!("the bundled model is missing: expected {BUNDLED} above {} or in {}", program.display(), built_in.display());
+        Failure::new(problem, "name a model: a directory in Hugging Face layout, or a hub id such as org/name").into()
+    })
+}
+
+/// The directory of `name`, downloaded if it is a hub id; of the bundled model without a name.
+pub fn directory(name: Option<&str>) -> Result<PathBuf> {
+    let Some(name) = name else { return bundled() };
+    let bar = progress_bar("download");
+    let directory = platform::resolve_model(name, &mut |progress| {
+        bar.set_length(progress.total_bytes);
+        bar.set_position(progress.received_bytes);
+        bar.set_message(progress.file.to_owned());
+    });
+    bar.finish_and_clear();
+    Ok(directory?)
+}
+
+/// Refuses ids that the model in `directory` does not have, before anyone waits for its weights.
+pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
+    let config = directory.join(CONFIG);
+    let spec = ModelSpec::parse(&files::read_text(&config)?, &config.display().to_string())?;
+    match ids.iter().find(|&&id| id as usize >= spec.vocab_size) {
+        Some(id) => {
+            let problem = format!("token id {id} is beyond the vocabulary: expected ids from 0 to {}", spec.vocab_size - 1);
+            Err(Failure::new(problem, "ids belong to one model: encode the text again with this one").into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Loads the model in `directory`, with a progress bar, and says which device was chosen and why.
+pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
+    let options = LoadOptions {
+        device: DeviceOptions::from_env(global.device.clone()),
+        quant: global.quant.0,
+        context: global.ctx.map(|tokens| tokens.get()),
+    };
+    let bar = progress_bar("load");
+    let engine = Engine::load(directory, &options, &mut |event| match event {
+        LoadEvent::Device(device) => bar.suspend(|| talk!("device   {}", describe(device))),
+        LoadEvent::Weights { done_bytes, total_bytes } => {
+            bar.set_length(total_bytes);
+            bar.set_position(done_bytes);
+        }
+    })
+    .await;
+    bar.finish_and_clear();
+    let engine = engine?;
+    if global.verbose {
+        say_more(&engine);
+    }
+    Ok(engine)
+}
+
+fn say_more(engine: &Engine) {
+    let device = engine.device();
+    talk!("driver   {}", if device.driver.is_empty() { "unknown" } else { &device.driver });
+    talk!("context  {} tokens", engine.context());
+    for name in engine.ignored_tensors() {
+        talk!("ignored  tensor `{name}`, which this architecture does not use");
+    }
+}
+
+/// One line: `llvmpipe [software, vulkan]: the only adapter, software`.
+fn describe(device: &DeviceDescription) -> String {
+    format!("{} [{}, {}]: {}", device.name, device.kind, device.backend, device.why)
+}
+
+/// The device in `--json`.
+pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
+    serde_json::json!({
+        "name": device.name,
+        "kind": device.kind,
+        "backend": device.backend,
+        "driver": device.driver,
+    })
+}
+
+/// A bar over bytes on stderr; nothing where stderr is no terminal.
+fn progress_bar(what: &'static str) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    let template = "{prefix:8} {bar:32} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is constant and valid"));
+    bar.set_prefix(what);
+    bar
+}

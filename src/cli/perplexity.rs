@@ -1,0 +1,76 @@
+//! `moebius perplexity`: how well a model predicts a text.
+
+use super::failure::Failure;
+use super::talk;
+use super::talk::talk;
+use super::{Global, files, model};
+use anyhow::Result;
+use clap::Args;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius perplexity examples/models/demo README.md
+  moebius perplexity org/name book.txt --ctx 512 --json
+
+The text is cut into windows of the context's length; every token is predicted from those before it in its window.";
+
+/// Measure how well a model predicts a text.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PerplexityArgs {
+    /// A directory in Hugging Face layout or a hub id (org/name).
+    model: String,
+    /// A text file in UTF-8.
+    file: PathBuf,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+impl PerplexityArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        let text = files::read_text(&self.file)?;
+        if text.is_empty() {
+            return Err(Failure::new(format!("{} is empty", self.file.display()), "give a text of at least two tokens").into());
+        }
+        let directory = model::directory(Some(&self.model))?;
+        let mut engine = model::load(&directory, global).await?;
+        let ids = engine.tokenizer().encode(&text, true)?;
+        let shown = std::io::stderr().is_terminal();
+        let result = engine
+            .perplexity(&ids, &mut |done, total| {
+                if shown {
+                    talk::text(&format!("\r{done} of {total} tokens"));
+                }
+            })
+            .await?;
+        if shown {
+            talk!("");
+        }
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            let result = serde_json::json!({
+                "model": directory,
+                "device": model::device_json(engine.device()),
+                "file": self.file,
+                "context": engine.context(),
+                "tokens": result.tokens,
+                "mean_nll": result.mean_nll,
+                "perplexity": result.value(),
+            });
+            writeln!(stdout, "{result}")?;
+        } else {
+            writeln!(
+                stdout,
+                "perplexity {:.4} over {} tokens ({:.5} nats each)",
+                result.value(),
+                result.tokens,
+                result.mean_nll
+            )?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

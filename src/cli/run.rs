@@ -1,0 +1,133 @@
+//! `moebius run`: continue a text.
+
+use super::failure::Failure;
+use super::sampling::SamplingArgs;
+use super::stream::{print_statistics, stream};
+use super::talk;
+use super::talk::talk;
+use super::{Global, files, model};
+use anyhow::Result;
+use clap::Args;
+use moebius::Engine;
+use moebius::generate::Summary;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius run                                       the bundled model, its own prompt
+  moebius run \"In the beginning\" -n 60 --temp 0     the bundled model, greedy
+  moebius run ./Mixtral-8x7B-v0.1 \"Dear Sir,\" --seed 7
+  moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
+  moebius run --ids-file ids.json --json            one JSON object on stdout
+
+With one argument, it is the MODEL if it names something on disk or has a slash and no space;
+otherwise it is the PROMPT, for the bundled model.";
+
+/// Continue a text; then print the speed and the load of every expert.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// A directory in Hugging Face layout or a hub id (org/name); the bundled model without it.
+    #[arg(value_name = "MODEL")]
+    first: Option<String>,
+    /// The text to continue.
+    #[arg(value_name = "PROMPT", conflicts_with = "ids_file")]
+    second: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// A JSON array of token ids as the prompt, taken as they are.
+    #[arg(long, value_name = "FILE")]
+    ids_file: Option<PathBuf>,
+    /// Print one JSON object on stdout, and the text on stderr.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to continue.
+enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl RunArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        let (model, prompt) = self.model_and_prompt()?;
+        self.sampling.check()?;
+        let directory = model::directory(model)?;
+        if let Prompt::Ids(ids) = &prompt {
+            model::check_ids(&directory, ids)?;
+        }
+        let mut engine = model::load(&directory, global).await?;
+        let options = self.sampling.options(engine.tokenizer());
+        let prompt_ids = match &prompt {
+            Prompt::Text(text) => engine.tokenizer().encode(text, true)?,
+            Prompt::Ids(ids) => ids.clone(),
+        };
+        if let Prompt::Text(text) = &prompt {
+            talk::text(&format!("\n{text}"));
+        }
+        let summary = if self.json {
+            stream(&mut engine, &prompt_ids, &options, &mut std::io::stderr()).await?
+        } else {
+            let mut stdout = std::io::stdout().lock();
+            let summary = stream(&mut engine, &prompt_ids, &options, &mut stdout).await?;
+            writeln!(stdout)?;
+            summary
+        };
+        talk!("");
+        print_statistics(&summary, &options);
+        if self.json {
+            let result = result_json(&engine, &directory, &summary, options.sampling.seed);
+            writeln!(std::io::stdout(), "{result}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn model_and_prompt(&self) -> Result<(Option<&str>, Prompt)> {
+        let (model, text) = match (self.first.as_deref(), self.second.as_deref()) {
+            (Some(only), None) if self.ids_file.is_none() && !looks_like_model(only) => (None, Some(only)),
+            (first, second) => (first, second),
+        };
+        if let Some(path) = &self.ids_file {
+            let ids = files::read_ids(path)?;
+            if ids.is_empty() {
+                return Err(empty_prompt(&format!("{} has no ids", path.display())).into());
+            }
+            return Ok((model, Prompt::Ids(ids)));
+        }
+        match text {
+            Some("") => Err(empty_prompt("the prompt is empty").into()),
+            Some(text) => Ok((model, Prompt::Text(text.to_owned()))),
+            None if model.is_none() => Ok((None, Prompt::Text(model::BUNDLED_PROMPT.to_owned()))),
+            None => Err(empty_prompt("there is no prompt").into()),
+        }
+    }
+}
+
+fn empty_prompt(problem: &str) -> Failure {
+    Failure::new(format!("{problem}: expected at least one token to continue"), "moebius run MODEL \"Once upon a time\"")
+}
+
+/// Prompts have spaces, hub ids and paths to models have slashes.
+fn looks_like_model(argument: &str) -> bool {
+    Path::new(argument).exists() || (argument.contains('/') && !argument.contains(char::is_whitespace))
+}
+
+fn result_json(engine: &Engine, directory: &Path, summary: &Summary, seed: u64) -> serde_json::Value {
+    serde_json::json!({
+        "model": directory,
+        "device": model::device_json(engine.device()),
+        "prompt_ids": summary.prompt_ids,
+        "ids": summary.ids,
+        "text": summary.text,
+        "stop": summary.stop,
+        "seed": seed,
+        "prefill_seconds": summary.prefill_seconds,
+        "prefill_tokens_per_second": summary.prefill_rate(),
+        "decode_seconds": summary.decode_seconds,
+        "decode_tokens_per_second": summary.decode_rate(),
+        "expert_loads": summary.expert_loads,
+    })
+}

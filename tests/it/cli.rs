@@ -1,0 +1,256 @@
+//! The command line from outside: exit codes, messages, and the tables.
+
+use crate::common::{demo_model, golden};
+use std::path::Path;
+use std::process::Command;
+
+struct Outcome {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program with `args` in an empty directory.
+fn moebius(args: &[&str]) -> Outcome {
+    let empty = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(args).current_dir(empty.path()).output().unwrap();
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs the program with bad input: exit code 2, nothing on stdout, no panic, and an error that holds every one of `words`.
+fn refused(args: &[&str], words: &[&str]) -> String {
+    let outcome = moebius(args);
+    assert_eq!(outcome.code, Some(2), "{args:?}: {}", outcome.stderr);
+    assert_eq!(outcome.stdout, "", "{args:?}");
+    assert!(!outcome.stderr.contains("panicked"), "{args:?}: {}", outcome.stderr);
+    let error = outcome.stderr[outcome.stderr.find("error: ").expect("an error is announced")..].to_owned();
+    for word in words {
+        assert!(error.contains(word), "{args:?}: no `{word}` in: {error}");
+    }
+    error
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A copy of a fixture without its weights, to be spoiled.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        std::fs::copy(golden(&format!("fixtures/{name}")).join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn the_help_of_every_command_has_an_example() {
+    let help = moebius(&["--help"]);
+    assert_eq!(help.code, Some(0));
+    let listed = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "devices", "list"]);
+    for command in commands {
+        let help = moebius(&[command, "--help"]);
+        assert_eq!(help.code, Some(0));
+        let examples = help.stdout.split("Examples:").nth(1).unwrap_or_default();
+        assert!(examples.contains(&format!("moebius {command}")), "{command}: {}", help.stdout);
+    }
+}
+
+#[test]
+fn every_command_that_prints_figures_offers_json() {
+    for command in ["run", "inspect", "logits", "perplexity", "devices", "list"] {
+        assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
+    }
+}
+
+#[test]
+fn inspect_counts_the_parameters_of_the_published_mixtrals() {
+    for (name, total, active) in [("mixtral-8x7b", "46.7 B", "12.9 B"), ("mixtral-8x22b", "140.6 B", "39.1 B")] {
+        let config = golden(&format!("configs/{name}.json"));
+        let outcome = moebius(&["inspect", text(&config)]);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        assert!(outcome.stdout.contains(&format!("{total}, {active} active per token")), "{}", outcome.stdout);
+
+        let figures = json(&moebius(&["inspect", text(&config), "--json"]).stdout);
+        let billions = |key: &str| format!("{:.1} B", figures["parameters"][key].as_f64().unwrap() / 1e9);
+        assert_eq!((billions("total"), billions("active")), (total.to_owned(), active.to_owned()));
+    }
+}
+
+#[test]
+fn inspect_takes_a_directory_as_well_as_its_config() {
+    let directory = moebius(&["inspect", text(&demo_model())]);
+    let file = moebius(&["inspect", text(&demo_model().join("config.json"))]);
+    assert_eq!(directory.code, Some(0), "{}", directory.stderr);
+    assert_eq!(directory.stdout, file.stdout);
+    assert!(directory.stdout.contains("17.3 M, 6.6 M active"), "{}", directory.stdout);
+}
+
+#[test]
+fn inspect_counts_the_cache_for_the_context_that_was_asked_for() {
+    let figures = |ctx: &str| json(&moebius(&["inspect", text(&demo_model()), "--json", "--ctx", ctx]).stdout);
+    let (short, long) = (figures("100"), figures("200"));
+    let per_token = short["kv_bytes_per_token"].as_u64().unwrap();
+    let needed = |figures: &serde_json::Value| figures["formats"][0]["needed_bytes"].as_u64().unwrap();
+    assert!(per_token > 0);
+    assert_eq!(needed(&long) - needed(&short), 100 * per_token);
+    refused(&["inspect", text(&demo_model()), "--ctx", "5000"], &["5000", "1024", "hint: "]);
+}
+
+#[test]
+fn list_prints_the_same_rows_as_text_json_and_markdown() {
+    for what in ["archs", "kernels", "quants"] {
+        let plain = moebius(&["list", what]).stdout;
+        let rows = json(&moebius(&["list", what, "--json"]).stdout);
+        let rows = rows.as_array().unwrap();
+        let markdown = moebius(&["list", what, "--markdown"]).stdout;
+        assert!(!rows.is_empty());
+        assert_eq!(plain.lines().count(), rows.len() + 1, "one line of header");
+        assert_eq!(markdown.lines().count(), rows.len() + 2, "header and rule");
+        for (row, line) in rows.iter().zip(markdown.lines().skip(2)) {
+            for cell in row.as_object().unwrap().values() {
+                assert!(line.contains(cell.as_str().unwrap()), "{cell} is not in {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn devices_answers_whether_or_not_there_is_an_adapter() {
+    let outcome = moebius(&["devices", "--json"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    for device in json(&outcome.stdout).as_array().unwrap() {
+        assert!(device["name"].is_string() && device["max_binding_bytes"].is_u64(), "{device}");
+    }
+}
+
+#[test]
+fn nonsense_options_are_refused() {
+    refused(&["run", "--quant", "q9"], &["q9", "auto, f32, f16, bf16"]);
+    refused(&["run", "--device", "gpu:first"], &["gpu:N", "`moebius devices`"]);
+    refused(&["run", "--ctx", "0"], &["--ctx"]);
+    refused(&["list", "models"], &["archs", "kernels", "quants"]);
+    refused(&["frobnicate"], &["frobnicate"]);
+    refused(&["logits", "--out", "x"], &["--ids", "--text"]);
+    refused(&["logits", "--ids", "1", "--text", "one", "--out", "x"], &["cannot be used with"]);
+}
+
+#[test]
+fn sampling_options_out_of_range_are_named() {
+    let demo = demo_model();
+    for (option, value, name) in [
+        ("--temp", "-1", "temperature"),
+        ("--top-p", "0", "top_p"),
+        ("--min-p", "2", "min_p"),
+        ("--repeat-penalty", "0", "repeat_penalty"),
+    ] {
+        refused(&["run", text(&demo), "Once", "--device", "cpu", option, value], &[name, value, "expected"]);
+    }
+    refused(&["run", text(&demo), "Once", "--device", "cpu", "--stop", ""], &["stop string"]);
+}
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let demo = demo_model();
+    refused(&["run", text(&demo), ""], &["the prompt is empty", "hint: "]);
+    refused(&["run", ""], &["the prompt is empty", "hint: "]);
+    refused(&["run", text(&demo)], &["no prompt", "hint: "]);
+    refused(&["logits", text(&demo), "--text", "", "--out", "x"], &["empty", "hint: "]);
+}
+
+#[test]
+fn ids_are_checked_before_the_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids = folder.path().join("ids.json");
+    let out = folder.path().join("out.safetensors");
+    let demo = demo_model();
+    for (content, words) in [
+        ("[1, 4096]", ["4096", "0 to 4095"]),
+        ("[]", ["", "at least one token"]),
+        ("[1, -2]", ["-2", "array of token ids"]),
+        ("{\"ids\": [1]}", ["invalid type", "array of token ids"]),
+        ("[1, 2", ["EOF", "array of token ids"]),
+    ] {
+        std::fs::write(&ids, content).unwrap();
+        refused(&["run", text(&demo), "--ids-file", text(&ids)], &words);
+        refused(&["logits", text(&demo), "--ids-file", text(&ids), "--out", text(&out)], &words);
+    }
+    refused(&["logits", text(&demo), "--ids", "1,5000", "--out", text(&out)], &["5000", "0 to 4095", "hint: "]);
+    refused(&["run", text(&demo), "--ids-file", text(&folder.path().join("none.json"))], &["cannot read", "none.json"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only ids.json is there");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no/such/folder/out.safetensors");
+    refused(&["logits", "--ids", "1", "--out", text(&missing)], &["cannot write", "hint: "]);
+    refused(&["logits", "--ids", "1", "--out", text(folder.path())], &["cannot write", "expected a regular file"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_directory_that_is_no_model_is_refused_with_what_it_lacks() {
+    let empty = tempfile::tempdir().unwrap();
+    refused(&["run", text(empty.path()), "Once", "--device", "cpu"], &["config.json", "hint: "]);
+    refused(&["inspect", text(empty.path())], &["config.json"]);
+
+    let copy = copy_of("mixtral");
+    std::fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
+    refused(&["run", text(copy.path()), "Once", "--device", "cpu"], &["tokenizer.json"]);
+
+    let copy = copy_of("mixtral");
+    std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    refused(&["run", text(copy.path()), "Once", "--device", "cpu"], &["model.safetensors"]);
+
+    let copy = copy_of("mixtral");
+    let weights = copy.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    refused(&["run", text(copy.path()), "Once", "--device", "cpu"], &["model.safetensors", "hint: "]);
+}
+
+#[test]
+fn a_config_that_makes_no_sense_is_refused_with_its_key() {
+    let copy = copy_of("mixtral");
+    let config = copy.path().join("config.json");
+    let good = std::fs::read_to_string(&config).unwrap();
+    for (from, to, words) in [
+        ("\"mixtral\"", "\"gpt2\"", ["gpt2", "mixtral"]),
+        ("\"num_attention_heads\": 3", "\"num_attention_heads\": 0", ["num_attention_heads", "0"]),
+        ("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 7", ["num_experts_per_tok", "7"]),
+        ("\"head_dim\": 16", "\"head_dim\": 15", ["head_dim", "15"]),
+        ("{", "[", ["config.json", ""]),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        std::fs::write(&config, bad).unwrap();
+        refused(&["inspect", text(copy.path())], &words);
+        refused(&["run", text(copy.path()), "Once", "--device", "cpu"], &words);
+    }
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_the_context_is_refused_with_both_numbers() {
+    let error =
+        refused(&["run", text(&demo_model()), "one two three four five six", "--device", "cpu", "--ctx", "4"], &["4", "hint: "]);
+    assert!(error.contains("prompt has"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let command = format!("{} list archs", env!("CARGO_BIN_EXE_moebius"));
+    let output = Command::new("sh").args(["-c", &format!("( sleep 0.2; {command}; echo $? >&2 ) | true")]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "0\n");
+}

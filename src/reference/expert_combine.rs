@@ -1,4 +1,4 @@
-//! expert_combine: x[token] += sum over its top_k assignments of weight * y[assignment].
+//! expert_combine: `x[token] += ` the sum over its top_k assignments of `weight * y[assignment]`.
 //!
 //! ```text
 //! y         [num_tokens * top_k, hidden] f32  in

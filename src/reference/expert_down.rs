@@ -1,4 +1,4 @@
-//! expert_down: the experts' way back to the residual stream: y[assignment] = down(h[assignment]).
+//! expert_down: the experts' way back to the residual stream: `y[assignment] = down(h[assignment])`.
 //!
 //! ```text
 //! h         [num_assignments, intermediate] f32  in

@@ -66,8 +66,10 @@ apt_install() {
 # need WHAT DEBIAN FEDORA ARCH MACOS: the packages that bring WHAT.
 need() {
     case $(family) in
-        # shellcheck disable=SC2086 # several packages in one argument
-        debian) apt_install $2 || fail "could not install $2, which brings $1" 'see what apt-get says above' ;;
+        debian)
+            # shellcheck disable=SC2086 # several packages in one argument
+            apt_install $2 || fail "could not install $2, which brings $1" 'see what apt-get says above'
+            ;;
         fedora) fail "$1 is missing: sudo dnf install $3" ;;
         arch) fail "$1 is missing: sudo pacman -S $4" ;;
         macos) fail "$1 is missing: $5" ;;
@@ -83,7 +85,7 @@ check_rust() {
     found=$(rustc --version)
     minor=$(printf '%s' "$found" | sed -n 's/^rustc 1\.\([0-9]*\).*/\1/p')
     if [ "${minor:-0}" -lt "$wanted" ]; then
-        fail "Rust 1.$wanted or newer is needed, but this is $found" '`rustup update stable`, or install rustup from https://rustup.rs'
+        fail "Rust 1.$wanted or newer is needed, but this is $found" 'run rustup update stable, or install rustup from https://rustup.rs'
     fi
 }
 
@@ -122,7 +124,8 @@ install_mesa_from_backports() {
         mirror=$(grep -rhosE --include='*.list' --include='*.sources' 'https?://[^ ]+/debian/?( |$)' \
             "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d" | head -n 1 | tr -d ' ')
         line="deb ${mirror:-http://deb.debian.org/debian} bookworm-backports main"
-        as_root sh -c 'printf "%s\n" "$1" >"$2"' sh "$line" "$list" || return 1
+        say "adding $line"
+        printf '%s\n' "$line" | as_root tee "$list" >/dev/null || return 1
         added=1
         apt_updated=
     fi

@@ -2,7 +2,7 @@
 
 use super::sampling::SamplingArgs;
 use super::stream::{print_statistics, stream};
-use super::talk;
+use super::talk::{self, talk};
 use super::{Global, model};
 use anyhow::Result;
 use clap::Args;
@@ -41,21 +41,30 @@ impl ChatArgs {
         let mut options = self.sampling.options(engine.tokenizer());
         options.stop.stop_strings.extend(template.stop_strings().iter().map(|&text| text.to_owned()));
         let mut conversation = Conversation::new(&template, self.system.as_deref());
+        let interactive = std::io::stdin().is_terminal();
         let mut stdin = std::io::stdin().lock();
         let mut stdout = std::io::stdout().lock();
         loop {
             let mut line = String::new();
-            prompt();
+            if interactive {
+                talk::text("> ");
+            }
             if stdin.read_line(&mut line)? == 0 {
                 return Ok(ExitCode::SUCCESS);
             }
-            match line.trim_end_matches(['\r', '\n']) {
+            match line.trim() {
                 "" => continue,
                 "/exit" => return Ok(ExitCode::SUCCESS),
                 "/clear" => conversation = Conversation::new(&template, self.system.as_deref()),
                 text => {
                     conversation.say("user", text);
                     let ids = conversation.ids(engine.tokenizer())?;
+                    if interactive && ids.len() > engine.context() {
+                        let (found, limit) = (ids.len(), engine.context());
+                        talk!("That would make {found} tokens, and the context holds {limit}: say less, or /clear.");
+                        conversation.take_back();
+                        continue;
+                    }
                     let summary = stream(&mut engine, &ids, &options, &mut stdout).await?;
                     writeln!(stdout)?;
                     conversation.say("assistant", summary.text.trim());
@@ -65,13 +74,6 @@ impl ChatArgs {
                 }
             }
         }
-    }
-}
-
-/// Asks for the next line, where someone is there to see it.
-fn prompt() {
-    if std::io::stdin().is_terminal() {
-        talk::text("> ");
     }
 }
 
@@ -89,6 +91,10 @@ impl<'a> Conversation<'a> {
 
     fn say(&mut self, role: &str, content: &str) {
         self.messages.push(ChatMessage::new(role, content));
+    }
+
+    fn take_back(&mut self) {
+        self.messages.pop();
     }
 
     /// The whole conversation, up to where the model is to answer.

@@ -1,6 +1,7 @@
 //! Mixture-of-Experts language models on any GPU that WebGPU reaches.
 
 pub mod checkpoint;
+pub mod conformance;
 pub mod error;
 pub mod gating;
 pub mod gpu;

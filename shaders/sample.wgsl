@@ -4,7 +4,8 @@
 // logits    [num_sequences, VOCAB] f32                      in, overwritten with (logit - maximum) / temperature
 // seen      [num_sequences, SEEN_WORDS] u32                 in, out  one bit per token of the sequence so far
 // rows      [num_tokens] Row                                in   row first_row + workgroup: the last token so far
-//                                                           out  row workgroup: the chosen token at the next position
+//                                                           out  row workgroup: the chosen token at the next position;
+//                                                                first_row is 0 or at least num_sequences
 // sampled   [num_sequences, RING] u32                       out  the chosen token, at its position modulo RING
 // Order of the filters as in transformers: repetition penalty, temperature, top-k, top-p, min-p. Tokens that tie with the last
 // one kept are kept. The draw walks the kept tokens in the order of their ids.

@@ -10,5 +10,5 @@ fn pcg(input: u32) -> u32 {
 
 // In [0, 1): the upper 24 bits, which an f32 holds exactly.
 fn uniform_f32(seed: u32, position: u32) -> f32 {
-    return f32(pcg(pcg(seed) ^ position) >> 8u) * exp2(-24.0);
+    return f32(pcg(pcg(seed) ^ position) >> 8u) * 0x1p-24f;
 }

@@ -95,20 +95,12 @@ impl Device {
     /// # Errors
     /// As [`sharded`](Self::sharded).
     pub fn rows_per_shard(&self, label: &str, num_rows: usize, row_bytes: usize, unit_rows: usize) -> Result<usize> {
-        let limit = usize::try_from(self.caps().max_shard_bytes()).unwrap_or(usize::MAX);
-        if num_rows.saturating_mul(row_bytes) <= limit {
-            return Ok(num_rows);
-        }
-        let units = limit / (unit_rows * row_bytes);
-        if units == 0 {
-            return Err(crate::Error::DeviceLimit {
-                what: label.to_owned(),
-                device: self.name().to_owned(),
-                expected: format!("bindings of {}", crate::error::human_bytes((unit_rows * row_bytes) as u64)),
-                found: crate::error::human_bytes(limit as u64),
-            });
-        }
-        Ok(units * unit_rows)
+        self.caps().rows_per_shard(num_rows, row_bytes, unit_rows).ok_or_else(|| crate::Error::DeviceLimit {
+            what: label.to_owned(),
+            device: self.name().to_owned(),
+            expected: format!("bindings of {}", crate::error::human_bytes((unit_rows * row_bytes) as u64)),
+            found: crate::error::human_bytes(self.caps().max_shard_bytes()),
+        })
     }
 }
 

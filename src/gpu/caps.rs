@@ -118,4 +118,15 @@ impl Caps {
     pub fn max_shard_bytes(&self) -> u64 {
         self.max_binding_bytes.min(self.max_buffer_bytes)
     }
+
+    /// How many rows one buffer of at most [`max_shard_bytes`](Self::max_shard_bytes) takes: all of them, or a multiple of `unit_rows`.
+    /// `None` if not even `unit_rows` fit.
+    pub fn rows_per_shard(&self, num_rows: usize, row_bytes: usize, unit_rows: usize) -> Option<usize> {
+        let limit = usize::try_from(self.max_shard_bytes()).unwrap_or(usize::MAX);
+        if num_rows.saturating_mul(row_bytes) <= limit {
+            return Some(num_rows);
+        }
+        let units = limit / (unit_rows * row_bytes);
+        (units > 0).then_some(units * unit_rows)
+    }
 }

@@ -110,8 +110,8 @@ pub fn record(
         let params = Params {
             first_slot: to_u32(dispatch.first_slot),
             num_slots: to_u32(dispatch.num_slots),
-            first_row: to_u32(dispatch.part.first_row),
-            num_rows: to_u32(dispatch.part.num_rows),
+            first_row: to_u32(dispatch.cut.first_row),
+            num_rows: to_u32(dispatch.cut.num_rows),
         };
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {
@@ -127,7 +127,7 @@ pub fn record(
                 layer,
                 params: bytemuck::bytes_of(&params),
                 buffers: &bound,
-                grid: [tile.row_groups(dispatch.part.num_rows), buffers.routing.grid_rows(device.caps(), problem), 1],
+                grid: [tile.row_groups(dispatch.cut.num_rows), buffers.routing.grid_rows(device.caps(), problem), 1],
             },
         )?;
     }

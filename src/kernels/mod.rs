@@ -19,7 +19,7 @@ mod slab;
 mod tile;
 
 pub use crate::reference::Row;
-pub use slab::{SlabPart, SlabShape, Slabs};
+pub use slab::{SlabCut, SlabPart, SlabShape, Slabs};
 
 use crate::gpu::Kernel;
 

@@ -33,7 +33,7 @@ struct Params {
 pub struct Problem {
     pub num_sequences: usize,
     pub vocab_size: usize,
-    /// Row of the last token so far.
+    /// Row of the last token of the first sequence: 0, or at least `num_sequences`, because the first rows are written.
     pub first_row: usize,
     /// Sampled tokens kept per sequence.
     pub ring: usize,

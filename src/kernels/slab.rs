@@ -1,7 +1,7 @@
 //! Weights of the experts of one layer, addressed by cache slot.
 
-use crate::error::Result;
-use crate::gpu::{Buffer, Device, Variant};
+use crate::error::{Error, Result, human_bytes};
+use crate::gpu::{Buffer, Caps, Device, Variant};
 use crate::quant::Quant;
 
 /// Shard buffers that one dispatch can bind.
@@ -29,15 +29,21 @@ pub struct Slabs {
 
 #[derive(Debug)]
 pub struct SlabPart {
+    pub cut: SlabCut,
+    pub shards: Vec<Buffer>,
+}
+
+/// Which rows lie together, and of how many slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlabCut {
     pub first_row: usize,
     pub num_rows: usize,
     pub slots_per_shard: usize,
-    pub shards: Vec<Buffer>,
 }
 
 /// What one dispatch serves: some slots of one part.
 pub(super) struct SlabDispatch<'a> {
-    pub part: &'a SlabPart,
+    pub cut: SlabCut,
     pub first_slot: usize,
     pub num_slots: usize,
     pub shards: &'a [Buffer],
@@ -47,54 +53,93 @@ impl SlabShape {
     pub fn row_bytes(&self) -> usize {
         self.quant.row_bytes(self.cols)
     }
+
+    /// How the slabs are cut so that every shard fits in a binding. `None` if not even [`UNIT_ROWS`] rows fit.
+    pub fn cuts(&self, caps: &Caps) -> Option<Vec<SlabCut>> {
+        let rows_per_part = caps.rows_per_shard(self.rows, self.row_bytes(), UNIT_ROWS)?;
+        (0..self.rows)
+            .step_by(rows_per_part)
+            .map(|first_row| {
+                let num_rows = rows_per_part.min(self.rows - first_row);
+                let slots_per_shard = caps.rows_per_shard(self.num_slots, num_rows * self.row_bytes(), 1)?;
+                Some(SlabCut { first_row, num_rows, slots_per_shard })
+            })
+            .collect()
+    }
+
+    /// The variants of a kernel over these slabs, made from what its `choose` returns. `None` as for [`cuts`](Self::cuts).
+    pub fn variants(&self, caps: &Caps, base: &Variant) -> Option<Vec<Variant>> {
+        let of_cut = |cut: SlabCut| {
+            let shards = vec![(); self.num_slots.div_ceil(cut.slots_per_shard)];
+            let groups: Vec<usize> = shards.chunks(SHARDS_PER_DISPATCH).map(<[()]>::len).collect();
+            groups.into_iter().map(move |num_shards| cut.variant(base.clone(), self, num_shards))
+        };
+        Some(self.cuts(caps)?.into_iter().flat_map(of_cut).collect())
+    }
+}
+
+impl SlabCut {
+    fn variant(&self, base: Variant, shape: &SlabShape, num_shards: usize) -> Variant {
+        base.u32("SLOTS_PER_SHARD", self.slots_per_shard)
+            .u32("SLAB_WORDS", self.num_rows * shape.row_bytes() / 16)
+            .flag_if(num_shards > 1, "SHARD_1")
+            .flag_if(num_shards > 2, "SHARD_2")
+            .flag_if(num_shards > 3, "SHARD_3")
+    }
 }
 
 impl Slabs {
     /// Zeroed memory. Call inside [`Device::catch`].
     ///
     /// # Errors
-    /// [`Error::DeviceLimit`](crate::Error::DeviceLimit) if not even four rows fit in one binding.
+    /// [`Error::DeviceLimit`] if not even four rows fit in one binding.
     pub fn new(device: &Device, label: &str, shape: SlabShape) -> Result<Self> {
+        Self::within(device, device.caps(), label, shape)
+    }
+
+    /// As [`new`](Self::new), cut as if the device had the limits of `caps`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn within(device: &Device, caps: &Caps, label: &str, shape: SlabShape) -> Result<Self> {
         let row_bytes = shape.row_bytes();
-        let rows_per_part = device.rows_per_shard(label, shape.rows, row_bytes, UNIT_ROWS)?;
-        let mut parts = Vec::new();
-        for first_row in (0..shape.rows).step_by(rows_per_part) {
-            let num_rows = rows_per_part.min(shape.rows - first_row);
-            let slots_per_shard = device.rows_per_shard(label, shape.num_slots, num_rows * row_bytes, 1)?;
-            let shards = (0..shape.num_slots)
-                .step_by(slots_per_shard)
-                .map(|slot| {
-                    let slots = slots_per_shard.min(shape.num_slots - slot);
-                    device.storage(label, (slots * num_rows * row_bytes) as u64)
-                })
-                .collect();
-            parts.push(SlabPart { first_row, num_rows, slots_per_shard, shards });
-        }
-        Ok(Slabs { shape, parts })
+        let cuts = shape.cuts(caps).ok_or_else(|| Error::DeviceLimit {
+            what: label.to_owned(),
+            device: device.name().to_owned(),
+            expected: format!("bindings of {}", human_bytes((UNIT_ROWS * row_bytes) as u64)),
+            found: human_bytes(caps.max_shard_bytes()),
+        })?;
+        let of_cut = |cut: SlabCut| {
+            let slots = (0..shape.num_slots).step_by(cut.slots_per_shard);
+            let slots = slots.map(|slot| cut.slots_per_shard.min(shape.num_slots - slot));
+            let shards = slots.map(|slots| device.storage(label, (slots * cut.num_rows * row_bytes) as u64)).collect();
+            SlabPart { cut, shards }
+        };
+        Ok(Slabs { shape, parts: cuts.into_iter().map(of_cut).collect() })
     }
 
     /// Writes packed rows of one slot, from `first_row` on.
     pub fn write_rows(&self, device: &Device, slot: usize, first_row: usize, content: &[u8]) {
         let row_bytes = self.shape.row_bytes();
         let end_row = first_row + content.len() / row_bytes;
-        for part in &self.parts {
-            let start = first_row.max(part.first_row);
-            let end = end_row.min(part.first_row + part.num_rows);
+        for SlabPart { cut, shards } in &self.parts {
+            let start = first_row.max(cut.first_row);
+            let end = end_row.min(cut.first_row + cut.num_rows);
             if start < end {
-                let row = slot % part.slots_per_shard * part.num_rows + (start - part.first_row);
+                let row = slot % cut.slots_per_shard * cut.num_rows + (start - cut.first_row);
                 let piece = &content[(start - first_row) * row_bytes..(end - first_row) * row_bytes];
-                device.write(&part.shards[slot / part.slots_per_shard], (row * row_bytes) as u64, piece);
+                device.write(&shards[slot / cut.slots_per_shard], (row * row_bytes) as u64, piece);
             }
         }
     }
 
     /// The dispatches that together serve every slot and row.
     pub(super) fn dispatches(&self) -> impl Iterator<Item = SlabDispatch<'_>> {
-        self.parts.iter().flat_map(|part| {
-            part.shards.chunks(SHARDS_PER_DISPATCH).enumerate().map(|(group, shards)| {
-                let first_slot = group * SHARDS_PER_DISPATCH * part.slots_per_shard;
-                let num_slots = (shards.len() * part.slots_per_shard).min(self.shape.num_slots - first_slot);
-                SlabDispatch { part, first_slot, num_slots, shards }
+        self.parts.iter().flat_map(|SlabPart { cut, shards }| {
+            shards.chunks(SHARDS_PER_DISPATCH).enumerate().map(|(group, shards)| {
+                let first_slot = group * SHARDS_PER_DISPATCH * cut.slots_per_shard;
+                let num_slots = (shards.len() * cut.slots_per_shard).min(self.shape.num_slots - first_slot);
+                SlabDispatch { cut: *cut, first_slot, num_slots, shards }
             })
         })
     }
@@ -102,11 +147,7 @@ impl Slabs {
 
 impl SlabDispatch<'_> {
     pub fn variant(&self, base: Variant, shape: &SlabShape) -> Variant {
-        base.u32("SLOTS_PER_SHARD", self.part.slots_per_shard)
-            .u32("SLAB_WORDS", self.part.num_rows * shape.row_bytes() / 16)
-            .flag_if(self.shards.len() > 1, "SHARD_1")
-            .flag_if(self.shards.len() > 2, "SHARD_2")
-            .flag_if(self.shards.len() > 3, "SHARD_3")
+        self.cut.variant(base, shape, self.shards.len())
     }
 
     pub fn buffers(&self) -> impl Iterator<Item = (&'static str, &Buffer)> {

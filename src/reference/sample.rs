@@ -68,7 +68,7 @@ struct Candidate {
 /// # Panics
 /// If `logits` is empty.
 pub fn sample(sampling: &Sampling, logits: &[f32], seen: &[u32], position: u32) -> Choice {
-    let penalized: Vec<f64> = (0u32..).zip(logits).map(|(token, &logit)| penalize(sampling, seen, token, logit)).collect();
+    let penalized = penalized(sampling, logits, seen);
     // Best first, lowest id first.
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     order.sort_by(|a, b| penalized[*b as usize].total_cmp(&penalized[*a as usize]).then(a.cmp(b)));
@@ -90,7 +90,19 @@ pub fn sample(sampling: &Sampling, logits: &[f32], seen: &[u32], position: u32) 
     Choice { margin: margin.min(drawn.margin), ..drawn }
 }
 
-/// Makes a token that occurred before less likely.
+/// What a draw leaves in place of the logits: `(logit - maximum) / temperature`; `None` where the best token is taken.
+pub fn scaled(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> Option<Vec<f64>> {
+    let penalized = penalized(sampling, logits, seen);
+    let top = penalized.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let scale = |logit: f64| (logit - top) / f64::from(sampling.temperature);
+    (sampling.temperature > 0.0).then(|| penalized.into_iter().map(scale).collect())
+}
+
+/// Makes the tokens that occurred before less likely.
+fn penalized(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> Vec<f64> {
+    (0u32..).zip(logits).map(|(token, &logit)| penalize(sampling, seen, token, logit)).collect()
+}
+
 fn penalize(sampling: &Sampling, seen: &[u32], token: u32, logit: f32) -> f64 {
     let (logit, penalty) = (f64::from(logit), f64::from(sampling.repeat_penalty));
     match seen[token as usize / 32] >> (token % 32) & 1 {
@@ -127,9 +139,14 @@ fn keep_top_p(kept: &mut Vec<Candidate>, top_p: f32) -> f64 {
         share += kept[len].mass / total;
         len += 1;
     }
-    let margin = (share - f64::from(top_p)).abs().min((f64::from(top_p) - before).abs());
+    let (above, below) = (share - f64::from(top_p), f64::from(top_p) - before);
     keep_first(kept, len.max(1));
-    margin
+    // The best token is kept whatever the share.
+    match len {
+        0 => f64::INFINITY,
+        1 => above,
+        _ => above.min(below),
+    }
 }
 
 /// Keeps what is at least `min_p` times as likely as the best. The margin is in that ratio.
@@ -138,9 +155,10 @@ fn keep_min_p(kept: &mut Vec<Candidate>, min_p: f32) -> f64 {
         return f64::INFINITY;
     }
     let min_p = f64::from(min_p);
-    let margin = kept.iter().map(|candidate| (candidate.mass - min_p).abs()).fold(f64::INFINITY, f64::min);
-    let best_mass = kept[0].mass;
-    kept.retain(|candidate| candidate.mass >= min_p.min(best_mass));
+    // The best token has a mass of 1 and is kept whatever the bound.
+    let others = kept.iter().filter(|candidate| candidate.mass < 1.0);
+    let margin = others.map(|candidate| (candidate.mass - min_p).abs()).fold(f64::INFINITY, f64::min);
+    kept.retain(|candidate| candidate.mass >= min_p.min(1.0));
     margin
 }
 

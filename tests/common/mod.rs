@@ -1,10 +1,12 @@
 //! What several tests need.
 
 mod golden;
+mod gpu;
 pub mod hub_server;
 mod tiny_checkpoint;
 
 pub use golden::{Golden, ids, max_difference};
+pub use gpu::{gpu_device, gpu_device_with, required};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 
 use moebius::checkpoint::Checkpoint;

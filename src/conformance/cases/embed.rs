@@ -1,0 +1,65 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Prepared, Stage};
+use super::super::{Case, Problem};
+use super::{COPY, ONE_SHARD};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::embed::{self, Buffers};
+use crate::quant::{QUANTS, Quant};
+use crate::reference::{self, Row};
+
+struct Embed {
+    num_tokens: usize,
+    hidden_size: usize,
+    quant: Quant,
+    rows_per_shard: usize,
+}
+
+const VOCAB: usize = 50;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |num_tokens, hidden_size, quant: Quant, rows_per_shard| {
+        let name = match rows_per_shard {
+            ONE_SHARD => format!("{num_tokens}x{hidden_size} {}", quant.name),
+            _ => format!("{num_tokens}x{hidden_size} {} shards of {rows_per_shard}", quant.name),
+        };
+        cases.push(Case::new("embed", name, COPY, Embed { num_tokens, hidden_size, quant, rows_per_shard }));
+    };
+    for quant in QUANTS {
+        for hidden_size in [1, 32, 96, 504, 513] {
+            add(7, hidden_size, quant, ONE_SHARD);
+        }
+        add(20, 64, quant, 16);
+    }
+    add(1, 2048, QUANTS[0], ONE_SHARD);
+    cases
+}
+
+impl Embed {
+    fn problem(&self) -> embed::Problem {
+        embed::Problem { num_tokens: self.num_tokens, hidden_size: self.hidden_size, quant: self.quant }
+    }
+}
+
+impl Problem for Embed {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![embed::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(1));
+        // The first and the last token of the vocabulary, and of every shard, are among them.
+        let rows: Vec<Row> =
+            (0..self.num_tokens).map(|token| Row::new([0, 49, 16, 15, 31, 32, 7, 47, 48][token % 9], token as u32, 0)).collect();
+        let table = inputs.weights(VOCAB, self.hidden_size);
+        let (table, stored) = stage.weights(&table, self.hidden_size, self.quant, self.rows_per_shard);
+        let expected = reference::embed::embed(&rows, &stored, self.hidden_size);
+
+        let rows = stage.input("rows", &rows);
+        let x = stage.output("x", &expected, Layout::clearing(self.hidden_size));
+        let mut recording = Recording::default();
+        embed::record(device, &mut recording, &self.problem(), &Buffers { rows: &rows, table: &table, x: &x.buffer })?;
+        Ok(Prepared { recording, outputs: vec![x] })
+    }
+}

@@ -1,0 +1,42 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Prepared, Stage};
+use super::super::{Case, Problem};
+use super::SUM;
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::expert_combine::{self, Buffers};
+use crate::reference;
+
+struct Combine(expert_combine::Problem);
+
+pub fn cases() -> Vec<Case> {
+    let sizes = [(1, 2, 64), (5, 2, 96), (3, 1, 33), (4, 6, 256), (33, 8, 31), (2, 2, 2048)];
+    let case = |(num_tokens, num_experts_per_tok, hidden_size)| {
+        let problem = expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size };
+        Case::new("expert_combine", format!("{num_tokens}x{hidden_size} of {num_experts_per_tok}"), SUM, Combine(problem))
+    };
+    sizes.into_iter().map(case).collect()
+}
+
+impl Problem for Combine {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![expert_combine::choose(caps, &self.0)]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(8));
+        let expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size } = self.0;
+        let y = inputs.floats(num_tokens * num_experts_per_tok * hidden_size, 1.0);
+        let weights = inputs.floats(num_tokens * num_experts_per_tok, 1.0);
+        let before = inputs.floats(num_tokens * hidden_size, 1.0);
+        let mut after = before.clone();
+        reference::expert_combine::expert_combine(&y, &weights, num_experts_per_tok, &mut after);
+
+        let (y, weights) = (stage.padded_input("y", &y, hidden_size), stage.input("weights", &weights));
+        let x = stage.changed("x", &before, &after, Layout::clear(hidden_size));
+        let mut recording = Recording::default();
+        let buffers = Buffers { y: &y, weights: &weights, x: &x.buffer };
+        expert_combine::record(device, &mut recording, None, &self.0, &buffers)?;
+        Ok(Prepared { recording, outputs: vec![x] })
+    }
+}

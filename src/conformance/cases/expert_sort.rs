@@ -1,0 +1,89 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Prepared, Stage};
+use super::super::{Case, Problem};
+use super::COPY;
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::expert_sort::{self, Buffers, num_tiles, tile_len};
+use crate::reference;
+
+struct Sort {
+    num_assignments: usize,
+    num_experts: usize,
+    ids: Ids,
+}
+
+#[derive(Clone, Copy)]
+enum Ids {
+    Random,
+    /// All on this expert.
+    One(u32),
+    /// Only on every third expert.
+    Gaps,
+    /// On each in turn.
+    Even,
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |num_assignments, num_experts, ids| {
+        let how = match ids {
+            Ids::Random => String::new(),
+            Ids::One(expert) => format!(", all on {expert}"),
+            Ids::Gaps => ", empty experts".to_owned(),
+            Ids::Even => ", all equally loaded".to_owned(),
+        };
+        let name = format!("{num_assignments} to {num_experts} experts{how}");
+        cases.push(Case::new("expert_sort", name, COPY, Sort { num_assignments, num_experts, ids }));
+    };
+    for num_assignments in [1, 2, 7, 8, 9, 33, 514] {
+        add(num_assignments, 8, Ids::Random);
+    }
+    for num_experts in [1, 6, 64, 300] {
+        add(100, num_experts, Ids::Random);
+    }
+    for num_assignments in [1, 8, 17] {
+        add(num_assignments, 8, Ids::One(7));
+        add(num_assignments, 8, Ids::One(0));
+    }
+    add(40, 8, Ids::Gaps);
+    add(64, 8, Ids::Even);
+    add(72, 8, Ids::Even);
+    cases
+}
+
+impl Problem for Sort {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![expert_sort::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(7));
+        let ids: Vec<u32> = (0..self.num_assignments)
+            .map(|assignment| match self.ids {
+                Ids::Random => inputs.below(self.num_experts) as u32,
+                Ids::One(expert) => expert,
+                Ids::Gaps => (inputs.below(self.num_experts.div_ceil(3)) * 3) as u32,
+                Ids::Even => (assignment % self.num_experts) as u32,
+            })
+            .collect();
+        let slot_table: Vec<u32> = inputs.permutation(self.num_experts).into_iter().map(|slot| 3 * slot + 1).collect();
+        let tile_len = tile_len(device.caps());
+        let num_tiles = num_tiles(tile_len, self.num_assignments, self.num_experts);
+        let sorted = reference::expert_sort::expert_sort(&ids, &slot_table, tile_len, num_tiles);
+
+        let (ids, slot_table) = (stage.input("ids", &ids), stage.input("slot_table", &slot_table));
+        let tiles = stage.integers("tiles", sorted.tiles.as_flattened());
+        let order = stage.integers("order", &sorted.order);
+        let buffers = Buffers { ids: &ids, slot_table: &slot_table, tiles: &tiles.buffer, order: &order.buffer };
+        let mut recording = Recording::default();
+        expert_sort::record(device, &mut recording, None, &self.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![tiles, order] })
+    }
+}
+
+impl Sort {
+    fn problem(&self) -> expert_sort::Problem {
+        expert_sort::Problem { num_assignments: self.num_assignments, num_experts: self.num_experts }
+    }
+}

@@ -1,0 +1,287 @@
+//! Both expert matmuls: they share problems, routing and the way slabs are cut.
+
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Output, Prepared, Stage};
+use super::super::{Case, Problem};
+use super::SUM;
+use crate::error::Result;
+use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
+use crate::kernels::expert_gate_up::Routing;
+use crate::kernels::expert_sort::{num_tiles, tile_len};
+use crate::kernels::{SlabShape, Slabs, expert_down, expert_gate_up};
+use crate::quant::{QUANTS, Quant};
+use crate::reference::expert_combine::expert_combine;
+use crate::reference::{self, expert_sort::expert_sort};
+
+#[derive(Clone, Copy)]
+struct Experts {
+    num_tokens: usize,
+    num_experts: usize,
+    top_k: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    quant: Quant,
+    sorted: bool,
+    spread: Spread,
+    /// Slots beyond the number of experts, with other weights in them.
+    spare_slots: usize,
+    /// Cuts the slabs; 0 for the device's own limit.
+    max_shard_bytes: u64,
+}
+
+/// Which experts the tokens go to.
+#[derive(Clone, Copy, PartialEq)]
+enum Spread {
+    Random,
+    /// The first ones, always.
+    Same,
+    /// Only every second expert.
+    Gaps,
+}
+
+/// One of the two kernels over [`Experts`].
+struct GateUp(Experts);
+struct Down(Experts);
+
+pub fn gate_up_cases() -> Vec<Case> {
+    problems().into_iter().map(|problem| Case::new("expert_gate_up", problem.name(), SUM, GateUp(problem))).collect()
+}
+
+pub fn down_cases() -> Vec<Case> {
+    problems().into_iter().map(|problem| Case::new("expert_down", problem.name(), SUM, Down(problem))).collect()
+}
+
+fn problems() -> Vec<Experts> {
+    let mut problems = Vec::new();
+    for sorted in [false, true] {
+        let usual = Experts {
+            num_tokens: 1,
+            num_experts: 6,
+            top_k: 2,
+            hidden_size: 96,
+            intermediate_size: 52,
+            quant: QUANTS[0],
+            sorted,
+            spread: Spread::Random,
+            spare_slots: 3,
+            max_shard_bytes: 0,
+        };
+        for num_tokens in [1, 2, 7, 8, 9, 33] {
+            problems.push(Experts { num_tokens, ..usual });
+        }
+        for quant in &QUANTS[1..] {
+            problems.push(Experts { num_tokens: 9, quant, ..usual });
+        }
+        let sizes = [(64, 72), (31, 33), (1, 1), (256, 384)];
+        problems.extend(sizes.map(|(hidden_size, intermediate_size)| Experts {
+            num_tokens: 3,
+            hidden_size,
+            intermediate_size,
+            ..usual
+        }));
+        problems.extend([(1, 1), (5, 5), (64, 6)].map(|(num_experts, top_k)| Experts {
+            num_tokens: 5,
+            num_experts,
+            top_k,
+            ..usual
+        }));
+        for spread in [Spread::Same, Spread::Gaps] {
+            problems.push(Experts { num_tokens: 17, spread, ..usual });
+        }
+        // Nine slots of 40 KB: several in a shard; one in each, so that two dispatches are not enough; cut in the middle, with a rest.
+        let shards = if sorted { [200_000, 5_000] } else { [120_000, 20_000] };
+        problems.extend(shards.map(|max_shard_bytes| Experts { num_tokens: 9, max_shard_bytes, ..usual }));
+    }
+    problems
+}
+
+/// What the twin computes from, and where each token goes.
+struct Routed {
+    ids: Vec<u32>,
+    slots: Vec<u32>,
+    slot_table: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+/// The buffers behind a [`Routing`].
+enum RoutingBuffers {
+    Direct { slots: Buffer },
+    Sorted { tiles: Buffer, order: Buffer },
+}
+
+impl RoutingBuffers {
+    fn routing(&self) -> Routing<'_> {
+        match self {
+            RoutingBuffers::Direct { slots } => Routing::Direct { slots },
+            RoutingBuffers::Sorted { tiles, order } => Routing::Sorted { tiles, order },
+        }
+    }
+}
+
+impl Experts {
+    fn name(&self) -> String {
+        let Experts { num_tokens, num_experts, top_k, hidden_size, intermediate_size, quant, .. } = self;
+        let mut name = format!("{num_tokens} tokens, {top_k} of {num_experts}, {hidden_size}x{intermediate_size} {}", quant.name);
+        name.push_str(if self.sorted { " sorted" } else { " direct" });
+        match self.spread {
+            Spread::Random => {}
+            Spread::Same => name.push_str(", all to the same"),
+            Spread::Gaps => name.push_str(", empty experts"),
+        }
+        if self.max_shard_bytes > 0 {
+            name.push_str(&format!(", shards of {} bytes", self.max_shard_bytes));
+        }
+        name
+    }
+
+    fn problem(&self) -> expert_gate_up::Problem {
+        expert_gate_up::Problem {
+            num_tokens: self.num_tokens,
+            num_experts: self.num_experts,
+            num_experts_per_tok: self.top_k,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            quant: self.quant,
+        }
+    }
+
+    /// A matrix of every slot.
+    fn shape(&self, rows: usize, cols: usize) -> SlabShape {
+        SlabShape { num_slots: self.num_experts + self.spare_slots, rows, cols, quant: self.quant }
+    }
+
+    fn gate_up_shape(&self) -> SlabShape {
+        self.shape(2 * self.intermediate_size, self.hidden_size)
+    }
+
+    fn down_shape(&self) -> SlabShape {
+        self.shape(self.hidden_size, self.intermediate_size)
+    }
+
+    /// The capabilities that decide how slabs are cut.
+    fn cutting(&self, caps: &Caps) -> Caps {
+        let max_binding_bytes = match self.max_shard_bytes {
+            0 => caps.max_binding_bytes,
+            bytes => bytes.min(caps.max_binding_bytes),
+        };
+        Caps { max_binding_bytes, ..caps.clone() }
+    }
+
+    fn variants(&self, caps: &Caps, shape: &SlabShape, base: &Variant) -> Vec<Variant> {
+        let mut variants = shape.variants(&self.cutting(caps), base).unwrap_or_default();
+        variants.sort();
+        variants.dedup();
+        variants
+    }
+
+    /// Slabs of random weights, and their values as stored.
+    fn slabs(&self, device: &Device, inputs: &mut Inputs, shape: SlabShape) -> Result<(Slabs, Vec<Vec<f32>>)> {
+        let slabs = Slabs::within(device, &self.cutting(device.caps()), "slabs", shape)?;
+        let mut stored = Vec::new();
+        for slot in 0..shape.num_slots {
+            let bytes = self.quant.pack(&inputs.weights(shape.rows, shape.cols), shape.cols);
+            stored.push(self.quant.unpack(&bytes, shape.cols));
+            // In two pieces, as a checkpoint is uploaded.
+            let (head, tail) = bytes.split_at(shape.rows / 2 * shape.row_bytes());
+            slabs.write_rows(device, slot, 0, head);
+            slabs.write_rows(device, slot, shape.rows / 2, tail);
+        }
+        Ok((slabs, stored))
+    }
+
+    fn route(&self, inputs: &mut Inputs) -> Routed {
+        // Slots are no expert ids: a permutation of more of them.
+        let slots = inputs.permutation(self.num_experts + self.spare_slots);
+        let slot_table = slots[..self.num_experts].to_vec();
+        let mut ids = Vec::new();
+        for _ in 0..self.num_tokens {
+            let mut order = inputs.permutation(self.num_experts);
+            match self.spread {
+                Spread::Random => {}
+                Spread::Same => order.sort(),
+                Spread::Gaps => order.retain(|expert| expert % 2 == 1),
+            }
+            ids.extend_from_slice(&order[..self.top_k]);
+        }
+        let slots = ids.iter().map(|expert| slot_table[*expert as usize]).collect();
+        let weights = inputs.floats(ids.len(), 1.0);
+        Routed { ids, slots, slot_table, weights }
+    }
+
+    fn routing_buffers(&self, stage: Stage, routed: &Routed) -> RoutingBuffers {
+        if !self.sorted {
+            return RoutingBuffers::Direct { slots: stage.input("slots", &routed.slots) };
+        }
+        let tile_len = tile_len(stage.device.caps());
+        let num_tiles = num_tiles(tile_len, routed.ids.len(), self.num_experts);
+        let sorted = expert_sort(&routed.ids, &routed.slot_table, tile_len, num_tiles);
+        RoutingBuffers::Sorted {
+            tiles: stage.input("tiles", sorted.tiles.as_flattened()),
+            order: stage.input("order", &sorted.order),
+        }
+    }
+}
+
+impl Problem for GateUp {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        let base = expert_gate_up::choose(caps, &self.0.problem(), self.0.sorted);
+        self.0.variants(caps, &self.0.gate_up_shape(), &base)
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(9));
+        let experts = self.0;
+        let routed = experts.route(&mut inputs);
+        let (slabs, stored) = experts.slabs(device, &mut inputs, experts.gate_up_shape())?;
+        let x = inputs.floats(experts.num_tokens * experts.hidden_size, 1.0);
+        let expected = reference::expert_gate_up::expert_gate_up(&x, &routed.slots, experts.top_k, &stored, experts.hidden_size);
+
+        let x = stage.padded_input("x", &x, experts.hidden_size);
+        let routing = experts.routing_buffers(stage, &routed);
+        let h = stage.output("h", &expected, Layout::padded(experts.intermediate_size));
+        let buffers = expert_gate_up::Buffers { x: &x, routing: routing.routing(), h: &h.buffer, slabs: &slabs };
+        let mut recording = Recording::default();
+        expert_gate_up::record(device, &mut recording, None, &experts.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![h] })
+    }
+}
+
+impl Problem for Down {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        let base = expert_down::choose(caps, &self.0.problem(), self.0.sorted);
+        self.0.variants(caps, &self.0.down_shape(), &base)
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(10));
+        let experts = self.0;
+        let routed = experts.route(&mut inputs);
+        let (slabs, stored) = experts.slabs(device, &mut inputs, experts.down_shape())?;
+        let h = inputs.floats(routed.slots.len() * experts.intermediate_size, 1.0);
+        let down = reference::expert_down::expert_down(&h, &routed.slots, &stored, experts.intermediate_size);
+
+        let y = self.output(stage, &mut inputs, &routed, &down);
+        let h = stage.padded_input("h", &h, experts.intermediate_size);
+        let weights = stage.input("weights", &routed.weights);
+        let routing = experts.routing_buffers(stage, &routed);
+        let buffers = expert_down::Buffers { h: &h, routing: routing.routing(), weights: &weights, y: &y.buffer, slabs: &slabs };
+        let mut recording = Recording::default();
+        expert_down::record(device, &mut recording, None, &experts.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![y] })
+    }
+}
+
+impl Down {
+    /// The outputs of the assignments, or the residual stream that their weighted sum is added to.
+    fn output(&self, stage: Stage, inputs: &mut Inputs, routed: &Routed, down: &[f32]) -> Output {
+        let Experts { num_tokens, top_k, hidden_size, sorted, .. } = self.0;
+        let layout = Layout::padded(hidden_size);
+        if sorted {
+            return stage.output("y", down, layout);
+        }
+        let before = inputs.floats(num_tokens * hidden_size, 1.0);
+        let mut after = before.clone();
+        expert_combine(down, &routed.weights, top_k, &mut after);
+        stage.changed("y", &before, &after, layout)
+    }
+}

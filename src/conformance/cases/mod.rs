@@ -1,0 +1,45 @@
+//! The table, one file per kernel.
+
+mod attention;
+mod embed;
+mod expert_combine;
+mod expert_sort;
+mod experts;
+mod matmul;
+mod qkv;
+mod rms_norm;
+mod router_topk;
+mod sample;
+
+use super::{Case, Tolerance};
+use crate::reference::Row;
+
+/// Every case, in the order of a token's way through the model.
+pub fn cases() -> Vec<Case> {
+    let mut cases = embed::cases();
+    cases.extend(rms_norm::cases());
+    cases.extend(qkv::cases());
+    cases.extend(attention::cases());
+    cases.extend(matmul::cases());
+    cases.extend(router_topk::cases());
+    cases.extend(expert_sort::cases());
+    cases.extend(experts::gate_up_cases());
+    cases.extend(experts::down_cases());
+    cases.extend(expert_combine::cases());
+    cases.extend(sample::cases());
+    cases
+}
+
+/// For kernels that only move values.
+const COPY: Tolerance = Tolerance { max_abs: 0.0, nmse: 0.0, why: "values are copied" };
+/// For results about as large as 1 that are sums of products.
+const SUM: Tolerance = Tolerance { max_abs: 2e-5, nmse: 1e-11, why: "f32 sums in another order than the twin's f64" };
+
+/// Whole rows of any sharding in one shard.
+const ONE_SHARD: usize = usize::MAX >> 32;
+
+/// Tokens of two sequences that take turns, at positions with gaps.
+fn rows_with_gaps(num_tokens: usize, context: usize) -> Vec<Row> {
+    let row = |token: usize| Row::new(0, ((token / 2 * 3 + token % 2 * 5) % context) as u32, (token % 2) as u32);
+    (0..num_tokens).map(row).collect()
+}

@@ -1,0 +1,120 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Prepared, Stage, canaries};
+use super::super::{Case, Problem};
+use super::{ONE_SHARD, SUM, rows_with_gaps};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::qkv::{self, Buffers};
+use crate::quant::{QUANTS, Quant};
+use crate::reference::rope::rope_table;
+use crate::reference::{self, KvCache};
+use crate::spec::{AttentionSpec, Mask, RopeSpec};
+
+#[derive(Clone, Copy)]
+struct Qkv {
+    num_tokens: usize,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    hidden_size: usize,
+    quant: Quant,
+    heads_per_shard: usize,
+}
+
+const CONTEXT: usize = 40;
+const SEQUENCES: usize = 2;
+
+pub fn cases() -> Vec<Case> {
+    let usual = Qkv {
+        num_tokens: 9,
+        num_heads: 6,
+        num_kv_heads: 2,
+        head_dim: 24,
+        hidden_size: 64,
+        quant: QUANTS[0],
+        heads_per_shard: ONE_SHARD,
+    };
+    let mut problems = Vec::new();
+    for num_tokens in [1, 9] {
+        for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (3, 1, 16), (6, 2, 24), (8, 1, 128)] {
+            problems.push(Qkv { num_tokens, num_heads, num_kv_heads, head_dim, ..usual });
+        }
+        problems.extend(QUANTS[1..].iter().map(|quant| Qkv { num_tokens, quant, ..usual }));
+        problems.push(Qkv { num_tokens, heads_per_shard: 3, ..usual });
+    }
+    problems.push(Qkv { num_heads: 4, num_kv_heads: 4, head_dim: 64, ..usual });
+    problems.push(Qkv { num_heads: 5, num_kv_heads: 5, head_dim: 12, hidden_size: 256, ..usual });
+    problems.extend([2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
+    problems.into_iter().map(|problem| Case::new("qkv", problem.name(), SUM, problem)).collect()
+}
+
+impl Qkv {
+    fn name(&self) -> String {
+        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, quant, heads_per_shard } = self;
+        let shards = if *heads_per_shard == ONE_SHARD { "" } else { " shards" };
+        format!("{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{shards}", quant.name)
+    }
+
+    fn problem(&self) -> qkv::Problem {
+        qkv::Problem {
+            num_tokens: self.num_tokens,
+            hidden_size: self.hidden_size,
+            num_heads: self.num_heads,
+            num_kv_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            context: CONTEXT,
+            quant: self.quant,
+        }
+    }
+
+    fn spec(&self) -> AttentionSpec {
+        AttentionSpec {
+            num_heads: self.num_heads,
+            num_kv_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            scale: 1.0,
+            rope: RopeSpec { theta: 10_000.0 },
+            mask: Mask::Causal,
+        }
+    }
+}
+
+impl Problem for Qkv {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![qkv::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(4));
+        let (spec, hidden_size) = (self.spec(), self.hidden_size);
+        let rows = rows_with_gaps(self.num_tokens, CONTEXT);
+        let x = inputs.floats(self.num_tokens * hidden_size, 1.0);
+        let weight = inputs.weights(spec.qkv_rows(), hidden_size);
+        let rows_per_shard = self.heads_per_shard.saturating_mul(self.head_dim);
+        let (weight, stored) = stage.weights(&weight, hidden_size, self.quant, rows_per_shard);
+        let rope = rope_table(&spec.rope, self.head_dim, CONTEXT);
+
+        let before = canaries(SEQUENCES * self.num_kv_heads * CONTEXT * self.head_dim);
+        let mut cache = KvCache { k: before.clone(), v: before.clone() };
+        let twin = reference::qkv::Inputs { spec: &spec, context: CONTEXT, rows: &rows, x: &x, weight: &stored, rope: &rope };
+        let expected = reference::qkv::qkv(&twin, &mut cache);
+
+        let (rows, rope) = (stage.input("rows", &rows), stage.input("rope", &rope));
+        let x = stage.padded_input("x", &x, hidden_size);
+        let q = stage.output("q", &expected, Layout::padded(spec.output_width()));
+        let k_cache = stage.partly("k_cache", &before, &cache.k);
+        let v_cache = stage.partly("v_cache", &before, &cache.v);
+        let buffers = Buffers {
+            rows: &rows,
+            x: &x,
+            weight: &weight,
+            rope: &rope,
+            q: &q.buffer,
+            k_cache: &k_cache.buffer,
+            v_cache: &v_cache.buffer,
+        };
+        let mut recording = Recording::default();
+        qkv::record(device, &mut recording, None, &self.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![q, k_cache, v_cache] })
+    }
+}

@@ -1,0 +1,193 @@
+use super::super::compare::{Expected, Rule};
+use super::super::inputs::Inputs;
+use super::super::stage::{Output, Prepared, Stage};
+use super::super::{Case, Problem, Tolerance};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::sample::{self, Buffers};
+use crate::reference::Row;
+use crate::reference::sample::{Choice, Sampling, mark_seen, sample, scaled, seen_words};
+
+struct Sample {
+    sampling: Sampling,
+    num_sequences: usize,
+    vocab_size: usize,
+    first_row: usize,
+    logits: Logits,
+}
+
+#[derive(Clone, Copy)]
+enum Logits {
+    /// Uniform in plus and minus this.
+    Random(f32),
+    /// Few different values.
+    Ties,
+}
+
+/// Below this margin, in logits or in probability, f32 sums over the vocabulary may choose another token than the twin.
+const MIN_MARGIN: f64 = 1e-5;
+const RING: usize = 5;
+/// Draws of one case.
+const SEQUENCES: usize = 40;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: &str, sampling, vocab_size, logits| {
+        let problem = Sample { sampling, num_sequences: SEQUENCES, vocab_size, first_row: SEQUENCES + 3, logits };
+        cases.push(Case::new("sample", format!("{name}, vocabulary of {vocab_size}"), problem.tolerance(), problem));
+    };
+    let greedy = Sampling::GREEDY;
+    let hot = Sampling { temperature: 0.8, seed: 11, ..greedy };
+    let random = Logits::Random(6.0);
+    for vocab_size in [1, 31, 256, 257, 1000] {
+        add("greedy", greedy, vocab_size, random);
+        add("temperature", hot, vocab_size, random);
+    }
+    add("greedy ties", greedy, 1000, Logits::Ties);
+    add("greedy with penalty", Sampling { repeat_penalty: 1.3, ..greedy }, 1000, random);
+    add("penalty", Sampling { repeat_penalty: 1.3, ..hot }, 1000, random);
+    add("top-k 1", Sampling { top_k: 1, ..hot }, 1000, random);
+    add("top-k 7", Sampling { top_k: 7, ..hot }, 1000, random);
+    add("top-k beyond the vocabulary", Sampling { top_k: 1000, ..hot }, 1000, random);
+    add("top-k ties", Sampling { top_k: 7, ..hot }, 1000, Logits::Ties);
+    add("top-p 0.1", Sampling { top_p: 0.1, ..hot }, 1000, random);
+    add("top-p 0.9", Sampling { top_p: 0.9, ..hot }, 1000, random);
+    add("top-p 0", Sampling { top_p: 0.0, ..hot }, 1000, random);
+    add("min-p 0.05", Sampling { min_p: 0.05, ..hot }, 1000, random);
+    add("min-p 1", Sampling { min_p: 1.0, ..hot }, 1000, random);
+    let all = Sampling { temperature: 1.4, top_k: 40, top_p: 0.95, min_p: 0.02, repeat_penalty: 1.1, seed: 5, padding: [0; 2] };
+    add("all filters", all, 1000, random);
+    add("all filters", all, 4096, random);
+    add("low temperature", Sampling { temperature: 0.05, ..hot }, 1000, random);
+    add("high temperature", Sampling { temperature: 50.0, ..hot }, 31, random);
+    add("logits far apart", hot, 1000, Logits::Random(1e4));
+    for (name, num_sequences, first_row) in [("one row of many", 1, 7), ("rows replaced in place", 4, 0)] {
+        let problem = Sample { sampling: hot, num_sequences, vocab_size: 1000, first_row, logits: random };
+        cases.push(Case::new("sample", name, problem.tolerance(), problem));
+    }
+    cases
+}
+
+impl Sample {
+    fn problem(&self) -> sample::Problem {
+        sample::Problem { num_sequences: self.num_sequences, vocab_size: self.vocab_size, first_row: self.first_row, ring: RING }
+    }
+
+    /// The choice itself is exact; what a draw leaves of the logits is not.
+    fn tolerance(&self) -> Tolerance {
+        let range = match self.logits {
+            Logits::Random(size) => 2.0 * size,
+            Logits::Ties => 8.0,
+        };
+        // An f32 of this size is good to a 2^24th part of it, and three operations led to it.
+        let largest = range / self.sampling.temperature.max(0.01);
+        Tolerance { max_abs: 3.0 * largest / 16_777_216.0, nmse: 1e-12, why: "penalty, difference and quotient in f32" }
+    }
+
+    fn logits(&self, inputs: &mut Inputs) -> Vec<f32> {
+        let len = self.num_sequences * self.vocab_size;
+        match self.logits {
+            Logits::Random(size) => inputs.floats(len, size),
+            Logits::Ties => (0..len).map(|_| inputs.below(9) as f32 - 4.0).collect(),
+        }
+    }
+
+    fn seen(&self, inputs: &mut Inputs) -> Vec<u32> {
+        let words = seen_words(self.vocab_size);
+        let mut seen = vec![0; self.num_sequences * words];
+        for seen in seen.chunks_exact_mut(words) {
+            for token in 0..self.vocab_size {
+                if inputs.below(4) == 0 {
+                    mark_seen(seen, token as u32);
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Everything a step writes, sequence by sequence.
+#[derive(Default)]
+struct Step {
+    logits: Expected,
+    seen: Expected,
+    rows: Expected,
+    ring: Expected,
+}
+
+impl Problem for Sample {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![sample::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(11));
+        let logits = self.logits(&mut inputs);
+        let seen = self.seen(&mut inputs);
+        // Every sequence at another position.
+        let num_rows = self.first_row + self.num_sequences;
+        let rows: Vec<Row> = (0..num_rows).map(|row| Row::new(9, 3 * row as u32, 100 + row as u32)).collect();
+        let ring = vec![77; self.num_sequences * RING];
+
+        let step = self.step(&logits, &seen, &rows, &ring);
+        let outputs = self.outputs(stage, [bytemuck::cast_slice(&logits), &seen, bytemuck::cast_slice(&rows), &ring], step);
+        let sampling = device.uniform("sampling", bytemuck::bytes_of(&self.sampling));
+        let [logits, seen, rows, sampled] = &outputs;
+        let buffers = Buffers {
+            sampling: &sampling,
+            logits: &logits.buffer,
+            seen: &seen.buffer,
+            rows: &rows.buffer,
+            sampled: &sampled.buffer,
+        };
+        let mut recording = Recording::default();
+        sample::record(device, &mut recording, &self.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: outputs.into() })
+    }
+}
+
+impl Sample {
+    fn outputs(&self, stage: Stage, before: [&[u32]; 4], step: Step) -> [Output; 4] {
+        let [logits, seen, rows, ring] = before.map(<[u32]>::to_vec);
+        [
+            stage.exactly("logits", logits, step.logits),
+            stage.exactly("seen", seen, step.seen),
+            stage.exactly("rows", rows, step.rows),
+            stage.exactly("sampled", ring, step.ring),
+        ]
+    }
+
+    /// What the twin makes of the buffers.
+    fn step(&self, logits: &[f32], seen: &[u32], rows: &[Row], ring: &[u32]) -> Step {
+        let mut step = Step::default();
+        for bits in bytemuck::cast_slice::<Row, u32>(rows) {
+            step.rows.push(*bits, Rule::Exact);
+        }
+        for token in ring {
+            step.ring.push(*token, Rule::Exact);
+        }
+        let words = seen_words(self.vocab_size);
+        for sequence in 0..self.num_sequences {
+            let logits = &logits[sequence * self.vocab_size..][..self.vocab_size];
+            let seen = &seen[sequence * words..][..words];
+            let row = rows[self.first_row + sequence];
+            let Choice { token, margin } = sample(&self.sampling, logits, seen, row.position);
+            let rule = if margin < MIN_MARGIN { Rule::Free } else { Rule::Exact };
+
+            // Scaled in place for a draw, left alone otherwise.
+            match scaled(&self.sampling, logits, seen) {
+                Some(values) => values.iter().for_each(|value| step.logits.push((*value as f32).to_bits(), Rule::Close)),
+                None => logits.iter().for_each(|logit| step.logits.push(logit.to_bits(), Rule::Exact)),
+            }
+            let mut marked = seen.to_vec();
+            mark_seen(&mut marked, token);
+            marked.iter().for_each(|word| step.seen.push(*word, rule));
+            step.rows.set(4 * sequence, token, rule);
+            for (field, bits) in [(1, row.position + 1), (2, row.sequence), (3, 0)] {
+                step.rows.set(4 * sequence + field, bits, Rule::Exact);
+            }
+            step.ring.set(sequence * RING + (row.position as usize + 1) % RING, token, rule);
+        }
+        step
+    }
+}

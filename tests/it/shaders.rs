@@ -1,0 +1,252 @@
+//! Every variant of every kernel, without a GPU: WGSL that naga accepts, an interface that equals the Rust side, and what the drivers get.
+
+use crate::common::required;
+use moebius::conformance::cases;
+use moebius::gpu::{Access, Caps, Kernel, Profile, Variant};
+use moebius::kernels::KERNELS;
+use moebius::kernels::sample::Sampling;
+use moebius::quant::QUANTS;
+use moebius::reference::Row;
+use naga::back::{hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+/// A composed and validated variant.
+struct Shader {
+    kernel: &'static Kernel,
+    variant: Variant,
+    module: Module,
+    info: ModuleInfo,
+}
+
+/// Every variant that the cases produce on any of these devices.
+static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
+    let plain = Caps::webgpu_default();
+    let devices = [
+        plain.clone(),
+        Caps { subgroup_size: Some(32), ..plain.clone() },
+        Caps { subgroup_size: Some(64), ..plain.clone() },
+        Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() },
+        Caps { profile: Profile::Cpu, subgroup_size: Some(4), ..plain.clone() },
+        Caps { profile: Profile::Cpu, ..plain },
+    ];
+    let cases = cases();
+    let variants: BTreeSet<(&str, Variant)> = devices
+        .iter()
+        .flat_map(|caps| cases.iter().map(move |case| (case, caps)))
+        .flat_map(|(case, caps)| case.variants(caps).into_iter().map(|variant| (case.kernel, variant)))
+        .collect();
+    variants.into_iter().map(|(name, variant)| Shader::new(name, variant)).collect()
+});
+
+impl Shader {
+    fn new(name: &str, variant: Variant) -> Shader {
+        let kernel = KERNELS.iter().copied().find(|kernel| kernel.name == name).unwrap();
+        let source = kernel.compose(&variant).unwrap();
+        let what = || format!("{name} {}", variant.describe());
+        let module =
+            naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| panic!("{}: {}", what(), error.emit_to_string(&source)));
+        // What every WebGPU device has, and subgroups only where the variant says so.
+        let mut capabilities = Capabilities::default() | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        capabilities.set(Capabilities::SUBGROUP, variant.has("SUBGROUPS"));
+        let info = Validator::new(ValidationFlags::all(), capabilities)
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}: {}", what(), error.emit_to_string(&source)));
+        Shader { kernel, variant, module, info }
+    }
+
+    fn what(&self) -> String {
+        format!("{} {}", self.kernel.name, self.variant.describe())
+    }
+
+    /// Offsets of the fields of a struct, in order.
+    fn fields(&self, name: &str) -> Option<Vec<(String, usize)>> {
+        self.module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).map(|(_, ty)| {
+            let TypeInner::Struct { members, .. } = &ty.inner else { panic!("{name} is no struct") };
+            members.iter().map(|member| (member.name.clone().unwrap(), member.offset as usize)).collect()
+        })
+    }
+
+    /// As wgpu translates for a Vulkan device, with and without robust buffer access.
+    fn spirv(&self, lang_version: (u8, u8), buffer: BoundsCheckPolicy) -> Vec<u32> {
+        let options = spv::Options {
+            lang_version,
+            flags: spv::WriterFlags::LABEL_VARYINGS | spv::WriterFlags::FORCE_POINT_SIZE,
+            bounds_check_policies: policies(buffer),
+            zero_initialize_workgroup_memory: match buffer {
+                BoundsCheckPolicy::Unchecked => spv::ZeroInitializeWorkgroupMemoryMode::Native,
+                _ => spv::ZeroInitializeWorkgroupMemoryMode::Polyfill,
+            },
+            ..Default::default()
+        };
+        spv::write_vec(&self.module, &self.info, &options, None).unwrap_or_else(|error| panic!("{}: {error}", self.what()))
+    }
+}
+
+fn policies(buffer: BoundsCheckPolicy) -> BoundsCheckPolicies {
+    BoundsCheckPolicies {
+        index: BoundsCheckPolicy::Restrict,
+        buffer,
+        image_load: BoundsCheckPolicy::Restrict,
+        binding_array: BoundsCheckPolicy::Unchecked,
+    }
+}
+
+/// The fields of a Rust struct with their offsets, as [`Shader::fields`] gives those of WGSL.
+macro_rules! rust_fields {
+    ($struct:ty: $($field:ident)*) => {
+        vec![$((stringify!($field).to_owned(), offset_of!($struct, $field))),*]
+    };
+}
+
+#[test]
+fn every_kernel_is_tried_in_every_weight_format_and_every_flag() {
+    let flags_of = |name: &str| -> BTreeSet<String> {
+        SHADERS
+            .iter()
+            .filter(|shader| shader.kernel.name == name)
+            .flat_map(|shader| shader.variant.describe().split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    for kernel in KERNELS {
+        let tried = flags_of(kernel.name);
+        assert!(!tried.is_empty(), "{}", kernel.name);
+        // Whatever a kernel's own text asks for with #ifdef has to occur.
+        let asked = kernel.source.lines().filter_map(|line| line.strip_prefix("#ifdef "));
+        for flag in asked {
+            assert!(tried.contains(flag), "no variant of {} has {flag}", kernel.name);
+        }
+        if kernel.source.contains("#import weights") || kernel.source.contains("#import matmul") {
+            for quant in QUANTS {
+                assert!(tried.contains(quant.flag), "no variant of {} has {}", kernel.name, quant.flag);
+            }
+        }
+        if kernel.source.contains("#import matmul") {
+            assert!(tried.contains("LANES_1") && tried.contains("SUBGROUPS"), "{}: {tried:?}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn bindings_are_those_of_the_rust_side() {
+    for shader in SHADERS.iter() {
+        let declared: Vec<_> = shader
+            .kernel
+            .bindings_of(&shader.variant)
+            .map(|binding| (binding.number, binding.name.to_owned(), binding.access))
+            .collect();
+        let mut reflected = Vec::new();
+        for (_, global) in shader.module.global_variables.iter() {
+            let Some(place) = &global.binding else { continue };
+            assert_eq!(place.group, 0);
+            let access = match global.space {
+                AddressSpace::Uniform => Access::Uniform,
+                AddressSpace::Storage { access } if access == StorageAccess::LOAD => Access::Read,
+                AddressSpace::Storage { .. } => Access::ReadWrite,
+                other => panic!("{}: {other:?}", shader.what()),
+            };
+            reflected.push((place.binding, global.name.clone().unwrap(), access));
+        }
+        reflected.sort_by_key(|(number, ..)| *number);
+        assert_eq!(declared, reflected, "{}", shader.what());
+    }
+}
+
+#[test]
+fn uniforms_and_rows_are_laid_out_as_in_rust() {
+    for shader in SHADERS.iter() {
+        let declared: Vec<_> = shader.kernel.params.iter().map(|(name, offset)| ((*name).to_owned(), *offset)).collect();
+        assert_eq!(shader.fields("Params").unwrap_or_default(), declared, "{}", shader.what());
+        if let Some(fields) = shader.fields("Row") {
+            assert_eq!(fields, rust_fields!(Row: token position sequence unused));
+        }
+        if let Some(fields) = shader.fields("Sampling") {
+            assert_eq!(fields, rust_fields!(Sampling: temperature top_k top_p min_p repeat_penalty seed));
+        }
+    }
+}
+
+#[test]
+fn limits_that_every_device_grants_are_kept() {
+    for shader in SHADERS.iter() {
+        let mut layouter = Layouter::default();
+        layouter.update(shader.module.to_ctx()).unwrap();
+        let [entry] = &shader.module.entry_points[..] else { panic!("{}: not one entry point", shader.what()) };
+        assert_eq!(entry.name, "main");
+        assert_eq!(entry.workgroup_size, [shader.variant.get("WG"), 1, 1], "{}", shader.what());
+        assert!(shader.variant.get("WG") <= 256, "{}", shader.what());
+
+        let globals = || shader.module.global_variables.iter().map(|(_, global)| global);
+        let storage = globals().filter(|global| matches!(global.space, AddressSpace::Storage { .. })).count();
+        assert!(storage <= 8, "{} has {storage} storage buffers", shader.what());
+        let workgroup: u32 = globals()
+            .filter(|global| global.space == AddressSpace::WorkGroup)
+            .map(|global| layouter[global.ty].size.next_multiple_of(16))
+            .sum();
+        assert!(workgroup <= 16 << 10, "{} takes {workgroup} bytes of workgroup memory", shader.what());
+    }
+}
+
+#[test]
+fn every_variant_translates_to_msl() {
+    for shader in SHADERS.iter() {
+        let options = msl::Options {
+            lang_version: (2, 3),
+            bounds_check_policies: policies(BoundsCheckPolicy::Restrict),
+            ..Default::default()
+        };
+        let text = msl::write_string(&shader.module, &shader.info, &options, &msl::PipelineOptions::default());
+        let (text, translated) = text.unwrap_or_else(|error| panic!("{}: {error}", shader.what()));
+        assert!(text.contains("kernel void"), "{}", shader.what());
+        assert!(translated.entry_point_names.iter().all(Result::is_ok), "{}", shader.what());
+    }
+}
+
+#[test]
+fn every_variant_translates_to_hlsl() {
+    for shader in SHADERS.iter() {
+        let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+        let pipeline = hlsl::PipelineOptions::default();
+        let mut text = String::new();
+        let translated = hlsl::Writer::new(&mut text, &options, &pipeline).write(&shader.module, &shader.info, None);
+        let translated = translated.unwrap_or_else(|error| panic!("{}: {error}", shader.what()));
+        assert!(text.contains("numthreads"), "{}", shader.what());
+        assert!(translated.entry_point_names.iter().all(Result::is_ok), "{}", shader.what());
+    }
+}
+
+#[test]
+fn spirv_val_accepts_every_variant() {
+    let available = Command::new("spirv-val").arg("--version").stdout(Stdio::null()).status().is_ok();
+    // The translation is a test of its own.
+    let mut modules: BTreeSet<(&str, Vec<u32>)> = BTreeSet::new();
+    for shader in SHADERS.iter() {
+        modules.insert(("vulkan1.3", shader.spirv((1, 6), BoundsCheckPolicy::Unchecked)));
+        modules.insert(("vulkan1.1", shader.spirv((1, 3), BoundsCheckPolicy::Restrict)));
+        if !shader.variant.has("SUBGROUPS") {
+            modules.insert(("vulkan1.0", shader.spirv((1, 0), BoundsCheckPolicy::Restrict)));
+        }
+    }
+    if !available {
+        assert!(!required(), "spirv-val is missing: install spirv-tools");
+        println!("skipped: no spirv-val");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut refused = Vec::new();
+    for (index, (target, words)) in modules.iter().enumerate() {
+        let path = directory.path().join(format!("{index}.spv"));
+        std::fs::write(&path, words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+        let output = Command::new("spirv-val").args(["--target-env", target]).arg(&path).output().unwrap();
+        if !output.status.success() {
+            refused.push(format!("{target}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    println!("{} modules of {} variants", modules.len(), SHADERS.len());
+    assert!(modules.len() >= SHADERS.len() && refused.is_empty(), "{} refused, first: {}", refused.len(), refused[0]);
+}

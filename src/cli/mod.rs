@@ -3,6 +3,7 @@
 //! stdout is data and stderr is talk. Exit codes: 0 done, 1 the thing asked is false, 2 error.
 
 mod chat;
+mod check;
 mod devices;
 mod failure;
 mod files;
@@ -68,6 +69,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
+    Check(check::CheckArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
 }
@@ -99,6 +101,7 @@ pub async fn main() -> ExitCode {
         Command::Inspect(args) => args.run(global).await,
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
+        Command::Check(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),
     };

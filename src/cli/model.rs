@@ -35,7 +35,7 @@ pub fn bundled() -> Result<PathBuf> {
 /// The directory of `name`, downloaded if it is a hub id; of the bundled model without a name.
 pub fn directory(name: Option<&str>) -> Result<PathBuf> {
     let Some(name) = name else { return bundled() };
-    let bar = progress_bar("download");
+    let bar = progress_bar("download", BYTES);
     let directory = platform::resolve_model(name, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.received_bytes);
@@ -65,7 +65,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
         quant: global.quant.0,
         context: global.ctx.map(|tokens| tokens.get()),
     };
-    let bar = progress_bar("load");
+    let bar = progress_bar("load", BYTES);
     let engine = Engine::load(directory, &options, &mut |event| match event {
         LoadEvent::Device(device) => bar.suspend(|| talk!("device   {}", describe(device))),
         LoadEvent::Weights { done_bytes, total_bytes } => {
@@ -92,7 +92,7 @@ fn say_more(engine: &Engine) {
 }
 
 /// One line: `llvmpipe [software, vulkan]: the only adapter, software`.
-fn describe(device: &DeviceDescription) -> String {
+pub fn describe(device: &DeviceDescription) -> String {
     format!("{} [{}, {}]: {}", device.name, device.kind, device.backend, device.why)
 }
 
@@ -106,12 +106,15 @@ pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
     })
 }
 
-/// A bar over bytes on stderr; nothing where stderr is no terminal.
-fn progress_bar(what: &'static str) -> ProgressBar {
+/// How a bar over bytes ends.
+const BYTES: &str = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
+
+/// A bar on stderr, followed by `template`; nothing where stderr is no terminal.
+pub fn progress_bar(what: &'static str, template: &'static str) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
-    let template = "{prefix:8} {bar:32} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is constant and valid"));
+    let template = format!("{{prefix:8}} {{bar:32}} {template}");
+    bar.set_style(ProgressStyle::with_template(&template).expect("the template is constant and valid"));
     bar.set_prefix(what);
     bar
 }

@@ -54,7 +54,7 @@ impl SlabShape {
         self.quant.row_bytes(self.cols)
     }
 
-    /// How the slabs are cut so that every shard fits in a binding. `None` if not even [`UNIT_ROWS`] rows fit.
+    /// How the slabs are cut so that every shard fits in a binding. `None` if not even `UNIT_ROWS` rows fit.
     pub fn cuts(&self, caps: &Caps) -> Option<Vec<SlabCut>> {
         let rows_per_part = caps.rows_per_shard(self.rows, self.row_bytes(), UNIT_ROWS)?;
         (0..self.rows)

@@ -1,6 +1,6 @@
 //! The command line from outside: exit codes, messages, and the tables.
 
-use crate::common::{demo_model, golden};
+use crate::common::{demo_model, golden, gpu_or_skip};
 use std::path::Path;
 use std::process::Command;
 
@@ -57,7 +57,7 @@ fn the_help_of_every_command_has_an_example() {
     assert_eq!(help.code, Some(0));
     let listed = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
-    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "devices", "list"]);
+    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "check", "devices", "list"]);
     for command in commands {
         let help = moebius(&[command, "--help"]);
         assert_eq!(help.code, Some(0));
@@ -132,6 +132,30 @@ fn devices_answers_whether_or_not_there_is_an_adapter() {
     for device in json(&outcome.stdout).as_array().unwrap() {
         assert!(device["name"].is_string() && device["max_binding_bytes"].is_u64(), "{device}");
     }
+}
+
+#[test]
+fn check_names_a_broken_kernel_and_fails() {
+    refused(&["check", "--device", "cpu"], &["the reference itself", "hint: "]);
+    if !gpu_or_skip() {
+        return;
+    }
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moebius"));
+        command.args(["check", "--json"]);
+        command
+    };
+    let good = check().output().unwrap();
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    assert_eq!(json(&String::from_utf8(good.stdout).unwrap())["passed"], true);
+
+    let bad = check().env("MOEBIUS_TEST_BREAK_KERNEL", "rms_norm").output().unwrap();
+    assert_eq!(bad.status.code(), Some(1), "1: what was asked is false");
+    assert!(String::from_utf8(bad.stderr).unwrap().contains("rms_norm is wrong in "));
+    let report = json(&String::from_utf8(bad.stdout).unwrap());
+    let failed = report["cases"].as_array().unwrap().iter().filter(|case| case["passed"] == false);
+    let kernels: std::collections::BTreeSet<&str> = failed.map(|case| case["kernel"].as_str().unwrap()).collect();
+    assert_eq!(kernels.into_iter().collect::<Vec<_>>(), ["rms_norm"]);
 }
 
 #[test]

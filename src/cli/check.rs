@@ -1,0 +1,144 @@
+//! `moebius check`: are the numbers of this device right?
+
+use super::failure::Failure;
+use super::talk::talk;
+use super::{Global, model, table};
+use anyhow::Result;
+use clap::Args;
+use moebius::DeviceDescription;
+use moebius::conformance::{self, CaseReport, KernelSummary, Report};
+use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius check                      the best device
+  moebius check --device llvmpipe    another one
+  moebius check -v                   every case, not only every kernel
+  moebius check --json
+
+Exit code 1 if a kernel differs from its reference by more than the tolerance of the case.";
+
+/// Compare every kernel with its reference, on this device.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CheckArgs {
+    /// Print one JSON object with every case on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        if global.device == DeviceChoice::Cpu {
+            let problem = "cpu is the reference itself: there is nothing to compare it with";
+            return Err(Failure::new(problem, "choose another --device; `moebius devices` lists them").into());
+        }
+        let device = Device::open(&DeviceOptions::from_env(global.device.clone())).await?;
+        let description = describe(&device);
+        talk!("device   {}", model::describe(&description));
+        let report = run_with_bar(&device).await?;
+
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            writeln!(stdout, "{}", report_json(&description, &report))?;
+        } else if global.verbose {
+            write!(stdout, "{}", every_case(&report))?;
+        } else {
+            write!(stdout, "{}", every_kernel(&report))?;
+        }
+        for summary in report.by_kernel().iter().filter(|summary| summary.failed > 0) {
+            say_what_is_wrong(summary, &report);
+        }
+        let num_cases = report.cases.len();
+        talk!("\n{} of {num_cases} cases passed", num_cases - report.failures().count());
+        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+/// The first failure of a kernel stands for the others.
+fn say_what_is_wrong(summary: &KernelSummary, report: &Report) {
+    let Some(case) = report.failures().find(|case| case.kernel == summary.kernel) else { return };
+    talk!("\n{} is wrong in {} of {} cases; the first:", summary.kernel, summary.failed, summary.cases);
+    talk!("  case     {}\n  found    {}\n  variant  {}", case.case, case.detail, case.variant);
+}
+
+async fn run_with_bar(device: &Device) -> Result<Report> {
+    let bar = model::progress_bar("check", "{pos} of {len} cases  {msg}");
+    bar.set_length(conformance::cases().len() as u64);
+    let report = conformance::run(device, &mut |case| {
+        bar.set_message(case.kernel);
+        bar.inc(1);
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn describe(device: &Device) -> DeviceDescription {
+    DeviceDescription {
+        name: device.name().to_owned(),
+        kind: device.caps().kind.to_string(),
+        backend: device.backend().to_owned(),
+        driver: device.driver(),
+        why: device.why().to_owned(),
+    }
+}
+
+/// One row per kernel: how many cases passed, and the worst errors.
+fn every_kernel(report: &Report) -> String {
+    let row = |summary: &KernelSummary| {
+        vec![
+            summary.kernel.to_owned(),
+            format!("{}/{}", summary.cases - summary.failed, summary.cases),
+            format!("{:.1e}", summary.max_abs_error),
+            format!("{:.1e}", summary.nmse),
+            verdict(summary.failed == 0),
+        ]
+    };
+    let rows: Vec<Vec<String>> = report.by_kernel().iter().map(row).collect();
+    table::aligned(&["kernel", "passed", "largest error", "nmse", "result"], &rows)
+}
+
+fn every_case(report: &Report) -> String {
+    let row = |case: &CaseReport| {
+        vec![
+            case.kernel.to_owned(),
+            case.case.clone(),
+            format!("{:.1e}", case.max_abs_error),
+            format!("{:.1e}", case.tolerance.max_abs),
+            verdict(case.passed),
+            case.tolerance.why.to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = report.cases.iter().map(row).collect();
+    table::aligned(&["kernel", "case", "error", "tolerance", "result", "why this tolerance"], &rows)
+}
+
+fn verdict(passed: bool) -> String {
+    if passed { "ok" } else { "WRONG" }.to_owned()
+}
+
+fn report_json(device: &DeviceDescription, report: &Report) -> Value {
+    let case = |case: &CaseReport| {
+        json!({
+            "kernel": case.kernel,
+            "case": case.case,
+            "variant": case.variant,
+            "passed": case.passed,
+            "max_abs_error": case.max_abs_error,
+            "nmse": case.nmse,
+            "max_abs_tolerance": case.tolerance.max_abs,
+            "nmse_tolerance": case.tolerance.nmse,
+            "why": case.tolerance.why,
+            "detail": case.detail,
+        })
+    };
+    json!({
+        "device": model::device_json(device),
+        "passed": report.passed(),
+        "cases": report.cases.iter().map(case).collect::<Vec<_>>(),
+    })
+}

@@ -3,9 +3,11 @@
 // rows      [num_tokens] Row                                      in
 // q         [num_tokens, Q_QUADS] vec4<f32>                       in
 // k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in
-// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in
-// y         [num_tokens, Q_QUADS] vec4<f32>                       out
-// Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j.
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] vec4      in   the first VALUE_DIM values of each row
+// y         [num_tokens, Y_QUADS] vec4<f32>                       out
+// sinks     [NUM_HEADS] f32                                       in   #ifdef SINKS: one more logit per head, without a value
+// Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
+// #ifdef SOFTCAP: scores become CAP * tanh(score / CAP).
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
@@ -15,12 +17,16 @@
 @group(0) @binding(2) var<storage, read> k_cache: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> v_cache: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+#ifdef SINKS
+@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+#endif
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
+const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const HEADS_PER_KV_HEAD: u32 = NUM_HEADS / NUM_KV_HEADS;
 const LOWEST: f32 = -3.0e38;
 // Output quads of the group, dealt out to the invocations.
-const QUADS_PER_LANE: u32 = (GROUP * HEAD_QUADS + WG - 1u) / WG;
+const QUADS_PER_LANE: u32 = (GROUP * VALUE_QUADS + WG - 1u) / WG;
 
 var<workgroup> wg_q: array<vec4<f32>, GROUP * HEAD_QUADS>;
 var<workgroup> wg_scores: array<f32, GROUP * TILE>; // scores, then exp(score - maximum)
@@ -40,14 +46,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         wg_q[i] = q[q_base + i] * SCALE;
     }
     if local < GROUP {
+#ifdef SINKS
+        // As if a key had been seen whose value is zero.
+        wg_max[local] = sinks[first_head + local];
+        wg_sum[local] = 1.0;
+#else
         wg_max[local] = LOWEST;
         wg_sum[local] = 0.0;
+#endif
     }
     workgroupBarrier();
 
     var first_key = 0u;
 #ifdef WINDOWED
     first_key = max(row.position + 1u, WINDOW) - WINDOW;
+#endif
+#ifdef CHUNKED
+    first_key = row.position / CHUNK * CHUNK;
 #endif
     let end_key = row.position + 1u;
     var out: array<vec4<f32>, QUADS_PER_LANE>;
@@ -64,6 +79,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 for (var quad = 0u; quad < HEAD_QUADS; quad++) {
                     score += dot(wg_q[head * HEAD_QUADS + quad], k_cache[k + quad]);
                 }
+#ifdef SOFTCAP
+                score = CAP * tanh(clamp(score / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
+#endif
                 wg_scores[i] = score;
             }
         }
@@ -96,12 +114,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         for (var n = 0u; n < QUADS_PER_LANE; n++) {
             let i = local + n * WG;
-            if i < GROUP * HEAD_QUADS {
-                let head = i / HEAD_QUADS;
-                let v = (cache + tile) * HEAD_QUADS + i % HEAD_QUADS;
+            if i < GROUP * VALUE_QUADS {
+                let head = i / VALUE_QUADS;
+                let v = (cache + tile) * V_STRIDE + i % VALUE_QUADS;
                 var sum = out[n] * wg_rescale[head];
                 for (var key = 0u; key < count; key++) {
-                    sum += wg_scores[head * TILE + key] * v_cache[v + key * HEAD_QUADS];
+                    sum += wg_scores[head * TILE + key] * v_cache[v + key * V_STRIDE];
                 }
                 out[n] = sum;
             }
@@ -111,8 +129,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     for (var n = 0u; n < QUADS_PER_LANE; n++) {
         let i = local + n * WG;
-        if i < GROUP * HEAD_QUADS {
-            y[q_base + i] = out[n] / wg_sum[i / HEAD_QUADS];
+        if i < GROUP * VALUE_QUADS {
+            y[workgroup.y * Y_QUADS + first_head * VALUE_QUADS + i] = out[n] / wg_sum[i / VALUE_QUADS];
         }
     }
 }

@@ -1,4 +1,4 @@
-// embed: the embedding row of each token.
+// embed: SCALE times the embedding row of each token.
 // grid      x = chunks of 8 columns, WG per workgroup; y = token
 // rows      [num_tokens] Row                      in
 // table     [num_rows, K_CHUNKS] words            in   one shard of the vocabulary: ids first_row .. first_row + num_rows
@@ -30,6 +30,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     let weights = weight_chunk((row * K_CHUNKS + chunk) * CHUNK_WORDS);
     let quad = (workgroup.y * K_CHUNKS + chunk) * 2u;
-    x[quad] = weights.lo;
-    x[quad + 1u] = weights.hi;
+    x[quad] = weights.lo * SCALE;
+    x[quad + 1u] = weights.hi * SCALE;
 }

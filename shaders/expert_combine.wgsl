@@ -1,4 +1,5 @@
-// expert_combine: x[token] += sum over its TOP_K assignments of weight * y[assignment], in the order of the ranks.
+// expert_combine: x[token] += SCALE * sum over its TOP_K assignments of weight * y[assignment], in the order of the ranks.
+// #ifdef WEIGHT_INPUT: of weight 1, because the weights went into the experts.
 // grid      x = groups of WG quads of columns; y = token
 // y         [num_tokens * TOP_K, ROW_QUADS] vec4<f32>  in
 // weights   [num_tokens, TOP_K] f32                    in
@@ -18,7 +19,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var sum = vec4<f32>();
     for (var rank = 0u; rank < TOP_K; rank++) {
         let assignment = workgroup.y * TOP_K + rank;
+#ifdef WEIGHT_INPUT
+        sum += y[assignment * ROW_QUADS + quad];
+#else
         sum += weights[assignment] * y[assignment * ROW_QUADS + quad];
+#endif
     }
-    x[workgroup.y * ROW_QUADS + quad] += sum;
+    x[workgroup.y * ROW_QUADS + quad] += SCALE * sum;
 }

@@ -1,6 +1,6 @@
 // expert_down: the experts' way back to the residual stream.
 // #ifdef SORTED (prefill): y[assignment] = down(h[assignment]), tile by tile; expert_combine adds them up.
-// #else (decode): y[token] += sum over its TOP_K assignments of weight * down(h[assignment]).
+// #else (decode): y[token] += SCALE * sum over its TOP_K assignments of weight * down(h[assignment]); #ifdef WEIGHT_INPUT: of weight 1.
 // grid      x = groups of TEAMS quads of weight rows; y = token; #ifdef SORTED: tile
 // h         [num_assignments, ROW_QUADS] vec4<f32>  in
 // slots     [num_tokens, TOP_K] u32                 in   #ifndef SORTED: cache slot of each assignment
@@ -8,7 +8,7 @@
 // tiles     [num_tiles] vec4<u32>                   in   #ifdef SORTED: (slot, first, count, 0) of expert_sort
 // order     [num_assignments] u32                   in   #ifdef SORTED: assignments, by expert
 // y         [num_tokens, Y_STRIDE] f32              out  #ifdef SORTED: [num_assignments, Y_STRIDE]
-// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words     in
+// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words     in   #ifdef BIAS: with a bias per row
 // One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
 // twin      src/reference/expert_down.rs
 #import matmul
@@ -60,14 +60,18 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
         return;
     }
 #ifdef SORTED
+    var result = sums;
+#ifdef BIAS
+    result += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
+#endif
     let base = assignment_of(token) * Y_STRIDE + params.first_row + rows;
     for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
-        y[base + i] = sums[i];
+        y[base + i] = result[i];
     }
 #else
     let base = tile.y * Y_STRIDE + params.first_row + rows;
     for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
-        y[base + i] += sums[i];
+        y[base + i] += SCALE * sums[i];
     }
 #endif
 }
@@ -100,7 +104,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         if slot < params.num_slots {
             open_slab(slot);
             token_quads[0] = assignment * ROW_QUADS;
-            sums[0] += weights[assignment] * matmul_tile(lane, row_words, token_quads)[0];
+            var product = matmul_tile(lane, row_words, token_quads)[0];
+#ifdef BIAS
+            if lane == 0u {
+                product += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
+            }
+#endif
+#ifdef WEIGHT_INPUT
+            sums[0] += product;
+#else
+            sums[0] += weights[assignment] * product;
+#endif
         }
     }
     finish_tile(lane, team, rows, sums);

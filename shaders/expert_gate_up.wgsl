@@ -1,11 +1,13 @@
-// expert_gate_up: h = silu(gate(x)) * up(x), for the expert of each assignment.
+// expert_gate_up: h = act(gate(x), up(x)), for the expert of each assignment. act is silu(gate) * up (#ifdef SILU), gelu(gate) * up in the
+// tanh approximation (GELU_TANH), or (up + 1) gate sigmoid(ALPHA gate) with gate <= LIMIT and |up| <= LIMIT (CLAMPED_SWIGLU).
 // grid      x = groups of TEAMS quads of weight rows; y = assignment; #ifdef SORTED: tile
 // x         [num_tokens, ROW_QUADS] vec4<f32>   in   normed
 // slots     [num_tokens, TOP_K] u32             in   #ifndef SORTED: cache slot of each assignment (decode)
 // tiles     [num_tiles] vec4<u32>               in   #ifdef SORTED: (slot, first, count, 0) of expert_sort (prefill)
 // order     [num_assignments] u32               in   #ifdef SORTED: assignments, by expert
 // h         [num_assignments, H_STRIDE] f32     out
-// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up
+// weights   [num_tokens, TOP_K] f32             in   #ifdef WEIGHT_INPUT: multiplies x
+// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up; #ifdef BIAS: then a bias each
 // One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
 // twin      src/reference/expert_gate_up.rs
 #import matmul
@@ -37,6 +39,9 @@ struct Params {
 #ifdef SHARD_3
 @group(0) @binding(8) var<storage, read> slab_3: array<vec4<u32>>;
 #endif
+#ifdef WEIGHT_INPUT
+@group(0) @binding(9) var<storage, read> weights: array<f32>;
+#endif
 
 var<private> tile: vec4<u32>; // slot, first, count
 
@@ -53,13 +58,36 @@ fn activation(quad: u32) -> vec4<f32> {
     return x[quad];
 }
 
+fn activate(gate: vec2<f32>, up: vec2<f32>) -> vec2<f32> {
+#ifdef SILU
+    return gate / (1.0 + exp(-gate)) * up;
+#endif
+#ifdef GELU_TANH
+    // sqrt(2 / pi); tanh of a large argument may overflow on the way
+    let inner = clamp(0.7978845608 * (gate + 0.044715 * gate * gate * gate), vec2<f32>(-15.0), vec2<f32>(15.0));
+    return 0.5 * gate * (1.0 + tanh(inner)) * up;
+#endif
+#ifdef CLAMPED_SWIGLU
+    let g = min(gate, vec2<f32>(LIMIT));
+    let u = clamp(up, vec2<f32>(-LIMIT), vec2<f32>(LIMIT));
+    return (u + 1.0) * g / (1.0 + exp(-ALPHA * g));
+#endif
+}
+
 fn store(token: u32, rows: u32, sums: vec4<f32>) {
     if token >= tile.z {
         return;
     }
-    let base = assignment_of(token) * H_STRIDE + (params.first_row + rows) / 2u;
-    let gate = sums.xz;
-    let hidden = gate / (1.0 + exp(-gate)) * sums.yw;
+    let assignment = assignment_of(token);
+    let base = assignment * H_STRIDE + (params.first_row + rows) / 2u;
+    var projected = sums;
+#ifdef WEIGHT_INPUT
+    projected *= weights[assignment];
+#endif
+#ifdef BIAS
+    projected += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
+#endif
+    let hidden = activate(projected.xz, projected.yw);
     if rows < params.num_rows {
         h[base] = hidden.x;
     }

@@ -1,9 +1,12 @@
-// matmul: y = x W^T for rows of tokens; serves the attention output, the router and the head.
+// matmul: y = SCALE * (x W^T) for rows of tokens; serves every projection that is not an expert's.
 // grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens
 // x         [num_tokens, ROW_QUADS] vec4<f32>        in
 // weight    [num_rows, ROW_WORDS] words              in   one shard of whole rows
 // y         [num_tokens, Y_STRIDE] f32               out  columns first_row .. first_row + num_rows
 //                                                         #ifdef RESIDUAL: added to what y holds
+//                                                         #ifdef SIGMOID: the sigmoid of it; TANH: its tanh;
+//                                                         #ifdef GATE: y is multiplied by the sigmoid of it
+// bias      [all rows] f32                           in   #ifdef BIAS: added before SCALE
 // twin      src/reference/matmul.rs
 #import matmul
 
@@ -17,6 +20,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+#ifdef BIAS
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+#endif
 
 var<private> first_token: u32;
 
@@ -34,10 +40,25 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
     }
     let base = (first_token + token) * Y_STRIDE + params.first_row + rows;
     for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+        var value = sums[i];
+#ifdef BIAS
+        value += bias[params.first_row + rows + i];
+#endif
+        value *= SCALE;
+#ifdef SIGMOID
+        value = 1.0 / (1.0 + exp(-value));
+#endif
+#ifdef TANH
+        value = tanh(clamp(value, -15.0, 15.0)); // a large argument may overflow on the way
+#endif
 #ifdef RESIDUAL
-        y[base + i] += sums[i];
+        y[base + i] += value;
 #else
-        y[base + i] = sums[i];
+#ifdef GATE
+        y[base + i] *= 1.0 / (1.0 + exp(-value));
+#else
+        y[base + i] = value;
+#endif
 #endif
     }
 }

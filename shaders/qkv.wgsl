@@ -8,6 +8,8 @@
 // q         [num_tokens, Q_STRIDE] f32                       out
 // k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
 // v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out
+// bias      [all heads, HEAD_DIM] f32                        in   #ifdef BIAS: added to the projection
+// #ifdef CLIP: the projection is clamped to +-CLIP_TO. For norms of q and k, or other rotary embeddings, see qk_rope.
 // A quad is two rotary pairs of one head: rows i, i + 1, i + HEAD_DIM / 2, i + 1 + HEAD_DIM / 2.
 // source    Su et al. 2021, arXiv 2104.09864, pairs in the Llama ordering
 // twin      src/reference/qkv.rs
@@ -28,6 +30,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> q: array<f32>;
 @group(0) @binding(6) var<storage, read_write> k_cache: array<f32>;
 @group(0) @binding(7) var<storage, read_write> v_cache: array<f32>;
+#ifdef BIAS
+@group(0) @binding(8) var<storage, read> bias: array<f32>;
+#endif
 
 const HALF: u32 = HEAD_DIM / 2u;
 const QUADS_PER_HEAD: u32 = HEAD_DIM / 4u;
@@ -51,13 +56,21 @@ fn store(token: u32, quad: u32, sums: vec4<f32>) {
     let head = params.first_head + quad / QUADS_PER_HEAD;
     let i = quad % QUADS_PER_HEAD * 2u;
 
-    var turned = sums;
+    var projected = sums;
+#ifdef BIAS
+    let b = head * HEAD_DIM + i;
+    projected += vec4<f32>(bias[b], bias[b + 1u], bias[b + HALF], bias[b + HALF + 1u]);
+#endif
+#ifdef CLIP
+    projected = clamp(projected, vec4<f32>(-CLIP_TO), vec4<f32>(CLIP_TO));
+#endif
+    var turned = projected;
     if head < NUM_HEADS + NUM_KV_HEADS {
-        let a = rope[row.position * HALF + i];
-        let b = rope[row.position * HALF + i + 1u];
-        let cosine = vec2<f32>(a.x, b.x);
-        let sine = vec2<f32>(a.y, b.y);
-        turned = vec4<f32>(sums.xy * cosine - sums.zw * sine, sums.zw * cosine + sums.xy * sine);
+        let first = rope[row.position * HALF + i];
+        let second = rope[row.position * HALF + i + 1u];
+        let cosine = vec2<f32>(first.x, second.x);
+        let sine = vec2<f32>(first.y, second.y);
+        turned = vec4<f32>(projected.xy * cosine - projected.zw * sine, projected.zw * cosine + projected.xy * sine);
     }
 
     if head < NUM_HEADS {

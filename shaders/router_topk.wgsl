@@ -1,16 +1,21 @@
 // router_topk: the TOP_K best experts of each token and their weights.
 // grid      one workgroup per token: workgroup_id.x = token
-// logits      [num_tokens, NUM_EXPERTS] f32  in
-// slot_table  [NUM_EXPERTS] u32              in   cache slot of each expert
-// ids         [num_tokens, TOP_K] u32        out  best first; equal logits: lower id first
-// slots       [num_tokens, TOP_K] u32        out  slot_table of ids
-// weights     [num_tokens, TOP_K] f32        out  softmax over all experts; #ifdef RENORMALIZE: divided by the sum of the chosen
-// loads       [num_layers, NUM_EXPERTS] u32  out  row params.layer: incremented once per assignment
-// source    MixtralTopKRouter of transformers
+// logits          [num_tokens, NUM_EXPERTS] f32  in
+// slot_table      [NUM_EXPERTS] u32              in   cache slot of each expert
+// ids             [num_tokens, TOP_K] u32        out  best first; equal: lower id first
+// slots           [num_tokens, TOP_K] u32        out  slot_table of ids
+// weights         [num_tokens, TOP_K] f32        out
+// loads           [..] u32                       out  from params.load_offset on, one per expert: incremented once per assignment
+// selection_bias  [NUM_EXPERTS] f32              in   #ifdef SELECTION_BIAS: added to the scores for choosing only
+// Scores: softmax over all logits (#ifdef SOFTMAX), the logits (SOFTMAX_OF_TOPK, whose weights are a softmax over the chosen), or
+// the sigmoid of each (SIGMOID). #ifdef GROUPS: experts compete in NUM_GROUPS groups first, of which NUM_KEPT go on, valued by their best
+// or by the sum of their best two (GROUP_SUM). Weights: the scores of the chosen, divided by max(sum, FLOOR) (#ifdef NORMALIZE_SUM) or by
+// their P-norm (NORMALIZE_NORM), times SCALE. #ifdef SPARSE_MIXER: two rounds of a masked softmax instead.
+// source    MixtralTopKRouter, DeepseekV3TopkRouter and PhimoeTopKRouter (sparsemixer) of transformers
 // twin      src/reference/router_topk.rs
 
 struct Params {
-    layer: u32,
+    load_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -20,52 +25,182 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> slots: array<u32>;
 @group(0) @binding(5) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(6) var<storage, read_write> loads: array<atomic<u32>>;
+#ifdef SELECTION_BIAS
+@group(0) @binding(7) var<storage, read> selection_bias: array<f32>;
+#endif
 
-var<workgroup> wg_logits: array<f32, NUM_EXPERTS>;
-var<workgroup> wg_chosen: array<f32, TOP_K>;
+const LOWEST: f32 = -3.0e38;
+
+var<workgroup> wg_scores: array<f32, NUM_EXPERTS>;
+var<workgroup> wg_selection: array<f32, NUM_EXPERTS>; // what the experts are ranked by
+var<workgroup> wg_chosen: array<f32, TOP_K>;          // scores of the chosen, best first
+
+fn choose(token: u32, rank: u32, expert: u32) {
+    ids[token * TOP_K + rank] = expert;
+    slots[token * TOP_K + rank] = slot_table[expert];
+    atomicAdd(&loads[params.load_offset + expert], 1u);
+}
+
+#ifdef SPARSE_MIXER
+// The best expert that is not `taken`, and its weight: a softmax over the experts whose logit is within the threshold of the best.
+fn mix_round(token: u32, rank: u32, taken: u32) -> u32 {
+    var best = 0u;
+    var top = LOWEST;
+    for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
+        if expert != taken && wg_scores[expert] > top {
+            top = wg_scores[expert];
+            best = expert;
+        }
+    }
+    var total = 0.0;
+    for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
+        let logit = wg_scores[expert];
+        if expert != taken && top - logit <= 2.0 * JITTER * max(abs(logit), top) {
+            total += exp(logit - top);
+        }
+    }
+    choose(token, rank, best);
+    weights[token * TOP_K + rank] = SCALE / total;
+    return best;
+}
+#endif
+
+#ifdef GROUPS
+const GROUP_LEN: u32 = NUM_EXPERTS / NUM_GROUPS;
+
+var<workgroup> wg_groups: array<f32, NUM_GROUPS>;
+
+// What a group is worth.
+fn group_score(group: u32) -> f32 {
+    var best = LOWEST;
+    var second = LOWEST;
+    for (var i = 0u; i < GROUP_LEN; i++) {
+        let value = wg_selection[group * GROUP_LEN + i];
+        second = max(second, min(best, value));
+        best = max(best, value);
+    }
+#ifdef GROUP_SUM
+    return select(best + second, best, GROUP_LEN == 1u);
+#else
+    return best;
+#endif
+}
+
+// The NUM_KEPT best groups go on; equal: lower group first.
+fn is_kept(group: u32) -> bool {
+    let score = wg_groups[group];
+    var rank = 0u;
+    for (var other = 0u; other < NUM_GROUPS; other++) {
+        let rival = wg_groups[other];
+        rank += u32(rival > score || (rival == score && other < group));
+    }
+    return rank < NUM_KEPT;
+}
+#endif
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = workgroup.x;
     for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
-        wg_logits[expert] = logits[token * NUM_EXPERTS + expert];
+        wg_scores[expert] = logits[token * NUM_EXPERTS + expert];
     }
     workgroupBarrier();
 
-    var top = wg_logits[0];
+#ifdef SPARSE_MIXER
+    if local == 0u {
+        let first = mix_round(token, 0u, NUM_EXPERTS);
+        mix_round(token, 1u, first);
+    }
+#else
+#ifdef SOFTMAX
+    var top = wg_scores[0];
     for (var expert = 1u; expert < NUM_EXPERTS; expert++) {
-        top = max(top, wg_logits[expert]);
+        top = max(top, wg_scores[expert]);
     }
     var total = 0.0;
     for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
-        total += exp(wg_logits[expert] - top);
+        total += exp(wg_scores[expert] - top);
     }
+    workgroupBarrier();
+#endif
+    for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
+        let logit = wg_scores[expert];
+        var score = logit;
+#ifdef SOFTMAX
+        score = exp(logit - top) / total;
+#endif
+#ifdef SIGMOID
+        score = 1.0 / (1.0 + exp(-logit));
+#endif
+        wg_scores[expert] = score;
+#ifdef SELECTION_BIAS
+        wg_selection[expert] = score + selection_bias[expert];
+#else
+#ifdef GROUP_SUM
+        wg_selection[expert] = score;
+#else
+        wg_selection[expert] = logit; // ranks as the score does, and keeps apart what a score would round together
+#endif
+#endif
+    }
+    workgroupBarrier();
+
+#ifdef GROUPS
+    for (var group = local; group < NUM_GROUPS; group += WG) {
+        wg_groups[group] = group_score(group);
+    }
+    workgroupBarrier();
+    for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
+        if !is_kept(expert / GROUP_LEN) {
+            wg_selection[expert] = LOWEST;
+        }
+    }
+    workgroupBarrier();
+#endif
 
     // The rank of an expert is how many experts beat it: no sort, no order of execution to depend on.
     for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
-        let logit = wg_logits[expert];
+        let selection = wg_selection[expert];
         var rank = 0u;
         for (var other = 0u; other < NUM_EXPERTS; other++) {
-            let rival = wg_logits[other];
-            rank += u32(rival > logit || (rival == logit && other < expert));
+            let rival = wg_selection[other];
+            rank += u32(rival > selection || (rival == selection && other < expert));
         }
         if rank < TOP_K {
-            wg_chosen[rank] = exp(logit - top) / total;
-            ids[token * TOP_K + rank] = expert;
-            slots[token * TOP_K + rank] = slot_table[expert];
-            atomicAdd(&loads[params.layer * NUM_EXPERTS + expert], 1u);
+            wg_chosen[rank] = wg_scores[expert];
+            choose(token, rank, expert);
         }
     }
     workgroupBarrier();
 
-    var chosen = 1.0;
-#ifdef RENORMALIZE
-    chosen = 0.0;
+#ifdef SOFTMAX_OF_TOPK
+    let best = wg_chosen[0];
+    var chosen_total = 0.0;
     for (var rank = 0u; rank < TOP_K; rank++) {
-        chosen += wg_chosen[rank];
+        chosen_total += exp(wg_chosen[rank] - best);
     }
+    for (var rank = local; rank < TOP_K; rank += WG) {
+        weights[token * TOP_K + rank] = SCALE * exp(wg_chosen[rank] - best) / chosen_total;
+    }
+#else
+    var divisor = 1.0;
+#ifdef NORMALIZE_SUM
+    divisor = 0.0;
+    for (var rank = 0u; rank < TOP_K; rank++) {
+        divisor += wg_chosen[rank];
+    }
+    divisor = max(divisor, FLOOR);
+#endif
+#ifdef NORMALIZE_NORM
+    divisor = 0.0;
+    for (var rank = 0u; rank < TOP_K; rank++) {
+        divisor += pow(wg_chosen[rank], P);
+    }
+    divisor = pow(divisor, 1.0 / P);
 #endif
     for (var rank = local; rank < TOP_K; rank += WG) {
-        weights[token * TOP_K + rank] = wg_chosen[rank] / chosen;
+        weights[token * TOP_K + rank] = SCALE * wg_chosen[rank] / divisor;
     }
+#endif
+#endif
 }

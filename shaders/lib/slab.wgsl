@@ -1,10 +1,18 @@
 // slab: 16-byte words of one expert's weights, addressed by cache slot.
 // needs     var<storage, read> slab_0 .. slab_3 as far as the flags SHARD_1, SHARD_2, SHARD_3 say
-// consts    SLOTS_PER_SHARD slots in each shard buffer, SLAB_WORDS words per slot
+// consts    SLOTS_PER_SHARD slots in each shard buffer, SLAB_WORDS words per slot; with flag BIAS, the words from BIAS_WORD on are
+//           one f32 per row
 // The slot is the same for a whole workgroup, so the branch on the shard is uniform.
 
 var<private> slab_shard: u32;
 var<private> slab_offset: u32;
+
+#ifdef BIAS
+// The biases of four rows.
+fn slab_bias(rows: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(weight_word(BIAS_WORD + rows / 4u));
+}
+#endif
 
 // `slot` counts from the first bound shard.
 fn open_slab(slot: u32) {

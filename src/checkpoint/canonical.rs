@@ -1,147 +1,249 @@
-//! The weights as the rest of the library knows them, and which stored tensors each one is made of.
+//! The weights as the rest of the library knows them.
 
-use super::header::{StoredTensor, readable};
-use crate::spec::{LayerSpec, ModelSpec};
-use crate::{Error, Result};
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, QkNorm, QkNormOver, Residual};
 
-/// One weight matrix `[rows, cols]` that maps a row of `cols` values to `rows` values.
+/// One weight matrix `[rows, cols]` that maps a row of `cols` values to `rows` values, or a vector as its only row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightKey {
     /// `[vocab_size, hidden_size]`
     Embedding,
-    /// `[1, hidden_size]`
+    /// `[1, hidden_size]`; `[2, hidden_size]` where the norm has a bias, which is row 1. So are all norms of the residual stream.
     FinalNorm,
     /// `[vocab_size, hidden_size]`; the embedding where the spec ties them.
     Head,
-    /// `[1, hidden_size]`
+    /// `[1, vocab_size]`
+    HeadBias,
+    /// Before the mixer.
     AttentionNorm { layer: usize },
-    /// `[1, hidden_size]`
+    /// After the mixer.
+    AttentionPostNorm { layer: usize },
+    /// Before the feed-forward part.
     FfnNorm { layer: usize },
-    /// `[(num_heads + 2 num_kv_heads) head_dim, hidden_size]`: query rows, then key rows, then value rows.
+    /// After the feed-forward part.
+    FfnPostNorm { layer: usize },
+    /// `[num_heads head_dim + num_kv_heads (head_dim + value_dim), hidden_size]`: query rows, then key rows, then value rows.
     Qkv { layer: usize },
-    /// `[hidden_size, num_heads head_dim]`
+    /// `[1, num_heads head_dim + num_kv_heads (head_dim + value_dim)]`
+    QkvBias { layer: usize },
+    /// `[1, head_dim]`, or `[1, num_heads head_dim]` where the norm is over all heads.
+    QueryNorm { layer: usize },
+    /// `[1, head_dim]`, or `[1, num_kv_heads head_dim]` where the norm is over all heads.
+    KeyNorm { layer: usize },
+    /// `[1, num_heads]`
+    Sinks { layer: usize },
+    /// `[num_heads value_dim, hidden_size]`
+    AttentionGate { layer: usize },
+    /// `[query_rank, hidden_size]`
+    LatentQueryDown { layer: usize },
+    /// `[1, query_rank]`
+    LatentQueryNorm { layer: usize },
+    /// `[num_heads (nope_dim + rope_dim), query_rank]`, or `hidden_size` columns where the query has one projection.
+    LatentQueryUp { layer: usize },
+    /// `[latent_dim + rope_dim, hidden_size]`
+    LatentDown { layer: usize },
+    /// `[1, latent_dim]`
+    LatentNorm { layer: usize },
+    /// `[num_heads latent_dim, nope_dim]`: from the query without position to what meets the latent. Row `h latent_dim + i` is
+    /// column `i` of the rows that make the key of head `h`.
+    LatentKeyUp { layer: usize },
+    /// `[num_heads value_dim, latent_dim]`
+    LatentValueUp { layer: usize },
+    /// `[hidden_size, num_heads head_dim]`, of latent attention `[hidden_size, num_heads value_dim]`
     AttentionOutput { layer: usize },
-    /// `[num_experts, hidden_size]`
+    /// `[1, hidden_size]`
+    AttentionOutputBias { layer: usize },
+    /// `[hidden, hidden_size]`, the first of two layers of the router.
+    RouterHidden { layer: usize },
+    /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers.
     Router { layer: usize },
+    /// `[1, num_experts]`, part of the logits.
+    RouterBias { layer: usize },
+    /// `[1, num_experts]`, for choosing only.
+    SelectionBias { layer: usize },
     /// `[2 intermediate_size, hidden_size]`: row `2i` is row `i` of the gate, row `2i + 1` is row `i` of up.
     ExpertGateUp { layer: usize, expert: usize },
+    /// `[1, 2 intermediate_size]`, in turns as the rows.
+    ExpertGateUpBias { layer: usize, expert: usize },
     /// `[hidden_size, intermediate_size]`
     ExpertDown { layer: usize, expert: usize },
-}
-
-/// The stored tensors of one weight, all with the same columns.
-pub(super) struct Recipe {
-    pub parts: Vec<Part>,
-    /// Their rows take turns; otherwise one part follows the other.
-    pub interleaved: bool,
-}
-
-/// One stored tensor.
-pub(super) struct Part {
-    pub name: String,
-    pub rows: usize,
-    pub cols: usize,
-    /// Stored without the axis of rows.
-    pub is_vector: bool,
+    /// `[1, hidden_size]`
+    ExpertDownBias { layer: usize, expert: usize },
+    /// As [`ExpertGateUp`](Self::ExpertGateUp), of the expert that every token uses.
+    SharedGateUp { layer: usize },
+    /// `[hidden_size, intermediate_size]`
+    SharedDown { layer: usize },
+    /// `[1, hidden_size]`
+    SharedGate { layer: usize },
+    /// As [`FfnNorm`](Self::FfnNorm), before the dense MLP that runs beside experts.
+    ParallelNorm { layer: usize },
+    /// As [`ExpertGateUp`](Self::ExpertGateUp), of a layer without experts or of the MLP that runs beside them.
+    DenseGateUp { layer: usize },
+    /// `[hidden_size, intermediate_size]`
+    DenseDown { layer: usize },
 }
 
 impl WeightKey {
     /// Every weight of a model once, in the order of use; no [`Head`](Self::Head) where the spec ties it to the embedding.
     pub fn all(spec: &ModelSpec) -> impl Iterator<Item = WeightKey> {
-        let layers = spec.layers.iter().enumerate().flat_map(|(layer, LayerSpec { ffn, .. })| {
-            let block = [
-                WeightKey::AttentionNorm { layer },
-                WeightKey::Qkv { layer },
-                WeightKey::AttentionOutput { layer },
-                WeightKey::FfnNorm { layer },
-                WeightKey::Router { layer },
-            ];
-            let experts = (0..ffn.moe().router.num_experts)
-                .flat_map(move |expert| [WeightKey::ExpertGateUp { layer, expert }, WeightKey::ExpertDown { layer, expert }]);
-            block.into_iter().chain(experts)
-        });
+        let layers = spec.layers.iter().enumerate().flat_map(|(layer, layer_spec)| of_layer(layer, layer_spec));
         let head = (!spec.tied_embeddings).then_some(WeightKey::Head);
-        [WeightKey::Embedding].into_iter().chain(layers).chain([WeightKey::FinalNorm]).chain(head)
+        let head_bias = spec.head_bias.then_some(WeightKey::HeadBias);
+        [WeightKey::Embedding].into_iter().chain(layers).chain([WeightKey::FinalNorm]).chain(head).chain(head_bias)
     }
 
     /// `(rows, cols)`.
     ///
     /// # Panics
-    /// If the spec has no such layer.
+    /// If the spec has no such layer, or the layer not what the key is about.
     pub fn shape(self, spec: &ModelSpec) -> (usize, usize) {
-        let attention = |layer: usize| spec.layers[layer].mixer.attention();
-        let moe = |layer: usize| spec.layers[layer].ffn.moe();
+        let attention = |layer: usize| attention(spec, layer);
+        let latent = |layer: usize| latent(spec, layer);
         let hidden_size = spec.hidden_size;
+        let norm = |norm: NormSpec| (1 + usize::from(norm.bias), hidden_size);
         match self {
             WeightKey::Embedding | WeightKey::Head => (spec.vocab_size, hidden_size),
-            WeightKey::FinalNorm | WeightKey::AttentionNorm { .. } | WeightKey::FfnNorm { .. } => (1, hidden_size),
+            WeightKey::HeadBias => (1, spec.vocab_size),
+            WeightKey::FinalNorm => norm(spec.final_norm),
+            WeightKey::AttentionNorm { layer }
+            | WeightKey::AttentionPostNorm { layer }
+            | WeightKey::FfnNorm { layer }
+            | WeightKey::FfnPostNorm { layer }
+            | WeightKey::ParallelNorm { layer } => norm(spec.layers[layer].norm),
             WeightKey::Qkv { layer } => (attention(layer).qkv_rows(), hidden_size),
-            WeightKey::AttentionOutput { layer } => (hidden_size, attention(layer).output_width()),
-            WeightKey::Router { layer } => (moe(layer).router.num_experts, hidden_size),
-            WeightKey::ExpertGateUp { layer, .. } => (2 * moe(layer).expert.intermediate_size, hidden_size),
-            WeightKey::ExpertDown { layer, .. } => (hidden_size, moe(layer).expert.intermediate_size),
-        }
-    }
-
-    /// What the weight is made of.
-    pub(super) fn recipe(self, spec: &ModelSpec) -> Recipe {
-        let names = &spec.names;
-        let (rows, cols) = self.shape(spec);
-        let one = |name: String| Recipe { parts: vec![Part { name, rows, cols, is_vector: false }], interleaved: false };
-        let norm = |name: String| Recipe { parts: vec![Part { name, rows, cols, is_vector: true }], interleaved: false };
-        match self {
-            WeightKey::Embedding => one(names.embedding.to_owned()),
-            WeightKey::Head if spec.tied_embeddings => one(names.embedding.to_owned()),
-            WeightKey::Head => one(names.head.to_owned()),
-            WeightKey::FinalNorm => norm(names.final_norm.to_owned()),
-            WeightKey::AttentionNorm { layer } => norm(in_layer(names.attention_norm, layer)),
-            WeightKey::FfnNorm { layer } => norm(in_layer(names.ffn_norm, layer)),
-            WeightKey::Qkv { layer } => {
-                let attention = spec.layers[layer].mixer.attention();
-                let heads = |template: &str, num_heads: usize| Part {
-                    name: in_layer(template, layer),
-                    rows: num_heads * attention.head_dim,
-                    cols,
-                    is_vector: false,
-                };
-                let parts = vec![
-                    heads(names.query, attention.num_heads),
-                    heads(names.key, attention.num_kv_heads),
-                    heads(names.value, attention.num_kv_heads),
-                ];
-                Recipe { parts, interleaved: false }
+            WeightKey::QkvBias { layer } => (1, attention(layer).qkv_rows()),
+            WeightKey::QueryNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_heads)),
+            WeightKey::KeyNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_kv_heads)),
+            WeightKey::Sinks { layer } => (1, attention(layer).num_heads),
+            WeightKey::AttentionGate { layer } => (attention(layer).output_width(), hidden_size),
+            WeightKey::LatentQueryDown { layer } => (latent_query_rank(spec, layer), hidden_size),
+            WeightKey::LatentQueryNorm { layer } => (1, latent_query_rank(spec, layer)),
+            WeightKey::LatentQueryUp { layer } => (latent(layer).query_width(), latent(layer).query_rank.unwrap_or(hidden_size)),
+            WeightKey::LatentDown { layer } => (latent(layer).cache_dim(), hidden_size),
+            WeightKey::LatentNorm { layer } => (1, latent(layer).latent_dim),
+            WeightKey::LatentKeyUp { layer } => (latent(layer).num_heads * latent(layer).latent_dim, latent(layer).nope_dim),
+            WeightKey::LatentValueUp { layer } => (latent(layer).output_width(), latent(layer).latent_dim),
+            WeightKey::AttentionOutput { layer } => (hidden_size, spec.layers[layer].mixer.output_width()),
+            WeightKey::AttentionOutputBias { .. } | WeightKey::SharedGate { .. } | WeightKey::ExpertDownBias { .. } => {
+                (1, hidden_size)
             }
-            WeightKey::AttentionOutput { layer } => one(in_layer(names.attention_output, layer)),
-            WeightKey::Router { layer } => one(in_layer(names.router, layer)),
-            WeightKey::ExpertGateUp { layer, expert } => {
-                let half =
-                    |template: &str| Part { name: of_expert(template, layer, expert), rows: rows / 2, cols, is_vector: false };
-                Recipe { parts: vec![half(names.expert_gate), half(names.expert_up)], interleaved: true }
+            WeightKey::RouterHidden { layer } => (moe(spec, layer).router.hidden.unwrap_or(0), hidden_size),
+            WeightKey::Router { layer } => {
+                let router = &moe(spec, layer).router;
+                (router.num_experts, router.hidden.unwrap_or(hidden_size))
             }
-            WeightKey::ExpertDown { layer, expert } => one(of_expert(names.expert_down, layer, expert)),
+            WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } => (1, moe(spec, layer).router.num_experts),
+            WeightKey::ExpertGateUp { layer, .. } | WeightKey::SharedGateUp { layer } | WeightKey::DenseGateUp { layer } => {
+                (2 * self.inner_size(spec, layer), hidden_size)
+            }
+            WeightKey::ExpertGateUpBias { layer, .. } => (1, 2 * self.inner_size(spec, layer)),
+            WeightKey::ExpertDown { layer, .. } | WeightKey::SharedDown { layer } | WeightKey::DenseDown { layer } => {
+                (hidden_size, self.inner_size(spec, layer))
+            }
         }
+    }
+
+    /// Inner width of the MLP that the key is about.
+    pub(super) fn inner_size(self, spec: &ModelSpec, layer: usize) -> usize {
+        let mlp = match (self, &spec.layers[layer].ffn) {
+            (WeightKey::DenseGateUp { .. } | WeightKey::DenseDown { .. }, Ffn::Dense(dense)) => Some(*dense),
+            (WeightKey::DenseGateUp { .. } | WeightKey::DenseDown { .. }, Ffn::Parallel(parallel)) => Some(parallel.dense),
+            (WeightKey::SharedGateUp { .. } | WeightKey::SharedDown { .. }, Ffn::Moe(moe)) => moe.shared.map(|shared| shared.mlp),
+            (_, ffn) => ffn.moe().map(|moe| moe.expert),
+        };
+        mlp.unwrap_or_else(|| panic!("layer {layer} has no {self:?}")).intermediate_size
     }
 }
 
-impl Part {
-    /// Whether `stored` has the shape and a number format to be this part.
-    pub fn check(&self, stored: &StoredTensor) -> Result<()> {
-        let expected = if self.is_vector { vec![self.cols] } else { vec![self.rows, self.cols] };
-        if stored.shape != expected {
-            return Err(Error::TensorShape { name: self.name.clone(), expected, found: stored.shape.clone() });
-        }
-        if readable(stored.dtype).is_none() {
-            let found = stored.dtype.to_string();
-            return Err(Error::TensorDtype { name: self.name.clone(), expected: "F32, F16, BF16", found });
-        }
-        Ok(())
+pub(super) fn moe(spec: &ModelSpec, layer: usize) -> &MoeSpec {
+    spec.layers[layer].ffn.moe().unwrap_or_else(|| panic!("layer {layer} has no experts"))
+}
+
+pub(super) fn attention(spec: &ModelSpec, layer: usize) -> &AttentionSpec {
+    spec.layers[layer].mixer.attention().unwrap_or_else(|| panic!("layer {layer} has no plain attention"))
+}
+
+pub(super) fn latent(spec: &ModelSpec, layer: usize) -> &LatentSpec {
+    spec.layers[layer].mixer.latent().unwrap_or_else(|| panic!("layer {layer} has no latent attention"))
+}
+
+fn latent_query_rank(spec: &ModelSpec, layer: usize) -> usize {
+    latent(spec, layer).query_rank.unwrap_or_else(|| panic!("layer {layer} makes its query in one projection"))
+}
+
+fn qk_norm_len(spec: &ModelSpec, layer: usize, num_heads: usize) -> usize {
+    let attention = attention(spec, layer);
+    match attention.qk_norm {
+        Some(QkNorm { over: QkNormOver::AllHeads, .. }) => num_heads * attention.head_dim,
+        _ => attention.head_dim,
     }
 }
 
-fn in_layer(template: &str, layer: usize) -> String {
-    template.replace("{l}", &layer.to_string())
+fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
+    let (pre, post) = (spec.residual != Residual::Post, spec.residual != Residual::Pre);
+    let mut keys = Vec::new();
+    let mut add = |wanted: bool, key: WeightKey| {
+        if wanted {
+            keys.push(key);
+        }
+    };
+    add(pre, WeightKey::AttentionNorm { layer });
+    match &spec.mixer {
+        Mixer::Attention(attention) => of_attention(layer, attention, &mut add),
+        Mixer::Latent(latent) => of_latent(layer, latent, &mut add),
+    }
+    add(true, WeightKey::AttentionOutput { layer });
+    add(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer });
+    add(post, WeightKey::AttentionPostNorm { layer });
+    add(pre, WeightKey::FfnNorm { layer });
+    match &spec.ffn {
+        Ffn::Dense(_) => {
+            add(true, WeightKey::DenseGateUp { layer });
+            add(true, WeightKey::DenseDown { layer });
+        }
+        Ffn::Moe(moe) => of_moe(layer, moe, &mut add),
+        Ffn::Parallel(parallel) => {
+            of_moe(layer, &parallel.moe, &mut add);
+            add(true, WeightKey::ParallelNorm { layer });
+            add(true, WeightKey::DenseGateUp { layer });
+            add(true, WeightKey::DenseDown { layer });
+        }
+    }
+    add(post, WeightKey::FfnPostNorm { layer });
+    keys
 }
 
-fn of_expert(template: &str, layer: usize, expert: usize) -> String {
-    in_layer(template, layer).replace("{e}", &expert.to_string())
+fn of_attention(layer: usize, attention: &AttentionSpec, add: &mut impl FnMut(bool, WeightKey)) {
+    let has_qk_norm = attention.qk_norm.is_some_and(|norm| norm.weight);
+    add(true, WeightKey::Qkv { layer });
+    add(attention.qkv_bias, WeightKey::QkvBias { layer });
+    add(has_qk_norm, WeightKey::QueryNorm { layer });
+    add(has_qk_norm, WeightKey::KeyNorm { layer });
+    add(attention.sinks, WeightKey::Sinks { layer });
+    add(attention.output_gate, WeightKey::AttentionGate { layer });
+}
+
+fn of_latent(layer: usize, latent: &LatentSpec, add: &mut impl FnMut(bool, WeightKey)) {
+    add(latent.query_rank.is_some(), WeightKey::LatentQueryDown { layer });
+    add(latent.query_rank.is_some(), WeightKey::LatentQueryNorm { layer });
+    add(true, WeightKey::LatentQueryUp { layer });
+    add(true, WeightKey::LatentDown { layer });
+    add(true, WeightKey::LatentNorm { layer });
+    add(true, WeightKey::LatentKeyUp { layer });
+    add(true, WeightKey::LatentValueUp { layer });
+}
+
+fn of_moe(layer: usize, moe: &MoeSpec, add: &mut impl FnMut(bool, WeightKey)) {
+    add(moe.router.hidden.is_some(), WeightKey::RouterHidden { layer });
+    add(true, WeightKey::Router { layer });
+    add(moe.router.bias, WeightKey::RouterBias { layer });
+    add(moe.router.selection_bias, WeightKey::SelectionBias { layer });
+    for expert in 0..moe.router.num_experts {
+        add(true, WeightKey::ExpertGateUp { layer, expert });
+        add(moe.expert.bias, WeightKey::ExpertGateUpBias { layer, expert });
+        add(true, WeightKey::ExpertDown { layer, expert });
+        add(moe.expert.bias, WeightKey::ExpertDownBias { layer, expert });
+    }
+    add(moe.shared.is_some(), WeightKey::SharedGateUp { layer });
+    add(moe.shared.is_some(), WeightKey::SharedDown { layer });
+    add(moe.shared.is_some_and(|shared| shared.gate), WeightKey::SharedGate { layer });
 }

@@ -5,7 +5,10 @@
 //! library knows, whatever the layout on disk.
 
 mod canonical;
+mod float8;
 mod header;
+mod mxfp4;
+mod recipe;
 mod shards;
 
 pub use canonical::WeightKey;
@@ -13,9 +16,11 @@ pub use canonical::WeightKey;
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
-use canonical::{Part, Recipe};
-use header::StoredTensor;
+use float8::Scales;
+use header::{StoredTensor, readable};
+use recipe::{Layout, Needed, Part, Recipe};
 use shards::Shards;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
@@ -28,6 +33,29 @@ pub struct Checkpoint {
     ignored: Vec<String>,
 }
 
+/// The number format of one tensor.
+enum Numbers {
+    Plain(Dtype),
+    Float8(Scales),
+}
+
+impl Numbers {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Numbers::Plain(dtype) => dtype.size_bytes(),
+            Numbers::Float8(_) => 1,
+        }
+    }
+
+    /// Widens `bytes`, the elements of the tensor from `first` on.
+    fn widen_into(&self, first: u64, bytes: &[u8], values: &mut Vec<f32>) {
+        match self {
+            Numbers::Plain(dtype) => dtype.widen_into(bytes, values),
+            Numbers::Float8(scales) => scales.widen_into(first, bytes, values),
+        }
+    }
+}
+
 impl Checkpoint {
     /// Opens `model.safetensors` in `directory`, or the shards that `model.safetensors.index.json` names there.
     ///
@@ -36,19 +64,24 @@ impl Checkpoint {
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
         let shards = Shards::open(directory).await?;
-        let parts: Vec<Part> = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts).collect();
+        let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
+        let mut names = BTreeSet::new();
+        // A tensor that holds all experts is needed by each of them, but only once.
+        let needed: Vec<Needed> = parts.flat_map(Part::needed).filter(|needed| names.insert(needed.name.clone())).collect();
+        let block = spec.names.float8_block;
+        let scales = |needed: &Needed| needed.float8_scales(shards.get(&needed.name)?, block?);
+        let scales: Vec<Needed> = needed.iter().filter_map(scales).collect();
+        names.extend(scales.iter().map(|scales| scales.name.clone()));
 
-        let missing: Vec<String> =
-            parts.iter().filter(|part| shards.get(&part.name).is_none()).map(|part| part.name.clone()).collect();
+        let is_missing = |needed: &&Needed| shards.get(&needed.name).is_none();
+        let missing: Vec<String> = needed.iter().chain(&scales).filter(is_missing).map(|needed| needed.name.clone()).collect();
         if !missing.is_empty() {
-            return Err(Error::MissingTensors { missing, expected: parts.len() });
+            return Err(Error::MissingTensors { missing, expected: needed.len() + scales.len() });
         }
-        for part in &parts {
-            part.check(&shards[part.name.as_str()])?;
+        for (needed, float8) in [(&needed, block.is_some()), (&scales, false)] {
+            needed.iter().try_for_each(|needed| needed.check(&shards[needed.name.as_str()], float8))?;
         }
-
-        let needed: BTreeSet<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-        let ignored = shards.names().filter(|name| !needed.contains(name)).map(str::to_owned).collect();
+        let ignored = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
         Ok(Checkpoint { spec: spec.clone(), shards, ignored })
     }
 
@@ -57,15 +90,20 @@ impl Checkpoint {
         &self.ignored
     }
 
-    /// The narrowest number format that keeps the stored values of `key` exactly.
+    /// The narrowest number format that keeps the stored values of `key` exactly. Of a value in eight bits, which counts as its
+    /// product with the factor of its block, that is f32.
     pub fn stored_dtype(&self, key: WeightKey) -> Dtype {
         let parts = key.recipe(&self.spec).parts;
-        let mut dtypes = parts.iter().map(|part| self.dtype(part));
+        let mut dtypes = parts.iter().map(|part| match part.layout {
+            // Four significant bits and any power of two.
+            Layout::Mxfp4 { .. } => Dtype::Bf16,
+            Layout::Rows { .. } | Layout::Columns { .. } => readable(self.shards[&*part.tensor.name].dtype).unwrap_or(Dtype::F32),
+        });
         let first = dtypes.next().expect("a weight has at least one part");
         if dtypes.all(|dtype| dtype == first) { first } else { Dtype::F32 }
     }
 
-    /// The asked `rows` of `key`, widened to f32. Only their bytes are read.
+    /// The asked `rows` of `key`, widened to f32. Only their bytes are read; of a transposed tensor, all between the first and the last of them.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -75,19 +113,22 @@ impl Checkpoint {
     pub async fn read(&self, key: WeightKey, rows: Range<usize>) -> Result<Matrix> {
         let (num_rows, cols) = key.shape(&self.spec);
         assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
-        let Recipe { parts, interleaved } = key.recipe(&self.spec);
-        let values = if interleaved {
-            self.read_interleaved(&parts, rows.clone(), cols).await?
+        let recipe = key.recipe(&self.spec);
+        // A vector is a row here and a column in its recipe.
+        let per_row = cols / recipe.cols;
+        let recipe_rows = rows.start * per_row..rows.end * per_row;
+        let values = if recipe.interleaved {
+            self.read_interleaved(&recipe, recipe_rows).await?
         } else {
-            self.read_concatenated(&parts, rows.clone(), cols).await?
+            self.read_concatenated(&recipe, recipe_rows).await?
         };
         Ok(Matrix { rows: rows.len(), cols, values })
     }
 
-    async fn read_concatenated(&self, parts: &[Part], rows: Range<usize>, cols: usize) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(rows.len() * cols);
+    async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>) -> Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(rows.len() * recipe.cols);
         let mut part_start = 0;
-        for part in parts {
+        for part in &recipe.parts {
             let within = |row: usize| row.clamp(part_start, part_start + part.rows) - part_start;
             self.read_part(part, within(rows.start)..within(rows.end), &mut values).await?;
             part_start += part.rows;
@@ -95,7 +136,8 @@ impl Checkpoint {
         Ok(values)
     }
 
-    async fn read_interleaved(&self, parts: &[Part], rows: Range<usize>, cols: usize) -> Result<Vec<f32>> {
+    async fn read_interleaved(&self, recipe: &Recipe, rows: Range<usize>) -> Result<Vec<f32>> {
+        let Recipe { parts, cols, .. } = recipe;
         let mut pieces = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
             // How many rows of this part come before a row of the whole.
@@ -105,24 +147,71 @@ impl Checkpoint {
             pieces.push(piece);
         }
         let mut values = Vec::with_capacity(rows.len() * cols);
-        let mut unused: Vec<_> = pieces.iter().map(|piece| piece.chunks_exact(cols)).collect();
+        let mut unused: Vec<_> = pieces.iter().map(|piece| piece.chunks_exact(*cols)).collect();
         for row in rows {
             values.extend_from_slice(unused[row % parts.len()].next().expect("each part holds its share of the rows"));
         }
         Ok(values)
     }
 
-    /// Appends `rows` of one tensor to `values`.
+    /// Appends `rows` of one part to `values`.
     async fn read_part(&self, part: &Part, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
-        let StoredTensor { source, bytes, .. } = &self.shards[part.name.as_str()];
-        let dtype = self.dtype(part);
-        let row_bytes = (part.cols * dtype.size_bytes()) as u64;
-        let range = bytes.start + rows.start as u64 * row_bytes..bytes.start + rows.end as u64 * row_bytes;
-        dtype.widen_into(&self.shards.source(*source).read(range).await?, values);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (start, end, cols) = (rows.start as u64, rows.end as u64, part.cols as u64);
+        let name = &part.tensor.name;
+        match &part.layout {
+            Layout::Rows { first } => {
+                let elements = first + start * cols..first + end * cols;
+                let numbers = self.numbers(&part.tensor).await?;
+                let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
+                numbers.widen_into(elements.start, &bytes, values);
+            }
+            Layout::Columns { first, stride } => {
+                let elements = first + start..first + (cols - 1) * stride + end;
+                let numbers = self.numbers(&part.tensor).await?;
+                let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
+                let base = values.len();
+                values.resize(base + rows.len() * part.cols, 0.0);
+                let mut column = Vec::with_capacity(rows.len());
+                for (col, bytes) in bytes.chunks(*stride as usize * numbers.size_bytes()).enumerate() {
+                    column.clear();
+                    let first = elements.start + col as u64 * stride;
+                    numbers.widen_into(first, &bytes[..rows.len() * numbers.size_bytes()], &mut column);
+                    for (row, value) in column.iter().enumerate() {
+                        values[base + row * part.cols + col] = *value;
+                    }
+                }
+            }
+            Layout::Mxfp4 { first_row, scales } => {
+                let blocks_per_row = cols / mxfp4::BLOCK as u64;
+                let blocks = (first_row + start) * blocks_per_row..(first_row + end) * blocks_per_row;
+                let scales = self.elements(&scales.name, blocks.clone(), 1).await?;
+                mxfp4::widen_into(&self.elements(name, blocks, mxfp4::BLOCK_BYTES).await?, &scales, values);
+            }
+        }
         Ok(())
     }
 
-    fn dtype(&self, part: &Part) -> Dtype {
-        header::readable(self.shards[part.name.as_str()].dtype).expect("open refuses every other dtype")
+    /// The bytes of a range of elements of `size_bytes` each.
+    async fn elements(&self, name: &str, range: Range<u64>, size_bytes: usize) -> Result<Cow<'_, [u8]>> {
+        let StoredTensor { source, bytes, .. } = &self.shards[name];
+        let size_bytes = size_bytes as u64;
+        self.shards.source(*source).read(bytes.start + range.start * size_bytes..bytes.start + range.end * size_bytes).await
+    }
+
+    /// How the elements of a tensor are written.
+    async fn numbers(&self, tensor: &Needed) -> Result<Numbers> {
+        if let Some(dtype) = readable(self.shards[&*tensor.name].dtype) {
+            return Ok(Numbers::Plain(dtype));
+        }
+        let block = self.spec.names.float8_block.expect("open refuses every other dtype");
+        let scales = tensor.float8_scales(&self.shards[&*tensor.name], block).expect("open refuses every other shape");
+        let dtype = readable(self.shards[&*scales.name].dtype).expect("open refuses every other dtype");
+        let len = scales.shape.iter().product::<usize>();
+        let mut values = Vec::with_capacity(len);
+        dtype.widen_into(&self.elements(&scales.name, 0..len as u64, dtype.size_bytes()).await?, &mut values);
+        Ok(Numbers::Float8(Scales { values, cols: tensor.shape[1], block }))
     }
 }

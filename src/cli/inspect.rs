@@ -8,7 +8,7 @@ use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
 use moebius::quant::{QUANTS, Quant, QuantFormat};
-use moebius::spec::{AttentionSpec, LayerSpec, Mask, ModelSpec, Parameters};
+use moebius::spec::{AttentionSpec, Ffn, LayerSpec, Mask, Mixer, ModelSpec, MoeSpec, ParallelSpec, Parameters};
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -109,16 +109,12 @@ impl Inspected {
             ("family", (*family).to_owned()),
             ("layers", format!("{}, hidden size {hidden_size}, vocabulary {vocab_size}", layers.len())),
         ];
-        if let Some(layer) = layers.first() {
-            let (attention, moe) = (layer.mixer.attention(), layer.ffn.moe());
-            let AttentionSpec { num_heads, num_kv_heads, head_dim, .. } = attention;
-            let mask = match attention.mask {
-                Mask::Causal => "causal".to_owned(),
-                Mask::Window(window) => format!("window of {window} tokens"),
-            };
-            facts.push(("attention", format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")));
-            let (experts, chosen) = (moe.router.num_experts, moe.router.num_experts_per_tok);
-            facts.push(("experts", format!("{experts} per layer, {chosen} per token, {} wide", moe.expert.intermediate_size)));
+        // Each kind of layer once, with how many there are of it.
+        for (attention, count) in counted(layers.iter().map(|layer| mixer_fact(&layer.mixer))) {
+            facts.push(("attention", of_layers(&attention, count, layers.len())));
+        }
+        for (ffn, count) in counted(layers.iter().map(|layer| ffn_fact(&layer.ffn))) {
+            facts.push(("experts", of_layers(&ffn, count, layers.len())));
         }
         facts
     }
@@ -129,10 +125,13 @@ impl Inspected {
             ("embedding", counts.embedding),
             ("head", counts.head),
             ("attention", counts.attention),
+            ("dense MLPs", counts.dense),
             ("routers", counts.router),
             ("experts", counts.experts),
+            ("shared experts", counts.shared),
         ];
-        let parts: Vec<String> = parts.iter().map(|(name, count)| format!("{name} {}", human_count(*count))).collect();
+        let parts: Vec<String> =
+            parts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {}", human_count(*count))).collect();
         vec![
             ("parameters", format!("{}, {} active per token", human_count(counts.total()), human_count(counts.active()))),
             ("", parts.join(", ")),
@@ -198,6 +197,8 @@ impl Inspected {
                 "head": counts.head,
                 "attention": counts.attention,
                 "norms": counts.norms,
+                "dense": counts.dense,
+                "shared": counts.shared,
                 "router": counts.router,
                 "experts": counts.experts,
             },
@@ -209,16 +210,86 @@ impl Inspected {
     }
 }
 
+/// Different values in the order of their first appearance, and how often each appears.
+fn counted(values: impl Iterator<Item = String>) -> Vec<(String, usize)> {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((value, 1)),
+        }
+    }
+    counts
+}
+
+fn of_layers(fact: &str, count: usize, all: usize) -> String {
+    if count == all { fact.to_owned() } else { format!("{fact}, in {count} layers") }
+}
+
+fn mixer_fact(mixer: &Mixer) -> String {
+    match mixer {
+        Mixer::Attention(attention) => attention_fact(attention),
+        Mixer::Latent(latent) => format!(
+            "{} heads of {}, values of {}, all of a latent of {} and a shared key of {}, causal",
+            latent.num_heads,
+            latent.key_dim(),
+            latent.value_dim,
+            latent.latent_dim,
+            latent.rope_dim
+        ),
+    }
+}
+
+fn attention_fact(attention: &AttentionSpec) -> String {
+    let AttentionSpec { num_heads, num_kv_heads, head_dim, .. } = attention;
+    let mask = match attention.mask {
+        Mask::Causal => "causal".to_owned(),
+        Mask::Window(window) => format!("window of {window} tokens"),
+        Mask::Chunk(chunk) => format!("chunks of {chunk} tokens"),
+    };
+    format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")
+}
+
+fn ffn_fact(ffn: &Ffn) -> String {
+    match ffn {
+        Ffn::Dense(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
+        Ffn::Moe(moe) => moe_fact(moe),
+        Ffn::Parallel(ParallelSpec { dense, moe }) => {
+            format!("{}, beside a dense MLP {} wide", moe_fact(moe), dense.intermediate_size)
+        }
+    }
+}
+
+fn moe_fact(moe: &MoeSpec) -> String {
+    let (experts, chosen) = (moe.router.num_experts, moe.router.num_experts_per_tok);
+    let shared = moe.shared.map_or(String::new(), |shared| format!(", one shared {} wide", shared.mlp.intermediate_size));
+    format!("{experts} per layer, {chosen} per token, {} wide{shared}", moe.expert.intermediate_size)
+}
+
 fn layer_json(layer: &LayerSpec) -> Value {
-    let (attention, moe) = (layer.mixer.attention(), layer.ffn.moe());
+    let (attention, latent) = (layer.mixer.attention(), layer.mixer.latent());
+    let mask = attention.map(|attention| attention.mask);
+    let (moe, dense) = match &layer.ffn {
+        Ffn::Dense(mlp) => (None, Some(mlp)),
+        Ffn::Moe(moe) => (Some(moe), None),
+        Ffn::Parallel(ParallelSpec { dense, moe }) => (Some(moe), Some(dense)),
+    };
     json!({
-        "num_attention_heads": attention.num_heads,
-        "num_key_value_heads": attention.num_kv_heads,
-        "head_dim": attention.head_dim,
-        "sliding_window": match attention.mask { Mask::Causal => None, Mask::Window(window) => Some(window) },
-        "num_experts": moe.router.num_experts,
-        "num_experts_per_tok": moe.router.num_experts_per_tok,
-        "moe_intermediate_size": moe.expert.intermediate_size,
+        "num_attention_heads": attention.map(|attention| attention.num_heads).or(latent.map(|latent| latent.num_heads)),
+        "num_key_value_heads": attention.map(|attention| attention.num_kv_heads),
+        "head_dim": attention.map(|attention| attention.head_dim),
+        "sliding_window": match mask { Some(Mask::Window(window)) => Some(window), _ => None },
+        "attention_chunk_size": match mask { Some(Mask::Chunk(chunk)) => Some(chunk), _ => None },
+        "q_lora_rank": latent.and_then(|latent| latent.query_rank),
+        "kv_lora_rank": latent.map(|latent| latent.latent_dim),
+        "qk_nope_head_dim": latent.map(|latent| latent.nope_dim),
+        "qk_rope_head_dim": latent.map(|latent| latent.rope_dim),
+        "v_head_dim": latent.map(|latent| latent.value_dim),
+        "num_experts": moe.map(|moe| moe.router.num_experts),
+        "num_experts_per_tok": moe.map(|moe| moe.router.num_experts_per_tok),
+        "moe_intermediate_size": moe.map(|moe| moe.expert.intermediate_size),
+        "shared_expert_intermediate_size": moe.and_then(|moe| moe.shared).map(|shared| shared.mlp.intermediate_size),
+        "intermediate_size": dense.map(|mlp| mlp.intermediate_size),
     })
 }
 

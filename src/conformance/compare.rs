@@ -71,10 +71,7 @@ impl Comparison {
             match rule {
                 Rule::Free => free += 1,
                 Rule::Exact if found != bits => {
-                    let (as_found, as_expected) = (f32::from_bits(found), f32::from_bits(bits));
-                    self.note(format!(
-                        "{name}[{index}]: expected exactly {bits:#x} ({as_expected}), found {found:#x} ({as_found})"
-                    ));
+                    self.note(format!("{name}[{index}]: expected exactly {bits:#x}, found {found:#x}"));
                 }
                 Rule::Exact => {}
                 Rule::Close => self.add_float(name, index, [f32::from_bits(found), f32::from_bits(bits)], tolerance),

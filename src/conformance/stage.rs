@@ -88,8 +88,8 @@ impl Stage<'_> {
         let bytes = quant.pack(values, cols);
         let row_bytes = quant.row_bytes(cols);
         let mut shards = Vec::new();
-        for (index, piece) in bytes.chunks(rows_per_shard * row_bytes).enumerate() {
-            let (first_row, num_rows) = (index * rows_per_shard, piece.len() / row_bytes);
+        for (index, piece) in bytes.chunks(rows_per_shard.saturating_mul(row_bytes)).enumerate() {
+            let (first_row, num_rows) = (index.saturating_mul(rows_per_shard), piece.len() / row_bytes);
             shards.push(Shard { buffer: self.input("weight", piece), first_row, num_rows });
         }
         (Sharded { shards }, quant.unpack(&bytes, cols))

@@ -2,4 +2,4 @@
 
 mod top_k;
 
-pub use top_k::{Assignment, RouterSpec, ScoreFunction};
+pub use top_k::{Assignment, ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec, WeightOn};

@@ -1,51 +1,208 @@
 //! Token choice: every token takes its `num_experts_per_tok` best experts.
 
 /// How a layer's router turns logits into a choice.
+///
+/// In this order: logits (with bias), scores, selection scores (scores plus selection bias, experts of losing groups out), the best
+/// `num_experts_per_tok` of them, weights (the scores of the chosen), normalised, times `scale`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterSpec {
     pub num_experts: usize,
     pub num_experts_per_tok: usize,
-    pub scores: ScoreFunction,
-    /// Divide the chosen scores by their sum.
-    pub renormalize: bool,
+    /// The logits come through a layer of this width with tanh instead of straight from the input.
+    pub hidden: Option<usize>,
+    /// The logits add a bias.
+    pub bias: bool,
+    pub method: RouterMethod,
+    /// A bias is added to the scores for choosing only.
+    pub selection_bias: bool,
+    pub groups: Option<ExpertGroups>,
+    pub normalize: Normalize,
+    /// Multiplies the weights.
+    pub scale: f32,
+    pub weight_on: WeightOn,
 }
 
-/// `router_logits` -> `router_scores`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScoreFunction {
+/// `router_logits` -> `router_scores`, or a method of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RouterMethod {
     /// Softmax over all experts.
     Softmax,
+    /// The best logits, then softmax over those alone.
+    SoftmaxOfTopK,
+    /// `1 / (1 + exp(-logit))`
+    Sigmoid,
+    /// Two rounds of a masked softmax with a threshold of twice the jitter; the weights do not sum to one. `num_experts_per_tok` is 2.
+    /// Source: `sparsemixer` of transformers' PhiMoE; Liu et al. 2023, arXiv 2310.00811.
+    SparseMixer { jitter: f32 },
+}
+
+/// Experts compete in groups of equal size first; only the best groups go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertGroups {
+    pub num_groups: usize,
+    pub num_kept: usize,
+    pub score: GroupScore,
+}
+
+/// What a group is worth: of its selection scores
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupScore {
+    Max,
+    SumOfTopTwo,
+}
+
+/// What the weights of the chosen experts are divided by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Normalize {
+    No,
+    /// Their sum, or `floor` where the sum is less.
+    Sum {
+        floor: f32,
+    },
+    /// Their p-norm.
+    Norm {
+        p: f32,
+    },
+}
+
+/// What the weight multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightOn {
+    Output,
+    /// The expert sees `weight * x`, and its output counts whole.
+    Input,
 }
 
 /// The experts of one token, best first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
     pub expert_ids: Vec<u32>,
-    /// What multiplies each expert's output.
+    /// What multiplies each expert's output, or its input.
     pub routing_weights: Vec<f64>,
 }
 
 impl RouterSpec {
-    /// Chooses the experts of one token from its `router_logits [num_experts]`. Equal scores go to the lower expert id.
-    ///
-    /// Source: `MixtralTopKRouter` of transformers.
-    pub fn route(&self, router_logits: &[f32]) -> Assignment {
-        let max = router_logits.iter().fold(f64::NEG_INFINITY, |max, &logit| max.max(f64::from(logit)));
-        let ScoreFunction::Softmax = self.scores;
-        let exponentials: Vec<f64> = router_logits.iter().map(|&logit| (f64::from(logit) - max).exp()).collect();
-        let total: f64 = exponentials.iter().sum();
-
-        let mut expert_ids: Vec<u32> = (0..router_logits.len() as u32).collect();
-        // The order has to be total for NaN, but minus zero equals zero: adding zero makes it so.
-        let key = |expert: u32| router_logits[expert as usize] + 0.0;
-        expert_ids.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
-        expert_ids.truncate(self.num_experts_per_tok);
-
-        let mut routing_weights: Vec<f64> = expert_ids.iter().map(|&expert| exponentials[expert as usize] / total).collect();
-        if self.renormalize {
-            let sum: f64 = routing_weights.iter().sum();
-            routing_weights.iter_mut().for_each(|weight| *weight /= sum);
+    /// Softmax over all experts, not normalised: the base that architectures change.
+    pub fn new(num_experts: usize, num_experts_per_tok: usize) -> Self {
+        RouterSpec {
+            num_experts,
+            num_experts_per_tok,
+            hidden: None,
+            bias: false,
+            method: RouterMethod::Softmax,
+            selection_bias: false,
+            groups: None,
+            normalize: Normalize::No,
+            scale: 1.0,
+            weight_on: WeightOn::Output,
         }
-        Assignment { expert_ids, routing_weights }
     }
+
+    /// Chooses the experts of one token from its `router_logits [num_experts]`, which have the bias, and the `selection_bias
+    /// [num_experts]`, where the spec has one. Equal scores go to the lower expert id.
+    pub fn route(&self, router_logits: &[f32], selection_bias: Option<&[f32]>) -> Assignment {
+        if let RouterMethod::SparseMixer { jitter } = self.method {
+            let mut assignment = sparse_mixer(router_logits, f64::from(jitter));
+            assignment.routing_weights.iter_mut().for_each(|weight| *weight *= f64::from(self.scale));
+            return assignment;
+        }
+        let scores = self.scores(router_logits);
+        // Scores grow with their logits, which are finer: they decide where nothing is added to the score.
+        let key = |expert: usize| match (selection_bias, self.groups) {
+            (Some(bias), _) => scores[expert] + f64::from(bias[expert]),
+            (None, Some(ExpertGroups { score: GroupScore::SumOfTopTwo, .. })) => scores[expert],
+            (None, _) => f64::from(router_logits[expert]),
+        };
+        let keys: Vec<f64> = (0..router_logits.len()).map(key).collect();
+        let mut chosen = best_first(&keys);
+        if let Some(groups) = self.groups {
+            let kept = groups.kept(&keys);
+            chosen.retain(|&expert| kept.contains(&(expert * groups.num_groups / keys.len())));
+        }
+        chosen.truncate(self.num_experts_per_tok);
+        let weights = match self.method {
+            RouterMethod::SoftmaxOfTopK => softmax(&chosen.iter().map(|&expert| scores[expert]).collect::<Vec<_>>()),
+            _ => chosen.iter().map(|&expert| scores[expert]).collect(),
+        };
+        let factor = f64::from(self.scale) / self.normalize.divisor(&weights);
+        Assignment {
+            expert_ids: chosen.into_iter().map(|expert| expert as u32).collect(),
+            routing_weights: weights.into_iter().map(|weight| weight * factor).collect(),
+        }
+    }
+
+    fn scores(&self, router_logits: &[f32]) -> Vec<f64> {
+        let logits = router_logits.iter().copied().map(f64::from);
+        match self.method {
+            RouterMethod::Sigmoid => logits.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            RouterMethod::SoftmaxOfTopK => logits.collect(),
+            _ => softmax(&logits.collect::<Vec<_>>()),
+        }
+    }
+}
+
+impl ExpertGroups {
+    /// The best groups, from the selection scores of all experts.
+    fn kept(&self, keys: &[f64]) -> Vec<usize> {
+        let scores: Vec<f64> = keys
+            .chunks_exact(keys.len() / self.num_groups)
+            .map(|keys| {
+                let best = best_first(keys);
+                let top = match self.score {
+                    GroupScore::Max => 1,
+                    GroupScore::SumOfTopTwo => 2,
+                };
+                best.iter().take(top).map(|&expert| keys[expert]).sum()
+            })
+            .collect();
+        let mut kept = best_first(&scores);
+        kept.truncate(self.num_kept);
+        kept
+    }
+}
+
+impl Normalize {
+    fn divisor(self, weights: &[f64]) -> f64 {
+        match self {
+            Normalize::No => 1.0,
+            Normalize::Sum { floor } => weights.iter().sum::<f64>().max(f64::from(floor)),
+            Normalize::Norm { p } => {
+                let p = f64::from(p);
+                weights.iter().map(|weight| weight.abs().powf(p)).sum::<f64>().powf(p.recip())
+            }
+        }
+    }
+}
+
+/// Indices of `keys`, the greatest first.
+fn best_first(keys: &[f64]) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..keys.len()).collect();
+    // The order has to be total for NaN, but minus zero equals zero: adding zero makes it so.
+    indices.sort_by(|&a, &b| (keys[b] + 0.0).total_cmp(&(keys[a] + 0.0)).then(a.cmp(&b)));
+    indices
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - max).exp()).collect();
+    let total: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|exponential| exponential / total).collect()
+}
+
+/// Each of two rounds takes the best logit; its weight is its softmax over those that are not far below it.
+fn sparse_mixer(router_logits: &[f32], jitter: f64) -> Assignment {
+    let logits: Vec<f64> = router_logits.iter().copied().map(f64::from).collect();
+    let mut left = logits.clone();
+    let mut assignment = Assignment { expert_ids: Vec::new(), routing_weights: Vec::new() };
+    for _ in 0..2 {
+        let best = best_first(&left)[0];
+        let top = left[best];
+        let far = |expert: usize| (top - logits[expert]) / logits[expert].abs().max(top) > 2.0 * jitter;
+        let near = |(expert, &logit): (usize, &f64)| if far(expert) { f64::NEG_INFINITY } else { logit };
+        let kept: Vec<f64> = left.iter().enumerate().map(near).collect();
+        assignment.expert_ids.push(best as u32);
+        assignment.routing_weights.push(softmax(&kept)[best]);
+        left[best] = f64::NEG_INFINITY;
+    }
+    assignment
 }

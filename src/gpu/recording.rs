@@ -16,6 +16,8 @@ pub struct Recording {
 #[derive(Debug)]
 pub enum Command {
     Dispatch(Dispatch),
+    /// Zeros.
+    Clear(Buffer),
     /// `bytes` from the start of one buffer to `offset_bytes` of another.
     Copy {
         from: Buffer,
@@ -104,6 +106,11 @@ impl Recording {
         Ok(())
     }
 
+    /// Appends filling `buffer` with zeros.
+    pub fn clear(&mut self, buffer: &Buffer) {
+        self.commands.push(Command::Clear(buffer.clone()));
+    }
+
     /// Appends a copy of the first `bytes` (a multiple of 4) of `from` to `offset_bytes` of `to`.
     pub fn copy(&mut self, from: &Buffer, to: &Buffer, offset_bytes: u64, bytes: u64) {
         self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), offset_bytes, bytes });
@@ -141,10 +148,10 @@ impl Device {
     }
 }
 
-/// One compute pass for every run of dispatches between copies.
+/// One compute pass for every run of dispatches between copies and clears.
 fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
-    let is_copy = |command: &&Command| matches!(command, Command::Copy { .. });
-    for run in commands.chunk_by(|a, b| is_copy(a) == is_copy(b)) {
+    let is_dispatch = |command: &&Command| matches!(command, Command::Dispatch(_));
+    for run in commands.chunk_by(|a, b| is_dispatch(a) == is_dispatch(b)) {
         let mut pass = None;
         for command in run {
             match command {
@@ -154,6 +161,7 @@ fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
                     pass.set_bind_group(0, &dispatch.bind_group, &[]);
                     pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
                 }
+                Command::Clear(buffer) => encoder.clear_buffer(&buffer.raw, 0, None),
                 Command::Copy { from, to, offset_bytes, bytes } => {
                     encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, *offset_bytes, *bytes);
                 }

@@ -1,7 +1,7 @@
 //! Softmax attention over the KV cache.
 
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use crate::quant::padded;
 use crate::spec::Mask;
 
@@ -16,6 +16,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(2, "k_cache"),
         Binding::read(3, "v_cache"),
         Binding::read_write(4, "y"),
+        Binding::read(5, "sinks").only(When::Flag("SINKS")),
     ],
 };
 
@@ -25,9 +26,15 @@ pub struct Problem {
     pub num_heads: usize,
     pub num_kv_heads: usize,
     pub head_dim: usize,
+    /// Values of a head, the first of each row of the value cache.
+    pub value_dim: usize,
+    /// Length of a row of the value cache.
+    pub value_stride: usize,
     pub context: usize,
     pub scale: f32,
     pub mask: Mask,
+    pub sinks: bool,
+    pub softcap: Option<f32>,
 }
 
 /// # Shapes
@@ -38,6 +45,8 @@ pub struct Buffers<'a> {
     pub k_cache: &'a Buffer,
     pub v_cache: &'a Buffer,
     pub y: &'a Buffer,
+    /// `[heads]`
+    pub sinks: Option<&'a Buffer>,
 }
 
 /// Workgroup memory for the queries of one group, in bytes; the scores take as much again at most.
@@ -59,12 +68,21 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("NUM_HEADS", problem.num_heads)
         .u32("NUM_KV_HEADS", problem.num_kv_heads)
         .u32("HEAD_DIM", problem.head_dim)
+        .u32("VALUE_DIM", problem.value_dim)
+        .u32("V_STRIDE", problem.value_stride / 4)
+        .u32("Y_QUADS", padded(problem.num_heads * problem.value_dim) / 4)
         .u32("CONTEXT", problem.context)
         .u32("Q_QUADS", padded(problem.num_heads * problem.head_dim) / 4)
-        .f32("SCALE", problem.scale);
-    match problem.mask {
+        .f32("SCALE", problem.scale)
+        .flag_if(problem.sinks, "SINKS");
+    let variant = match problem.mask {
         Mask::Causal => variant,
         Mask::Window(window) => variant.flag("WINDOWED").u32("WINDOW", window),
+        Mask::Chunk(chunk) => variant.flag("CHUNKED").u32("CHUNK", chunk),
+    };
+    match problem.softcap {
+        Some(cap) => variant.flag("SOFTCAP").f32("CAP", cap),
+        None => variant,
     }
 }
 
@@ -76,6 +94,14 @@ pub fn record(
     buffers: &Buffers,
 ) -> Result<()> {
     let variant = choose(device.caps(), problem);
+    let mut bound = vec![
+        ("rows", buffers.rows),
+        ("q", buffers.q),
+        ("k_cache", buffers.k_cache),
+        ("v_cache", buffers.v_cache),
+        ("y", buffers.y),
+    ];
+    bound.extend(buffers.sinks.map(|sinks| ("sinks", sinks)));
     let groups = problem.num_heads / variant.get("GROUP") as usize;
     recording.dispatch(
         device,
@@ -84,13 +110,7 @@ pub fn record(
             variant,
             layer,
             params: &[],
-            buffers: &[
-                ("rows", buffers.rows),
-                ("q", buffers.q),
-                ("k_cache", buffers.k_cache),
-                ("v_cache", buffers.v_cache),
-                ("y", buffers.y),
-            ],
+            buffers: &bound,
             grid: [groups, problem.num_tokens, 1],
         },
     )

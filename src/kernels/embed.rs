@@ -26,6 +26,8 @@ struct Params {
 pub struct Problem {
     pub num_tokens: usize,
     pub hidden_size: usize,
+    /// Multiplies every row.
+    pub scale: f32,
     pub quant: Quant,
 }
 
@@ -41,6 +43,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
         .u32("K_CHUNKS", padded(problem.hidden_size) / CHUNK)
+        .f32("SCALE", problem.scale)
         .flag(problem.quant.flag)
 }
 

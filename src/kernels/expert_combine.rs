@@ -1,6 +1,7 @@
 //! Weighted sum of the experts' outputs into the residual stream, after a sorted `expert_down`.
 
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
 use crate::quant::padded;
 
@@ -17,6 +18,9 @@ pub struct Problem {
     pub num_tokens: usize,
     pub num_experts_per_tok: usize,
     pub hidden_size: usize,
+    pub weight_on: WeightOn,
+    /// Multiplies the sum.
+    pub scale: f32,
 }
 
 /// # Shapes
@@ -32,6 +36,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
         .u32("ROW_QUADS", padded(problem.hidden_size) / 4)
         .u32("TOP_K", problem.num_experts_per_tok)
+        .f32("SCALE", problem.scale)
+        .flag_if(problem.weight_on == WeightOn::Input, "WEIGHT_INPUT")
 }
 
 pub fn record(

@@ -1,8 +1,10 @@
 //! Down projection of the chosen experts.
 
 use super::expert_gate_up::{Problem, Routing, tile};
-use super::{slab::Slabs, to_u32};
+use super::slab::{SHARDS_PER_DISPATCH, Slabs};
+use super::to_u32;
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::padded;
 use std::mem::offset_of;
@@ -58,6 +60,8 @@ pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
         .variant(problem.intermediate_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("Y_STRIDE", padded(problem.hidden_size))
+        .f32("SCALE", problem.scale)
+        .flag_if(problem.weight_on == WeightOn::Input, "WEIGHT_INPUT")
         .flag_if(sorted, "SORTED")
 }
 
@@ -73,7 +77,7 @@ pub fn record(
     let tile = tile(device.caps(), sorted);
     // Tiles when sorted; otherwise a workgroup sums all assignments of its token.
     let grid_rows = if sorted { buffers.routing.grid_rows(device.caps(), problem) } else { problem.num_tokens };
-    for dispatch in buffers.slabs.dispatches() {
+    for dispatch in buffers.slabs.dispatches(SHARDS_PER_DISPATCH) {
         let params = Params {
             first_slot: to_u32(dispatch.first_slot),
             num_slots: to_u32(dispatch.num_slots),

@@ -1,15 +1,18 @@
 //! Gate and up projection of the chosen experts, with the activation.
 
-use super::{expert_sort, slab::Slabs, tile::Tile, to_u32};
+use super::slab::{SHARDS_PER_DISPATCH, Slabs};
+use super::{expert_sort, tile::Tile, to_u32};
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::{Quant, padded};
+use crate::spec::Activation;
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
     name: "expert_gate_up",
     source: include_str!("../../shaders/expert_gate_up.wgsl"),
-    summary: "gate and up projection of the chosen experts, SiLU, product",
+    summary: "gate and up projection of the chosen experts, and their activation",
     params: &[
         ("first_slot", offset_of!(Params, first_slot)),
         ("num_slots", offset_of!(Params, num_slots)),
@@ -27,6 +30,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(6, "slab_1").only(When::Flag("SHARD_1")),
         Binding::read(7, "slab_2").only(When::Flag("SHARD_2")),
         Binding::read(8, "slab_3").only(When::Flag("SHARD_3")),
+        Binding::read(9, "weights").only(When::Flag("WEIGHT_INPUT")),
     ],
 };
 
@@ -46,6 +50,10 @@ pub struct Problem {
     pub num_experts_per_tok: usize,
     pub hidden_size: usize,
     pub intermediate_size: usize,
+    pub activation: Activation,
+    pub weight_on: WeightOn,
+    /// Multiplies what the experts add to the residual stream.
+    pub scale: f32,
     pub quant: Quant,
 }
 
@@ -59,16 +67,18 @@ pub enum Routing<'a> {
 }
 
 /// # Shapes
-/// `x [num_tokens, padded(hidden)]`, `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`.
+/// `x [num_tokens, padded(hidden)]`, `weights [num_tokens, top_k]` (read where they multiply the input),
+/// `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub routing: Routing<'a>,
+    pub weights: &'a Buffer,
     pub h: &'a Buffer,
     pub slabs: &'a Slabs,
 }
 
 impl Routing<'_> {
-    pub(super) fn is_sorted(&self) -> bool {
+    pub fn is_sorted(&self) -> bool {
         matches!(self, Routing::Sorted { .. })
     }
 
@@ -87,13 +97,24 @@ pub(super) fn tile(caps: &Caps, sorted: bool) -> Tile {
     Tile::choose(caps, if sorted { usize::MAX } else { 1 })
 }
 
+/// Shard buffers that one dispatch can bind: one less where the weights take a binding.
+pub fn shards_per_dispatch(problem: &Problem) -> usize {
+    SHARDS_PER_DISPATCH - usize::from(problem.weight_on == WeightOn::Input)
+}
+
 /// Without the consts of the slabs, which [`record`] adds.
 pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
-    tile(caps, sorted)
+    let variant = tile(caps, sorted)
         .variant(problem.hidden_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("H_STRIDE", padded(problem.intermediate_size))
         .flag_if(sorted, "SORTED")
+        .flag_if(problem.weight_on == WeightOn::Input, "WEIGHT_INPUT");
+    match problem.activation {
+        Activation::Silu => variant.flag("SILU"),
+        Activation::GeluTanh => variant.flag("GELU_TANH"),
+        Activation::ClampedSwiglu { alpha, limit } => variant.flag("CLAMPED_SWIGLU").f32("ALPHA", alpha).f32("LIMIT", limit),
+    }
 }
 
 pub fn record(
@@ -106,7 +127,7 @@ pub fn record(
     let sorted = buffers.routing.is_sorted();
     let base = choose(device.caps(), problem, sorted);
     let tile = tile(device.caps(), sorted);
-    for dispatch in buffers.slabs.dispatches() {
+    for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
         let params = Params {
             first_slot: to_u32(dispatch.first_slot),
             num_slots: to_u32(dispatch.num_slots),
@@ -117,6 +138,9 @@ pub fn record(
         match buffers.routing {
             Routing::Direct { slots } => bound.push(("slots", slots)),
             Routing::Sorted { tiles, order } => bound.extend([("tiles", tiles), ("order", order)]),
+        }
+        if problem.weight_on == WeightOn::Input {
+            bound.push(("weights", buffers.weights));
         }
         bound.extend(dispatch.buffers());
         recording.dispatch(

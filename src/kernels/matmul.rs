@@ -1,8 +1,8 @@
-//! Rows of tokens times a weight matrix: the attention output, the router, the head.
+//! Rows of tokens times a weight matrix: every projection that is not an expert's.
 
 use super::{tile::Tile, to_u32};
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
 use crate::quant::Quant;
 use std::mem::offset_of;
 
@@ -15,7 +15,13 @@ pub static KERNEL: Kernel = Kernel {
         ("num_rows", offset_of!(Params, num_rows)),
         ("first_row", offset_of!(Params, first_row)),
     ],
-    bindings: &[Binding::uniform(0, "params"), Binding::read(1, "x"), Binding::read(2, "weight"), Binding::read_write(3, "y")],
+    bindings: &[
+        Binding::uniform(0, "params"),
+        Binding::read(1, "x"),
+        Binding::read(2, "weight"),
+        Binding::read_write(3, "y"),
+        Binding::read(4, "bias").only(When::Flag("BIAS")),
+    ],
 };
 
 #[repr(C)]
@@ -33,16 +39,32 @@ pub struct Problem {
     pub cols: usize,
     /// Elements from one row of `y` to the next.
     pub y_stride: usize,
-    /// Add to `y` instead of replacing it.
-    pub residual: bool,
+    pub bias: bool,
+    /// Multiplies the product and its bias.
+    pub scale: f32,
+    pub output: Output,
     pub quant: Quant,
 }
 
+/// What happens to `y`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Replace,
+    Add,
+    /// Replaced by the sigmoid of the result.
+    Sigmoid,
+    /// Replaced by the tanh of the result.
+    Tanh,
+    /// Multiplied by the sigmoid of the result.
+    Gate,
+}
+
 /// # Shapes
-/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `y [num_tokens, y_stride]`.
+/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `bias [rows]`, `y [num_tokens, y_stride]`.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub weight: &'a Sharded,
+    pub bias: Option<&'a Buffer>,
     pub y: &'a Buffer,
 }
 
@@ -50,7 +72,12 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Tile::choose(caps, problem.num_tokens)
         .variant(problem.cols, problem.quant)
         .u32("Y_STRIDE", problem.y_stride)
-        .flag_if(problem.residual, "RESIDUAL")
+        .f32("SCALE", problem.scale)
+        .flag_if(problem.bias, "BIAS")
+        .flag_if(problem.output == Output::Add, "RESIDUAL")
+        .flag_if(problem.output == Output::Sigmoid, "SIGMOID")
+        .flag_if(problem.output == Output::Tanh, "TANH")
+        .flag_if(problem.output == Output::Gate, "GATE")
 }
 
 pub fn record(
@@ -68,6 +95,8 @@ pub fn record(
             first_row: to_u32(shard.first_row),
             padding: 0,
         };
+        let mut bound = vec![("x", buffers.x), ("weight", &shard.buffer), ("y", buffers.y)];
+        bound.extend(buffers.bias.map(|bias| ("bias", bias)));
         recording.dispatch(
             device,
             &DispatchDescriptor {
@@ -75,7 +104,7 @@ pub fn record(
                 variant: choose(device.caps(), problem),
                 layer,
                 params: bytemuck::bytes_of(&params),
-                buffers: &[("x", buffers.x), ("weight", &shard.buffer), ("y", buffers.y)],
+                buffers: &bound,
                 grid: [tile.row_groups(shard.num_rows), problem.num_tokens.div_ceil(tile.tokens), 1],
             },
         )?;

@@ -10,24 +10,30 @@ pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_sort;
+pub mod head_matmul;
+pub mod latent;
 pub mod matmul;
+pub mod norm;
+pub mod qk_rope;
 pub mod qkv;
-pub mod rms_norm;
 pub mod router_topk;
 pub mod sample;
 mod slab;
 mod tile;
 
 pub use crate::reference::Row;
-pub use slab::{SlabCut, SlabPart, SlabShape, Slabs};
+pub use slab::{SHARDS_PER_DISPATCH, SlabCut, SlabPart, SlabShape, Slabs};
 
 use crate::gpu::Kernel;
 
 /// Every kernel, in the order of a token's way through the model.
 pub static KERNELS: &[&Kernel] = &[
     &embed::KERNEL,
-    &rms_norm::KERNEL,
+    &norm::KERNEL,
     &qkv::KERNEL,
+    &qk_rope::KERNEL,
+    &latent::KERNEL,
+    &head_matmul::KERNEL,
     &attention::KERNEL,
     &matmul::KERNEL,
     &router_topk::KERNEL,

@@ -2,7 +2,7 @@
 
 use super::{tile::Tile, to_u32};
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
 use crate::quant::{Quant, padded};
 use std::mem::offset_of;
 
@@ -24,6 +24,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(5, "q"),
         Binding::read_write(6, "k_cache"),
         Binding::read_write(7, "v_cache"),
+        Binding::read(8, "bias").only(When::Flag("BIAS")),
     ],
 };
 
@@ -45,6 +46,9 @@ pub struct Problem {
     pub head_dim: usize,
     /// Positions that the caches and the rope table hold.
     pub context: usize,
+    pub bias: bool,
+    /// Clamp to this magnitude.
+    pub clip: Option<f32>,
     pub quant: Quant,
 }
 
@@ -56,6 +60,7 @@ pub struct Buffers<'a> {
     pub rows: &'a Buffer,
     pub x: &'a Buffer,
     pub weight: &'a Sharded,
+    pub bias: Option<&'a Buffer>,
     pub rope: &'a Buffer,
     pub q: &'a Buffer,
     pub k_cache: &'a Buffer,
@@ -63,13 +68,18 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    Tile::choose(caps, problem.num_tokens)
+    let variant = Tile::choose(caps, problem.num_tokens)
         .variant(problem.hidden_size, problem.quant)
         .u32("NUM_HEADS", problem.num_heads)
         .u32("NUM_KV_HEADS", problem.num_kv_heads)
         .u32("HEAD_DIM", problem.head_dim)
         .u32("CONTEXT", problem.context)
         .u32("Q_STRIDE", padded(problem.num_heads * problem.head_dim))
+        .flag_if(problem.bias, "BIAS");
+    match problem.clip {
+        Some(limit) => variant.flag("CLIP").f32("CLIP_TO", limit),
+        None => variant,
+    }
 }
 
 pub fn record(
@@ -87,6 +97,16 @@ pub fn record(
             first_head: to_u32(shard.first_row / problem.head_dim),
             padding: 0,
         };
+        let mut bound = vec![
+            ("rows", buffers.rows),
+            ("x", buffers.x),
+            ("weight", &shard.buffer),
+            ("rope", buffers.rope),
+            ("q", buffers.q),
+            ("k_cache", buffers.k_cache),
+            ("v_cache", buffers.v_cache),
+        ];
+        bound.extend(buffers.bias.map(|bias| ("bias", bias)));
         recording.dispatch(
             device,
             &DispatchDescriptor {
@@ -94,15 +114,7 @@ pub fn record(
                 variant: choose(device.caps(), problem),
                 layer,
                 params: bytemuck::bytes_of(&params),
-                buffers: &[
-                    ("rows", buffers.rows),
-                    ("x", buffers.x),
-                    ("weight", &shard.buffer),
-                    ("rope", buffers.rope),
-                    ("q", buffers.q),
-                    ("k_cache", buffers.k_cache),
-                    ("v_cache", buffers.v_cache),
-                ],
+                buffers: &bound,
                 grid: [tile.row_groups(shard.num_rows), problem.num_tokens.div_ceil(tile.tokens), 1],
             },
         )?;

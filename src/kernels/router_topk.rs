@@ -2,15 +2,15 @@
 
 use super::to_u32;
 use crate::error::Result;
-use crate::gating::{RouterSpec, ScoreFunction};
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gating::{GroupScore, Normalize, RouterMethod, RouterSpec};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
     name: "router_topk",
     source: include_str!("../../shaders/router_topk.wgsl"),
-    summary: "softmax over the experts, the best of each token, renormalised",
-    params: &[("layer", offset_of!(Params, layer))],
+    summary: "scores of the experts, the best of each token, their weights",
+    params: &[("load_offset", offset_of!(Params, load_offset))],
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::read(1, "logits"),
@@ -19,13 +19,14 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(4, "slots"),
         Binding::read_write(5, "weights"),
         Binding::read_write(6, "loads"),
+        Binding::read(7, "selection_bias").only(When::Flag("SELECTION_BIAS")),
     ],
 };
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
-    layer: u32,
+    load_offset: u32,
     padding: [u32; 3],
 }
 
@@ -33,12 +34,12 @@ struct Params {
 pub struct Problem<'a> {
     pub num_tokens: usize,
     pub router: &'a RouterSpec,
-    /// Row of `loads` to count in.
-    pub load_row: usize,
+    /// Where in `loads` this layer's experts are counted.
+    pub load_offset: usize,
 }
 
 /// # Shapes
-/// `logits [num_tokens, experts]`, `slot_table [experts]`, `ids`, `slots`, `weights [num_tokens, top_k]`, `loads [rows, experts]`.
+/// `logits [num_tokens, experts]`, `slot_table [experts]`, `ids`, `slots`, `weights [num_tokens, top_k]`, `loads [load_offset + experts]`.
 pub struct Buffers<'a> {
     pub logits: &'a Buffer,
     pub slot_table: &'a Buffer,
@@ -46,15 +47,37 @@ pub struct Buffers<'a> {
     pub slots: &'a Buffer,
     pub weights: &'a Buffer,
     pub loads: &'a Buffer,
+    /// `[experts]`
+    pub selection_bias: Option<&'a Buffer>,
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    let ScoreFunction::Softmax = problem.router.scores;
-    Variant::new()
+    let router = problem.router;
+    let mut variant = Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
-        .u32("NUM_EXPERTS", problem.router.num_experts)
-        .u32("TOP_K", problem.router.num_experts_per_tok)
-        .flag_if(problem.router.renormalize, "RENORMALIZE")
+        .u32("NUM_EXPERTS", router.num_experts)
+        .u32("TOP_K", router.num_experts_per_tok)
+        .f32("SCALE", router.scale)
+        .flag_if(router.selection_bias, "SELECTION_BIAS");
+    variant = match router.method {
+        RouterMethod::Softmax => variant.flag("SOFTMAX"),
+        RouterMethod::SoftmaxOfTopK => variant.flag("SOFTMAX_OF_TOPK"),
+        RouterMethod::Sigmoid => variant.flag("SIGMOID"),
+        RouterMethod::SparseMixer { jitter } => variant.flag("SPARSE_MIXER").f32("JITTER", jitter),
+    };
+    variant = match router.normalize {
+        Normalize::No => variant,
+        Normalize::Sum { floor } => variant.flag("NORMALIZE_SUM").f32("FLOOR", floor),
+        Normalize::Norm { p } => variant.flag("NORMALIZE_NORM").f32("P", p),
+    };
+    match router.groups {
+        Some(groups) => variant
+            .flag("GROUPS")
+            .flag_if(groups.score == GroupScore::SumOfTopTwo, "GROUP_SUM")
+            .u32("NUM_GROUPS", groups.num_groups)
+            .u32("NUM_KEPT", groups.num_kept),
+        None => variant,
+    }
 }
 
 pub fn record(
@@ -64,21 +87,23 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
+    let mut bound = vec![
+        ("logits", buffers.logits),
+        ("slot_table", buffers.slot_table),
+        ("ids", buffers.ids),
+        ("slots", buffers.slots),
+        ("weights", buffers.weights),
+        ("loads", buffers.loads),
+    ];
+    bound.extend(buffers.selection_bias.map(|bias| ("selection_bias", bias)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
             kernel: &KERNEL,
             variant: choose(device.caps(), problem),
             layer,
-            params: bytemuck::bytes_of(&Params { layer: to_u32(problem.load_row), padding: [0; 3] }),
-            buffers: &[
-                ("logits", buffers.logits),
-                ("slot_table", buffers.slot_table),
-                ("ids", buffers.ids),
-                ("slots", buffers.slots),
-                ("weights", buffers.weights),
-                ("loads", buffers.loads),
-            ],
+            params: bytemuck::bytes_of(&Params { load_offset: to_u32(problem.load_offset), padding: [0; 3] }),
+            buffers: &bound,
             grid: [problem.num_tokens, 1, 1],
         },
     )

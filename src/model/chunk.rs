@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::quant::padded;
-use crate::spec::ModelSpec;
+use crate::spec::{Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, ParallelSpec};
 
 /// Most tokens of one chunk of a prompt.
 const MAX_TOKENS: usize = 256;
@@ -19,8 +19,14 @@ pub(super) struct ChunkShape {
     pub max_logit_rows: usize,
     pub max_top_k: usize,
     pub max_experts: usize,
-    pub max_intermediate: usize,
-    pub max_attention_width: usize,
+    /// Inner values per token: of all its experts, or of a dense or shared MLP.
+    pub max_inner: usize,
+    pub max_qkv: usize,
+    pub max_attention: usize,
+    pub max_router_hidden: usize,
+    pub max_latent_query: usize,
+    pub max_latent_cache: usize,
+    pub max_latent_values: usize,
 }
 
 impl ChunkShape {
@@ -29,18 +35,47 @@ impl ChunkShape {
     /// # Errors
     /// [`Error::DeviceLimit`] if not even one token fits.
     pub fn choose(spec: &ModelSpec, caps: &Caps, context: usize, device: &str) -> Result<Self> {
-        let moes = || spec.layers.iter().map(|layer| layer.ffn.moe());
-        let largest = |values: &mut dyn Iterator<Item = usize>| values.max().unwrap_or(1);
-        let max_top_k = largest(&mut moes().map(|moe| moe.router.num_experts_per_tok));
-        let max_experts = largest(&mut moes().map(|moe| moe.router.num_experts));
-        let max_intermediate = largest(&mut moes().map(|moe| moe.expert.intermediate_size));
-        let max_attention_width = largest(&mut spec.layers.iter().map(|layer| layer.mixer.attention().output_width()));
+        let largest = |measure: &dyn Fn(&LayerSpec) -> usize| spec.layers.iter().map(measure).max().unwrap_or(1);
+        let top_k = |layer: &LayerSpec| layer.ffn.moe().map_or(1, |moe| moe.router.num_experts_per_tok);
+        let max_top_k = largest(&top_k);
+        let max_experts = largest(&|layer| layer.ffn.moe().map_or(1, |moe| moe.router.num_experts));
+        let of_experts = |moe: &MoeSpec| {
+            let shared = moe.shared.map_or(0, |shared| padded(shared.mlp.intermediate_size));
+            (moe.router.num_experts_per_tok * padded(moe.expert.intermediate_size)).max(shared)
+        };
+        let max_inner = largest(&|layer| match &layer.ffn {
+            Ffn::Dense(mlp) => padded(mlp.intermediate_size),
+            Ffn::Moe(moe) => of_experts(moe),
+            Ffn::Parallel(ParallelSpec { dense, moe }) => padded(dense.intermediate_size).max(of_experts(moe)),
+        });
+        let router_hidden = |layer: &LayerSpec| layer.ffn.moe().and_then(|moe| moe.router.hidden);
+        let max_router_hidden = largest(&|layer| router_hidden(layer).map_or(1, padded));
+        let max_qkv = largest(&|layer| match &layer.mixer {
+            Mixer::Attention(attention) => padded(attention.qkv_rows()),
+            Mixer::Latent(latent) => padded(latent.query_width()),
+        });
+        let latent = |measure: &dyn Fn(&LatentSpec) -> usize| {
+            spec.layers.iter().filter_map(|layer| layer.mixer.latent()).map(measure).max().unwrap_or(0)
+        };
+        let max_latent_query = latent(&|spec| spec.query_rank.map_or(0, padded));
+        let max_latent_cache = latent(&|spec| padded(spec.cache_dim()));
+        let max_latent_values = latent(&|spec| padded(spec.num_heads * spec.latent_dim));
+        let max_attention = largest(&|layer| match &layer.mixer {
+            Mixer::Attention(attention) => padded(attention.query_width()).max(padded(attention.output_width())),
+            Mixer::Latent(latent) => {
+                let over_cache = latent.over_cache();
+                padded(over_cache.query_width()).max(padded(latent.output_width()))
+            }
+        });
 
-        let widest = (max_top_k * padded(max_intermediate).max(padded(spec.hidden_size))).max(padded(max_attention_width));
+        let widest = max_inner
+            .max(max_top_k * padded(spec.hidden_size))
+            .max(max_qkv)
+            .max(max_attention)
+            .max(max_latent_values)
+            .max(max_experts);
         let limit = usize::try_from(caps.max_shard_bytes()).unwrap_or(usize::MAX) / 4;
-        let fits = (limit / widest).min(limit / max_experts).min(caps.max_workgroups_per_dimension as usize / max_top_k);
-        let max_tokens = MAX_TOKENS.min(fits).min(context);
-        let max_logit_rows = (limit.min(LOGIT_BYTES / 4) / spec.vocab_size).clamp(1, max_tokens.max(1));
+        let max_tokens = MAX_TOKENS.min(limit / widest).min(caps.max_workgroups_per_dimension as usize / max_top_k).min(context);
         if max_tokens == 0 || spec.vocab_size > limit {
             return Err(Error::DeviceLimit {
                 what: "one token's activations".to_owned(),
@@ -49,6 +84,20 @@ impl ChunkShape {
                 found: format!("{limit}"),
             });
         }
-        Ok(ChunkShape { context, max_tokens, max_logit_rows, max_top_k, max_experts, max_intermediate, max_attention_width })
+        let max_logit_rows = (limit.min(LOGIT_BYTES / 4) / spec.vocab_size).clamp(1, max_tokens);
+        Ok(ChunkShape {
+            context,
+            max_tokens,
+            max_logit_rows,
+            max_top_k,
+            max_experts,
+            max_inner,
+            max_qkv,
+            max_attention,
+            max_router_hidden,
+            max_latent_query,
+            max_latent_cache,
+            max_latent_values,
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! A decoder on a WebGPU device.
 
 use super::chunk::ChunkShape;
-use super::plan::{Output, PlanKey, Planner, RouterLens};
-use super::state::{RING, State, kv_bytes};
+use super::plan::{Output, PlanKey, Planner};
+use super::state::{LayerTaps, RING, State, kv_bytes};
 use super::weights::{DeviceWeights, Uploader, total_bytes};
 use super::{Forward, check_memory, chunk_rows};
 use crate::checkpoint::Checkpoint;
@@ -26,8 +26,13 @@ pub struct GpuDecoder {
     pub(super) state: State,
     pub(super) shape: ChunkShape,
     plans: BTreeMap<PlanKey, Recording>,
-    /// Position of the row that the next decode step reads.
+    /// The tokens whose keys and values the cache holds.
+    history: Vec<u32>,
+    /// The rotary tables are those of texts beyond the model's original length.
+    is_long: bool,
+    /// Position of the row that the next decode step reads, and its token.
     position: usize,
+    last_sampled: u32,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -62,7 +67,22 @@ impl GpuDecoder {
             done_bytes: 0,
         };
         let weights = uploader.upload().await?;
-        Ok(GpuDecoder { device, spec: spec.clone(), weights, state, shape, plans: BTreeMap::new(), position: 0 })
+        let mut decoder = GpuDecoder {
+            device,
+            spec: spec.clone(),
+            weights,
+            state,
+            shape,
+            plans: BTreeMap::new(),
+            history: Vec::new(),
+            is_long: false,
+            position: 0,
+            last_sampled: 0,
+        };
+        // Every pipeline is compiled now, not while somebody waits for the first token.
+        decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
+        decoder.prepare(PlanKey { num_tokens: shape.max_tokens, output: Output::Token, taps: false }).await?;
+        Ok(decoder)
     }
 
     pub fn device(&self) -> &Device {
@@ -93,6 +113,7 @@ impl GpuDecoder {
     }
 
     pub(super) async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
+        self.extend_history(ids, position).await?;
         let chunk_len = self.shape.max_tokens;
         let num_chunks = ids.len().div_ceil(chunk_len);
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
@@ -100,20 +121,26 @@ impl GpuDecoder {
             self.pass(chunk, position + index * chunk_len, PlanKey { num_tokens: chunk.len(), output, taps: false }).await?;
         }
         self.position = position + ids.len();
-        self.last_sampled().await
+        self.read_sampled().await
     }
 
     pub(super) async fn decode(&mut self) -> Result<u32> {
-        // The sampler has left the chosen token in row 0: nothing to upload.
+        let fed = self.last_sampled;
+        if self.extend_history(&[fed], self.position).await? {
+            // Another pass has overwritten the row.
+            self.upload_rows(&[fed], self.position).await?;
+        }
+        // Otherwise the sampler has left the chosen token in row 0: nothing to upload.
         let key = PlanKey { num_tokens: 1, output: Output::Token, taps: false };
         self.prepare(key).await?;
         self.device.submit("decoding", &[&self.plans[&key]]).await?;
         self.position += 1;
-        self.last_sampled().await
+        self.read_sampled().await
     }
 
     pub(super) async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
-        let layers = (0..self.spec.layers.len()).map(LayerRouting::empty).collect();
+        let layers = self.state.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect();
+        self.extend_history(ids, position).await?;
         let mut forward = Forward { logits: Vec::new(), layers };
         let chunk_len = self.shape.max_tokens.min(self.shape.max_logit_rows);
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
@@ -121,10 +148,8 @@ impl GpuDecoder {
             self.pass(chunk, position + index * chunk_len, key).await?;
             let num_logits = chunk.len() * self.spec.vocab_size;
             forward.logits.extend(self.device.read_as::<f32>("reading logits", &self.state.logits, num_logits).await?);
-            for (layer, routing) in forward.layers.iter_mut().enumerate() {
-                let taps = &self.state.taps[layer];
-                let RouterLens { experts, chosen } = RouterLens::of(self.spec.layers[layer].ffn.moe());
-                let (experts, chosen) = (chunk.len() * experts, chunk.len() * chosen);
+            for (routing, taps) in forward.layers.iter_mut().zip(&self.state.taps) {
+                let (experts, chosen) = (chunk.len() * taps.num_experts, chunk.len() * taps.num_experts_per_tok);
                 let device = &self.device;
                 routing.router_logits.extend(device.read_as::<f32>("reading the routing", &taps.router_logits, experts).await?);
                 routing.expert_ids.extend(device.read_as::<u32>("reading the routing", &taps.expert_ids, chosen).await?);
@@ -137,28 +162,51 @@ impl GpuDecoder {
     }
 
     pub(super) async fn expert_loads(&self) -> Result<Vec<Vec<u64>>> {
-        let mut loads = Vec::with_capacity(self.spec.layers.len());
         let counters = (self.state.loads.size_bytes() / 4) as usize;
         let counts: Vec<u32> = self.device.read_as("reading the expert loads", &self.state.loads, counters).await?;
-        // Each layer counts in a row of its own number of experts.
-        for (layer, spec) in self.spec.layers.iter().enumerate() {
-            let num_experts = spec.ffn.moe().router.num_experts;
-            let row = &counts[layer * num_experts..(layer + 1) * num_experts];
-            loads.push(row.iter().map(|&count| u64::from(count)).collect());
-        }
-        Ok(loads)
+        let of_layer =
+            |taps: &LayerTaps| counts[taps.load_offset..][..taps.num_experts].iter().map(|&count| u64::from(count)).collect();
+        Ok(self.state.taps.iter().map(of_layer).collect())
     }
 
-    /// Uploads the rows of one chunk and runs it.
-    async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
+    /// Notes that `ids` come at `position`. Where that makes the text long or short for its rotary embedding, the keys of all earlier
+    /// tokens turn differently: they are run again, and the answer is true.
+    async fn extend_history(&mut self, ids: &[u32], position: usize) -> Result<bool> {
+        self.history.truncate(position);
+        self.history.extend_from_slice(ids);
+        let is_long = self.spec.is_long(self.history.len());
+        if is_long == self.is_long {
+            return Ok(false);
+        }
+        self.is_long = is_long;
+        self.device
+            .catch("turning the rotary tables", || {
+                self.state.write_ropes(&self.device, &self.spec, self.shape.context, self.history.len());
+                Ok(())
+            })
+            .await?;
+        let earlier = self.history[..position].to_vec();
+        for (index, chunk) in earlier.chunks(self.shape.max_tokens).enumerate() {
+            let key = PlanKey { num_tokens: chunk.len(), output: Output::Nothing, taps: false };
+            self.pass(chunk, index * self.shape.max_tokens, key).await?;
+        }
+        Ok(true)
+    }
+
+    async fn upload_rows(&self, ids: &[u32], position: usize) -> Result<()> {
         let rows = chunk_rows(ids, position);
-        self.prepare(key).await?;
         self.device
             .catch("uploading tokens", || {
                 self.device.write(&self.state.rows, 0, bytemuck::cast_slice(&rows));
                 Ok(())
             })
-            .await?;
+            .await
+    }
+
+    /// Uploads the rows of one chunk and runs it.
+    async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
+        self.prepare(key).await?;
+        self.upload_rows(ids, position).await?;
         self.device.submit("running the model", &[&self.plans[&key]]).await
     }
 
@@ -177,8 +225,9 @@ impl GpuDecoder {
     }
 
     /// The token chosen for `self.position`.
-    async fn last_sampled(&self) -> Result<u32> {
+    async fn read_sampled(&mut self) -> Result<u32> {
         let ring: Vec<u32> = self.device.read_as("reading the next token", &self.state.sampled, RING).await?;
-        Ok(ring[self.position % RING])
+        self.last_sampled = ring[self.position % RING];
+        Ok(self.last_sampled)
     }
 }

@@ -1,6 +1,7 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
 mod chunk;
+mod experts;
 mod gpu_decoder;
 mod plan;
 mod reference_decoder;

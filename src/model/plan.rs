@@ -1,15 +1,14 @@
 //! The flat list of dispatches of one pass through the model.
 
+use super::experts::Experts;
 use super::gpu_decoder::GpuDecoder;
-use super::state::RING;
-use super::weights::Matrix;
+use super::state::{LayerTaps, RING};
+use super::weights::{AttentionWeights, FfnWeights, LatentWeights, LayerWeights, Matrix, MixerKind, MixerWeights, Norms};
 use crate::error::Result;
-use crate::gpu::Recording;
-use crate::kernels::{
-    attention, embed, expert_combine, expert_down, expert_gate_up, expert_sort, matmul, qkv, rms_norm, router_topk, sample,
-};
-use crate::spec::{AttentionSpec, MoeSpec};
-use expert_gate_up::Routing;
+use crate::gpu::{Buffer, Recording};
+use crate::kernels::{attention, embed, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
+use crate::quant::padded;
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, Residual};
 
 /// What distinguishes two recordings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,17 +37,35 @@ pub(super) struct Planner<'a> {
     pub recording: Recording,
 }
 
-impl Planner<'_> {
+/// Where a part of a layer puts its result.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub buffer: &'a Buffer,
+    /// Multiplies the result.
+    pub scale: f32,
+}
+
+impl<'a> Planner<'a> {
     pub fn record(mut self) -> Result<Recording> {
         let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
-        let problem =
-            embed::Problem { num_tokens: self.key.num_tokens, hidden_size: spec.hidden_size, quant: weights.embedding.quant };
+        let problem = embed::Problem {
+            num_tokens: self.key.num_tokens,
+            hidden_size: spec.hidden_size,
+            scale: spec.embedding_scale,
+            quant: weights.embedding.quant,
+        };
         let buffers = embed::Buffers { rows: &state.rows, table: &weights.embedding.shards, x: &state.x };
         embed::record(device, &mut self.recording, &problem, &buffers)?;
-        for layer in 0..spec.layers.len() {
-            self.attention(layer, spec.layers[layer].mixer.attention())?;
-            self.router(layer, spec.layers[layer].ffn.moe())?;
-            self.experts(layer, spec.layers[layer].ffn.moe())?;
+        let mut taps = state.taps.iter();
+        for (layer, (spec, weights)) in spec.layers.iter().zip(&weights.layers).enumerate() {
+            if matches!(spec.ffn, Ffn::Parallel(_)) {
+                self.recording.copy(&state.x, &state.layer_input, 0, state.row_bytes(self.key.num_tokens));
+            }
+            let target = self.open(layer, spec, &weights.mixer.norms)?;
+            self.mix(layer, spec, &weights.mixer, target)?;
+            self.close(layer, spec, &weights.mixer.norms)?;
+
+            self.feed_forward(layer, spec, weights, &mut taps)?;
         }
         match self.key.output {
             Output::Nothing => {}
@@ -61,160 +78,340 @@ impl Planner<'_> {
         Ok(self.recording)
     }
 
-    /// `normed = rms_norm(x)` from row `first_row` on.
-    fn norm(&mut self, layer: Option<usize>, weight: &crate::gpu::Buffer, first_row: usize, num_tokens: usize) -> Result<()> {
-        let GpuDecoder { device, spec, state, .. } = self.decoder;
-        let problem = rms_norm::Problem { first_row, num_tokens, cols: spec.hidden_size, eps: spec.norm_eps };
-        let buffers = rms_norm::Buffers { x: &state.x, weight, y: &state.normed };
-        rms_norm::record(device, &mut self.recording, layer, &problem, &buffers)
+    /// `x += post_norm(ffn(norm(x)))`, with the norms that the spec has.
+    fn feed_forward<'t>(
+        &mut self,
+        layer: usize,
+        spec: &LayerSpec,
+        weights: &LayerWeights,
+        taps: &mut impl Iterator<Item = &'t LayerTaps>,
+    ) -> Result<()> {
+        let mut next_taps = || taps.next().expect("every layer with a router has taps");
+        let state = &self.decoder.state;
+        match (&spec.ffn, &weights.ffn) {
+            (Ffn::Dense(mlp), FfnWeights::Dense(dense)) => {
+                let target = self.open(layer, spec, &weights.norms)?;
+                Experts { planner: self, layer, target }.dense(mlp, dense)?;
+            }
+            (Ffn::Moe(moe), FfnWeights::Moe(experts)) => {
+                let target = self.open(layer, spec, &weights.norms)?;
+                Experts { planner: self, layer, target }.moe(moe, experts, next_taps())?;
+            }
+            // The dense MLP reads the stream after the mixer, the experts what it was before.
+            (Ffn::Parallel(parallel), FfnWeights::Parallel { norm, dense, moe }) => {
+                let rows = (0, self.key.num_tokens);
+                let target = Target { buffer: &state.x, scale: spec.residual_scale };
+                self.norm(Some(layer), spec.norm, norm, [&state.x, &state.normed], rows, None)?;
+                Experts { planner: self, layer, target }.dense(&parallel.dense, dense)?;
+                if let Some(before) = &weights.norms.before {
+                    self.norm(Some(layer), spec.norm, before, [&state.layer_input, &state.normed], rows, None)?;
+                }
+                Experts { planner: self, layer, target }.moe(&parallel.moe, moe, next_taps())?;
+            }
+            _ => unreachable!("weights are uploaded as the spec says"),
+        }
+        self.close(layer, spec, &weights.norms)
     }
 
-    /// `x += output(attention(norm(x)))`
-    fn attention(&mut self, layer: usize, spec: &AttentionSpec) -> Result<()> {
-        let GpuDecoder { device, spec: model, weights, state, shape, .. } = self.decoder;
-        let (weights, cache) = (&weights.layers[layer], &state.layers[layer]);
-        let num_tokens = self.key.num_tokens;
-        self.norm(Some(layer), &weights.attention_norm, 0, num_tokens)?;
-        let AttentionSpec { num_heads, num_kv_heads, head_dim, scale, mask, .. } = *spec;
-        let context = shape.context;
-        qkv::record(
-            device,
-            &mut self.recording,
-            Some(layer),
-            &qkv::Problem {
-                num_tokens,
-                hidden_size: model.hidden_size,
-                num_heads,
-                num_kv_heads,
-                head_dim,
-                context,
-                quant: weights.qkv.quant,
-            },
-            &qkv::Buffers {
-                rows: &state.rows,
-                x: &state.normed,
-                weight: &weights.qkv.shards,
-                rope: &cache.rope,
-                q: &state.q,
-                k_cache: &cache.k_cache,
-                v_cache: &cache.v_cache,
-            },
-        )?;
+    /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after.
+    pub fn input(&self, spec: &LayerSpec) -> &'a Buffer {
+        let state = &self.decoder.state;
+        if spec.residual == Residual::Post { &state.x } else { &state.normed }
+    }
+
+    /// Begins a part of a layer: its norm, and where its result goes.
+    fn open(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms) -> Result<Target<'a>> {
+        let state = &self.decoder.state;
+        if let Some(weight) = &norms.before {
+            let num_tokens = self.key.num_tokens;
+            self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, num_tokens), None)?;
+        }
+        if norms.after.is_none() {
+            return Ok(Target { buffer: &state.x, scale: spec.residual_scale });
+        }
+        self.recording.clear(&state.part);
+        Ok(Target { buffer: &state.part, scale: 1.0 })
+    }
+
+    /// Ends a part of a layer: its result goes through the norm that stands after it.
+    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms) -> Result<()> {
+        let state = &self.decoder.state;
+        let Some(weight) = &norms.after else { return Ok(()) };
+        let rows = (0, self.key.num_tokens);
+        self.norm(Some(layer), spec.norm, weight, [&state.part, &state.x], rows, Some(spec.residual_scale))
+    }
+
+    /// `rows` are the first one and how many.
+    fn norm(
+        &mut self,
+        layer: Option<usize>,
+        norm: NormSpec,
+        weight: &Buffer,
+        [x, y]: [&Buffer; 2],
+        (first_row, num_tokens): (usize, usize),
+        residual: Option<f32>,
+    ) -> Result<()> {
+        let GpuDecoder { device, spec, .. } = self.decoder;
+        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual };
+        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y })
+    }
+
+    /// `target += output(attention(input))`
+    fn mix(&mut self, layer: usize, spec: &LayerSpec, weights: &MixerWeights, target: Target) -> Result<()> {
+        match (&spec.mixer, &weights.kind) {
+            (Mixer::Attention(attention), MixerKind::Attention(weights)) => self.attend(layer, spec, attention, weights)?,
+            (Mixer::Latent(latent), MixerKind::Latent(weights)) => self.attend_to_latents(layer, spec, latent, weights)?,
+            _ => unreachable!("weights are uploaded as the spec says"),
+        }
+        let GpuDecoder { device, spec: model, state, .. } = self.decoder;
+        let problem = matmul::Problem {
+            num_tokens: self.key.num_tokens,
+            cols: spec.mixer.output_width(),
+            y_stride: padded(model.hidden_size),
+            bias: weights.output_bias.is_some(),
+            scale: target.scale,
+            output: matmul::Output::Add,
+            quant: weights.output.quant,
+        };
+        let buffers = matmul::Buffers {
+            x: &state.attended,
+            weight: &weights.output.shards,
+            bias: weights.output_bias.as_ref(),
+            y: target.buffer,
+        };
+        matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+    }
+
+    /// `state.attended = attention(input)`, gated where the spec says so.
+    fn attend(&mut self, layer: usize, spec: &LayerSpec, attention: &AttentionSpec, weights: &AttentionWeights) -> Result<()> {
+        self.project_qkv(layer, spec, attention, weights)?;
+        let GpuDecoder { device, state, shape, .. } = self.decoder;
+        let cache = &state.layers[layer];
         attention::record(
             device,
             &mut self.recording,
             Some(layer),
-            &attention::Problem { num_tokens, num_heads, num_kv_heads, head_dim, context, scale, mask },
+            &attention::Problem {
+                num_tokens: self.key.num_tokens,
+                num_heads: attention.num_heads,
+                num_kv_heads: attention.num_kv_heads,
+                head_dim: attention.head_dim,
+                value_dim: attention.value_dim,
+                value_stride: attention.value_dim,
+                context: shape.context,
+                scale: attention.scale,
+                mask: attention.mask,
+                sinks: attention.sinks,
+                softcap: attention.softcap,
+            },
             &attention::Buffers {
                 rows: &state.rows,
                 q: &state.q,
                 k_cache: &cache.k_cache,
                 v_cache: &cache.v_cache,
                 y: &state.attended,
+                sinks: weights.sinks.as_ref(),
             },
         )?;
-        let problem = matmul::Problem {
-            num_tokens,
-            cols: spec.output_width(),
-            y_stride: crate::quant::padded(model.hidden_size),
-            residual: true,
-            quant: weights.attention_output.quant,
-        };
-        let buffers = matmul::Buffers { x: &state.attended, weight: &weights.attention_output.shards, y: &state.x };
-        matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+        match &weights.gate {
+            Some(gate) => {
+                let y = (matmul::Output::Gate, padded(attention.output_width()));
+                self.project(layer, gate, self.hidden(spec), y, &state.attended)
+            }
+            None => Ok(()),
+        }
     }
 
-    /// `normed = norm(x)`, then the experts of each token.
-    fn router(&mut self, layer: usize, spec: &MoeSpec) -> Result<()> {
-        let GpuDecoder { device, spec: model, weights, state, .. } = self.decoder;
-        let weights = &weights.layers[layer];
-        let num_tokens = self.key.num_tokens;
-        self.norm(Some(layer), &weights.ffn_norm, 0, num_tokens)?;
+    /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
+    fn attend_to_latents(&mut self, layer: usize, spec: &LayerSpec, latent: &LatentSpec, weights: &LatentWeights) -> Result<()> {
+        let GpuDecoder { device, state, shape, .. } = self.decoder;
+        let (cache, num_tokens) = (&state.layers[layer], self.key.num_tokens);
+        let over_cache = latent.over_cache();
+        self.project_latents(layer, spec, latent, weights)?;
+
+        let key_up = head_matmul::Problem {
+            num_tokens,
+            rows: latent.latent_dim,
+            cols: latent.nope_dim,
+            x: head_matmul::Layout { token_stride: padded(latent.query_width()), head_stride: latent.key_dim() },
+            y: head_matmul::Layout { token_stride: padded(over_cache.query_width()), head_stride: latent.cache_dim() },
+            quant: weights.key_up.quant,
+        };
+        let buffers = head_matmul::Buffers { x: &state.qkv, weight: &weights.key_up.shards, y: &state.q };
+        head_matmul::record(device, &mut self.recording, Some(layer), &key_up, &buffers)?;
+
+        let problem = attention::Problem {
+            num_tokens,
+            num_heads: latent.num_heads,
+            num_kv_heads: 1,
+            head_dim: latent.cache_dim(),
+            value_dim: latent.latent_dim,
+            value_stride: latent.cache_dim(),
+            context: shape.context,
+            scale: over_cache.scale,
+            mask: over_cache.mask,
+            sinks: false,
+            softcap: None,
+        };
+        let buffers = attention::Buffers {
+            rows: &state.rows,
+            q: &state.q,
+            k_cache: &cache.k_cache,
+            v_cache: &cache.v_cache,
+            y: &state.latent_values,
+            sinks: None,
+        };
+        attention::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+
+        let values = padded(latent.num_heads * latent.latent_dim);
+        let value_up = head_matmul::Problem {
+            num_tokens,
+            rows: latent.value_dim,
+            cols: latent.latent_dim,
+            x: head_matmul::Layout { token_stride: values, head_stride: latent.latent_dim },
+            y: head_matmul::Layout { token_stride: padded(latent.output_width()), head_stride: latent.value_dim },
+            quant: weights.value_up.quant,
+        };
+        let buffers = head_matmul::Buffers { x: &state.latent_values, weight: &weights.value_up.shards, y: &state.attended };
+        head_matmul::record(device, &mut self.recording, Some(layer), &value_up, &buffers)
+    }
+
+    /// Raw queries to `state.qkv`, their rotated parts to `state.q`, and the latent to the cache.
+    fn project_latents(&mut self, layer: usize, spec: &LayerSpec, latent: &LatentSpec, weights: &LatentWeights) -> Result<()> {
+        let GpuDecoder { device, state, shape, .. } = self.decoder;
+        let (cache, num_tokens) = (&state.layers[layer], self.key.num_tokens);
+        let input = self.hidden(spec);
+        let replace = |width: usize| (matmul::Output::Replace, padded(width));
+        let query = match (&weights.query_down, latent.query_rank) {
+            (Some((down, weight)), Some(rank)) => {
+                self.project(layer, down, input, replace(rank), &state.latent_query)?;
+                let norm = NormSpec::rms(latent.norm_eps);
+                let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None };
+                let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed };
+                norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+                (&state.latent_query_normed, rank)
+            }
+            _ => input,
+        };
+        self.project(layer, &weights.query_up, query, replace(latent.query_width()), &state.qkv)?;
+        self.project(layer, &weights.down, input, replace(latent.cache_dim()), &state.latent)?;
+        let problem = latent::Problem { num_tokens, context: shape.context, latent };
+        let buffers = latent::Buffers {
+            rows: &state.rows,
+            q: &state.qkv,
+            kv: &state.latent,
+            norm: &weights.norm,
+            rope: cache.rope.as_ref().expect("latent attention has a rotary table"),
+            query: &state.q,
+            cache: &cache.k_cache,
+        };
+        latent::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+    }
+
+    /// What a part of a layer reads, and how wide it is.
+    fn hidden(&self, spec: &LayerSpec) -> (&'a Buffer, usize) {
+        (self.input(spec), self.decoder.spec.hidden_size)
+    }
+
+    /// `y = matrix * x`, where `x` comes with its columns, and `y` with what happens to it and its stride.
+    fn project(
+        &mut self,
+        layer: usize,
+        matrix: &Matrix,
+        (x, cols): (&Buffer, usize),
+        (output, y_stride): (matmul::Output, usize),
+        y: &Buffer,
+    ) -> Result<()> {
+        let problem = matmul::Problem {
+            num_tokens: self.key.num_tokens,
+            cols,
+            y_stride,
+            bias: false,
+            scale: 1.0,
+            output,
+            quant: matrix.quant,
+        };
+        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias: None, y };
+        matmul::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
+    }
+
+    /// Queries to `state.q`, keys and values to the cache: in one kernel where it can, in two otherwise.
+    fn project_qkv(
+        &mut self,
+        layer: usize,
+        spec: &LayerSpec,
+        attention: &AttentionSpec,
+        weights: &AttentionWeights,
+    ) -> Result<()> {
+        let GpuDecoder { device, spec: model, state, shape, .. } = self.decoder;
+        let cache = &state.layers[layer];
+        let (num_tokens, context) = (self.key.num_tokens, shape.context);
+        let x = self.input(spec);
+        let bias = weights.qkv_bias.as_ref();
+        if let (false, Some(rope)) = (qk_rope::is_needed(attention), &cache.rope) {
+            let problem = qkv::Problem {
+                num_tokens,
+                hidden_size: model.hidden_size,
+                num_heads: attention.num_heads,
+                num_kv_heads: attention.num_kv_heads,
+                head_dim: attention.head_dim,
+                context,
+                bias: attention.qkv_bias,
+                clip: attention.clip,
+                quant: weights.qkv.quant,
+            };
+            let buffers = qkv::Buffers {
+                rows: &state.rows,
+                x,
+                weight: &weights.qkv.shards,
+                bias,
+                rope,
+                q: &state.q,
+                k_cache: &cache.k_cache,
+                v_cache: &cache.v_cache,
+            };
+            return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
+        }
         let problem = matmul::Problem {
             num_tokens,
             cols: model.hidden_size,
-            y_stride: spec.router.num_experts,
-            residual: false,
-            quant: weights.router.quant,
+            y_stride: padded(attention.qkv_rows()),
+            bias: attention.qkv_bias,
+            scale: 1.0,
+            output: matmul::Output::Replace,
+            quant: weights.qkv.quant,
         };
-        let buffers = matmul::Buffers { x: &state.normed, weight: &weights.router.shards, y: &state.router_logits };
+        let buffers = matmul::Buffers { x, weight: &weights.qkv.shards, bias, y: &state.qkv };
         matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
-        router_topk::record(
-            device,
-            &mut self.recording,
-            Some(layer),
-            &router_topk::Problem { num_tokens, router: &spec.router, load_row: layer },
-            &router_topk::Buffers {
-                logits: &state.router_logits,
-                slot_table: &weights.slot_table,
-                ids: &state.expert_ids,
-                slots: &state.slots,
-                weights: &state.routing_weights,
-                loads: &state.loads,
-            },
-        )?;
-        if self.key.taps {
-            let taps = &state.taps[layer];
-            let per_token = |values: usize| (num_tokens * values * 4) as u64;
-            let RouterLens { experts, chosen } = RouterLens::of(spec);
-            self.recording.copy(&state.router_logits, &taps.router_logits, 0, per_token(experts));
-            self.recording.copy(&state.expert_ids, &taps.expert_ids, 0, per_token(chosen));
-            self.recording.copy(&state.routing_weights, &taps.routing_weights, 0, per_token(chosen));
-        }
-        Ok(())
-    }
-
-    /// `x += sum of weight * expert(normed)`
-    fn experts(&mut self, layer: usize, spec: &MoeSpec) -> Result<()> {
-        let GpuDecoder { device, spec: model, weights, state, .. } = self.decoder;
-        let weights = &weights.layers[layer];
-        let num_tokens = self.key.num_tokens;
-        let RouterLens { experts: num_experts, chosen: num_experts_per_tok } = RouterLens::of(spec);
-        let sorted = num_tokens > 1;
-        let routing = if sorted {
-            let problem = expert_sort::Problem { num_assignments: num_tokens * num_experts_per_tok, num_experts };
-            let buffers = expert_sort::Buffers {
-                ids: &state.expert_ids,
-                slot_table: &weights.slot_table,
-                tiles: &state.tiles,
-                order: &state.order,
-            };
-            expert_sort::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
-            Routing::Sorted { tiles: &state.tiles, order: &state.order }
-        } else {
-            Routing::Direct { slots: &state.slots }
+        let problem = qk_rope::Problem { num_tokens, context, attention };
+        let buffers = qk_rope::Buffers {
+            rows: &state.rows,
+            qkv: &state.qkv,
+            rope: cache.rope.as_ref(),
+            norms: weights.qk_norms.as_ref().map(|[query, key]| [query, key]),
+            q: &state.q,
+            k_cache: &cache.k_cache,
+            v_cache: &cache.v_cache,
         };
-        let problem = expert_gate_up::Problem {
-            num_tokens,
-            num_experts,
-            num_experts_per_tok,
-            hidden_size: model.hidden_size,
-            intermediate_size: spec.expert.intermediate_size,
-            quant: weights.gate_up.shape.quant,
-        };
-        let buffers = expert_gate_up::Buffers { x: &state.normed, routing, h: &state.h, slabs: &weights.gate_up };
-        expert_gate_up::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
-
-        let problem = expert_gate_up::Problem { quant: weights.down.shape.quant, ..problem };
-        let y = if sorted { &state.expert_output } else { &state.x };
-        let buffers = expert_down::Buffers { h: &state.h, routing, weights: &state.routing_weights, y, slabs: &weights.down };
-        expert_down::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
-        if !sorted {
-            return Ok(());
-        }
-        let problem = expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size: model.hidden_size };
-        let buffers = expert_combine::Buffers { y, weights: &state.routing_weights, x: &state.x };
-        expert_combine::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+        qk_rope::record(device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
     /// `logits = head(norm(x))` for `num_rows` rows from `first_row` on.
     fn head(&mut self, first_row: usize, num_rows: usize) -> Result<()> {
         let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
-        self.norm(None, &weights.final_norm, first_row, num_rows)?;
+        let buffers = [&state.x, &state.normed];
+        self.norm(None, spec.final_norm, &weights.final_norm, buffers, (first_row, num_rows), None)?;
         let Matrix { shards, quant } = weights.head.as_ref().unwrap_or(&weights.embedding);
-        let problem =
-            matmul::Problem { num_tokens: num_rows, cols: spec.hidden_size, y_stride: spec.vocab_size, residual: false, quant };
-        let buffers = matmul::Buffers { x: &state.normed, weight: shards, y: &state.logits };
+        let problem = matmul::Problem {
+            num_tokens: num_rows,
+            cols: spec.hidden_size,
+            y_stride: spec.vocab_size,
+            bias: spec.head_bias,
+            scale: spec.logit_scale,
+            output: matmul::Output::Replace,
+            quant,
+        };
+        let buffers = matmul::Buffers { x: &state.normed, weight: shards, bias: weights.head_bias.as_ref(), y: &state.logits };
         matmul::record(device, &mut self.recording, None, &problem, &buffers)
     }
 
@@ -230,17 +427,5 @@ impl Planner<'_> {
             sampled: &state.sampled,
         };
         sample::record(device, &mut self.recording, &problem, &buffers)
-    }
-}
-
-/// Values per token in a router's buffers.
-pub(super) struct RouterLens {
-    pub experts: usize,
-    pub chosen: usize,
-}
-
-impl RouterLens {
-    pub fn of(spec: &MoeSpec) -> Self {
-        RouterLens { experts: spec.router.num_experts, chosen: spec.router.num_experts_per_tok }
     }
 }

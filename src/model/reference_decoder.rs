@@ -21,6 +21,8 @@ pub struct ReferenceDecoder {
     /// What the next decode step feeds back.
     next: Row,
     loads: Vec<Vec<u64>>,
+    /// Indices of the layers with a router.
+    moe_layers: Vec<usize>,
 }
 
 impl ReferenceDecoder {
@@ -35,7 +37,8 @@ impl ReferenceDecoder {
             sampling: Sampling::GREEDY,
             seen: vec![0; seen_words(spec.vocab_size)],
             next: Row::default(),
-            loads: spec.layers.iter().map(|layer| vec![0; layer.ffn.moe().router.num_experts]).collect(),
+            moe_layers: spec.moe_layers().map(|(layer, _)| layer).collect(),
+            loads: spec.moe_layers().map(|(_, moe)| vec![0; moe.router.num_experts]).collect(),
         })
     }
 
@@ -61,7 +64,7 @@ impl ReferenceDecoder {
     }
 
     pub(super) fn forward(&mut self, ids: &[u32], position: usize) -> Forward {
-        let layers = (0..self.loads.len()).map(LayerRouting::empty).collect();
+        let layers = self.moe_layers.iter().copied().map(LayerRouting::empty).collect();
         let mut all = Forward { logits: Vec::new(), layers };
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
             let forward = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS));

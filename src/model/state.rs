@@ -4,11 +4,11 @@ use super::chunk::ChunkShape;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device};
 use crate::kernels::expert_sort;
-use crate::quant::padded;
+use crate::quant::{ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
 use crate::reference::{Row, Sampling};
-use crate::spec::ModelSpec;
+use crate::spec::{Mixer, ModelSpec, RopeSpec};
 
 /// Sampled tokens that the device keeps for the host to fetch.
 pub(super) const RING: usize = 64;
@@ -16,12 +16,27 @@ pub(super) const RING: usize = 64;
 /// One buffer per activation: kernels that touch different buffers need no barrier between them.
 #[derive(Debug)]
 pub(super) struct State {
+    /// Rows of every activation.
+    max_tokens: usize,
     pub rows: Buffer,
     /// The residual stream.
     pub x: Buffer,
     pub normed: Buffer,
+    /// What a part of a layer gives, where a norm stands between it and the residual stream.
+    pub part: Buffer,
+    /// The raw projection, where `qk_rope` follows.
+    pub qkv: Buffer,
     pub q: Buffer,
+    /// Of latent attention: the query between its two projections, raw and normed, the raw latent, and what all heads read from the cache.
+    pub latent_query: Buffer,
+    pub latent_query_normed: Buffer,
+    pub latent: Buffer,
+    pub latent_values: Buffer,
     pub attended: Buffer,
+    /// Between the layers of a router that has two.
+    pub router_hidden: Buffer,
+    /// The residual stream before the mixer, where the experts read it.
+    pub layer_input: Buffer,
     pub router_logits: Buffer,
     pub expert_ids: Buffer,
     pub slots: Buffer,
@@ -31,25 +46,36 @@ pub(super) struct State {
     pub h: Buffer,
     pub expert_output: Buffer,
     pub loads: Buffer,
+    /// Of an MLP that every token uses: slot 0, weight 1, or what the gate of a shared expert says.
+    pub zeros: Buffer,
+    pub ones: Buffer,
+    pub shared_weights: Buffer,
     pub logits: Buffer,
     pub sampling: Buffer,
     pub seen: Buffer,
     pub sampled: Buffer,
-    /// One per layer, filled only where routing is asked for.
+    /// One per layer with a router, filled only where routing is asked for.
     pub taps: Vec<LayerTaps>,
     pub layers: Vec<LayerState>,
 }
 
 #[derive(Debug)]
 pub(super) struct LayerState {
-    pub rope: Buffer,
+    pub rope: Option<Buffer>,
     pub k_cache: Buffer,
+    /// Of latent attention the same as the keys.
     pub v_cache: Buffer,
 }
 
-/// Copies of what a layer's router did, by row of the chunk.
+/// Copies of what a layer's router did, by row of the chunk, and where its experts are counted.
 #[derive(Debug)]
 pub(super) struct LayerTaps {
+    /// Index of the layer in the model.
+    pub layer: usize,
+    pub num_experts: usize,
+    pub num_experts_per_tok: usize,
+    /// Place of its first expert in [`State::loads`].
+    pub load_offset: usize,
     pub router_logits: Buffer,
     pub expert_ids: Buffer,
     pub routing_weights: Buffer,
@@ -68,43 +94,110 @@ impl State {
         let assignments = tokens * shape.max_top_k;
         let tile_len = expert_sort::tile_len(device.caps());
         let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
-        let mut layers = Vec::with_capacity(spec.layers.len());
-        let mut taps = Vec::with_capacity(spec.layers.len());
-        for layer in &spec.layers {
-            let attention = layer.mixer.attention();
-            let cache_len = attention.num_kv_heads * shape.context * attention.head_dim;
-            let table = rope_table(&attention.rope, attention.head_dim, shape.context);
-            let rope = f32s("rope", table.len() * 2);
-            device.write(&rope, 0, bytemuck::cast_slice(&table));
-            layers.push(LayerState { rope, k_cache: f32s("k_cache", cache_len), v_cache: f32s("v_cache", cache_len) });
-            let router = &layer.ffn.moe().router;
-            taps.push(LayerTaps {
-                router_logits: f32s("tap.router_logits", tokens * router.num_experts),
-                expert_ids: f32s("tap.expert_ids", tokens * router.num_experts_per_tok),
-                routing_weights: f32s("tap.routing_weights", tokens * router.num_experts_per_tok),
-            });
-        }
+        let taps = taps(device, spec, tokens);
+        let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
+        let ones = f32s("ones", tokens);
+        device.write(&ones, 0, bytemuck::cast_slice(&vec![1.0f32; tokens]));
         Ok(State {
+            max_tokens: tokens,
             rows: device.storage("rows", (tokens * size_of::<Row>()) as u64),
             x: f32s("x", tokens * padded(spec.hidden_size)),
             normed: f32s("normed", tokens * padded(spec.hidden_size)),
-            q: f32s("q", tokens * padded(shape.max_attention_width)),
-            attended: f32s("attended", tokens * padded(shape.max_attention_width)),
+            part: f32s("part", tokens * padded(spec.hidden_size)),
+            qkv: f32s("qkv", tokens * shape.max_qkv + ROW_ALIGN),
+            latent_query: f32s("latent_query", tokens * shape.max_latent_query),
+            latent_query_normed: f32s("latent_query_normed", tokens * shape.max_latent_query),
+            latent: f32s("latent", tokens * shape.max_latent_cache),
+            latent_values: f32s("latent_values", tokens * shape.max_latent_values + ROW_ALIGN),
+            q: f32s("q", tokens * shape.max_attention),
+            attended: f32s("attended", tokens * shape.max_attention),
+            router_hidden: f32s("router_hidden", tokens * shape.max_router_hidden),
+            layer_input: f32s("layer_input", tokens * padded(spec.hidden_size)),
             router_logits: f32s("router_logits", tokens * shape.max_experts),
             expert_ids: f32s("expert_ids", assignments),
             slots: f32s("slots", assignments),
             routing_weights: f32s("routing_weights", assignments),
             tiles: f32s("tiles", max_tiles * 4),
             order: f32s("order", assignments),
-            h: f32s("h", assignments * padded(shape.max_intermediate)),
+            h: f32s("h", tokens * shape.max_inner),
             expert_output: f32s("expert_output", assignments * padded(spec.hidden_size)),
-            loads: f32s("loads", spec.layers.len() * shape.max_experts),
+            loads: f32s("loads", num_loads),
+            zeros: f32s("zeros", tokens),
+            ones,
+            shared_weights: f32s("shared_weights", tokens),
             logits: f32s("logits", shape.max_logit_rows * spec.vocab_size),
             sampling: device.uniform("sampling", bytemuck::bytes_of(&Sampling::GREEDY)),
             seen: f32s("seen", seen_words(spec.vocab_size)),
             sampled: f32s("sampled", RING),
             taps,
-            layers,
+            layers: caches(device, spec, shape.context),
         })
     }
+}
+
+impl State {
+    /// Bytes of so many rows of the residual stream.
+    pub fn row_bytes(&self, num_tokens: usize) -> u64 {
+        self.x.size_bytes() / self.max_tokens as u64 * num_tokens as u64
+    }
+
+    /// Rotary tables for a text of `total_len` tokens.
+    pub fn write_ropes(&self, device: &Device, spec: &ModelSpec, context: usize, total_len: usize) {
+        for (state, layer) in self.layers.iter().zip(&spec.layers) {
+            if let (Some(buffer), Some(rope)) = (&state.rope, layer.mixer.rope()) {
+                device.write(buffer, 0, bytemuck::cast_slice(&rope_table(rope, context, total_len)));
+            }
+        }
+    }
+}
+
+fn taps(device: &Device, spec: &ModelSpec, tokens: usize) -> Vec<LayerTaps> {
+    let mut load_offset = 0;
+    let mut taps = Vec::new();
+    for (layer, moe) in spec.moe_layers() {
+        let (num_experts, num_experts_per_tok) = (moe.router.num_experts, moe.router.num_experts_per_tok);
+        let f32s = |label: &str, per_token: usize| device.storage(label, (tokens * per_token * 4) as u64);
+        taps.push(LayerTaps {
+            layer,
+            num_experts,
+            num_experts_per_tok,
+            load_offset,
+            router_logits: f32s("tap.router_logits", num_experts),
+            expert_ids: f32s("tap.expert_ids", num_experts_per_tok),
+            routing_weights: f32s("tap.routing_weights", num_experts_per_tok),
+        });
+        load_offset += num_experts;
+    }
+    taps
+}
+
+/// A KV cache for every layer, and a rotary table for every distinct rotary embedding.
+fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> {
+    let mut tables: Vec<(&RopeSpec, Buffer)> = Vec::new();
+    let mut layers = Vec::with_capacity(spec.layers.len());
+    for layer in &spec.layers {
+        let rope = layer.mixer.rope().map(|rope| {
+            if let Some((_, buffer)) = tables.iter().find(|(known, _)| *known == rope) {
+                return buffer.clone();
+            }
+            let table = rope_table(rope, context, 0);
+            let buffer = device.storage("rope", (table.len() * 8) as u64);
+            device.write(&buffer, 0, bytemuck::cast_slice(&table));
+            tables.push((rope, buffer.clone()));
+            buffer
+        });
+        let cache = |label: &str, per_position: usize| device.storage(label, (context * per_position * 4) as u64);
+        let (k_cache, v_cache) = match &layer.mixer {
+            Mixer::Attention(attention) => (
+                cache("k_cache", attention.num_kv_heads * attention.head_dim),
+                cache("v_cache", attention.num_kv_heads * attention.value_dim),
+            ),
+            Mixer::Latent(latent) => {
+                let latents = cache("latent_cache", latent.cache_dim());
+                (latents.clone(), latents)
+            }
+        };
+        layers.push(LayerState { rope, k_cache, v_cache });
+    }
+    layers
 }

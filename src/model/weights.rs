@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
 use crate::quant::{Quant, QuantFormat, padded};
-use crate::spec::ModelSpec;
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelSpec, Residual};
 use crate::tensor::Dtype;
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
@@ -20,20 +20,97 @@ pub(super) struct DeviceWeights {
     pub final_norm: Buffer,
     /// `None`: the embedding serves as the head.
     pub head: Option<Matrix>,
+    pub head_bias: Option<Buffer>,
     pub layers: Vec<LayerWeights>,
 }
 
 #[derive(Debug)]
 pub(super) struct LayerWeights {
-    pub attention_norm: Buffer,
+    pub mixer: MixerWeights,
+    /// Before and after the feed-forward part.
+    pub norms: Norms,
+    pub ffn: FfnWeights,
+}
+
+/// The norms of one part of a layer, as [`Residual`] says.
+#[derive(Debug)]
+pub(super) struct Norms {
+    pub before: Option<Buffer>,
+    pub after: Option<Buffer>,
+}
+
+#[derive(Debug)]
+pub(super) struct MixerWeights {
+    pub norms: Norms,
+    pub kind: MixerKind,
+    pub output: Matrix,
+    pub output_bias: Option<Buffer>,
+}
+
+#[derive(Debug)]
+pub(super) enum MixerKind {
+    Attention(Box<AttentionWeights>),
+    Latent(Box<LatentWeights>),
+}
+
+#[derive(Debug)]
+pub(super) struct LatentWeights {
+    /// The first of two projections of the query, and the norm between them.
+    pub query_down: Option<(Matrix, Buffer)>,
+    pub query_up: Matrix,
+    pub down: Matrix,
+    pub norm: Buffer,
+    pub key_up: Matrix,
+    pub value_up: Matrix,
+}
+
+#[derive(Debug)]
+pub(super) struct AttentionWeights {
     pub qkv: Matrix,
-    pub attention_output: Matrix,
-    pub ffn_norm: Buffer,
+    pub qkv_bias: Option<Buffer>,
+    /// Of query and key.
+    pub qk_norms: Option<[Buffer; 2]>,
+    pub sinks: Option<Buffer>,
+    /// Of the output of the heads.
+    pub gate: Option<Matrix>,
+}
+
+#[derive(Debug)]
+pub(super) enum FfnWeights {
+    Dense(MlpWeights),
+    Moe(Box<MoeWeights>),
+    /// With the norm before the dense MLP.
+    Parallel {
+        norm: Buffer,
+        dense: MlpWeights,
+        moe: Box<MoeWeights>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct MoeWeights {
+    /// The first layer of a router that has two.
+    pub router_hidden: Option<Matrix>,
     pub router: Matrix,
-    pub gate_up: Slabs,
-    pub down: Slabs,
+    pub router_bias: Option<Buffer>,
+    pub selection_bias: Option<Buffer>,
     /// Cache slot of each expert.
     pub slot_table: Buffer,
+    pub experts: MlpWeights,
+    pub shared: Option<SharedWeights>,
+}
+
+#[derive(Debug)]
+pub(super) struct SharedWeights {
+    pub mlp: MlpWeights,
+    pub gate: Option<Matrix>,
+}
+
+/// The projections of some experts, or of one MLP in slot 0.
+#[derive(Debug)]
+pub(super) struct MlpWeights {
+    pub gate_up: Slabs,
+    pub down: Slabs,
 }
 
 /// A weight matrix and its format.
@@ -55,52 +132,47 @@ pub(super) struct Uploader<'a> {
     pub done_bytes: u64,
 }
 
-/// The format that each weight takes on the device: norms and routers stay f32.
-pub(super) fn format_of(checkpoint: &Checkpoint, spec: &ModelSpec, quant: Option<Quant>, key: WeightKey) -> Quant {
-    let exact = QuantFormat::exact_for(Dtype::F32);
-    let wanted = |keys: &mut dyn Iterator<Item = WeightKey>| {
-        quant.unwrap_or_else(|| {
-            // One format for all experts of a layer: f32 if they are stored in several.
-            let mut dtypes = keys.map(|key| checkpoint.stored_dtype(key));
-            let first = dtypes.next().unwrap_or(Dtype::F32);
-            if dtypes.all(|dtype| dtype == first) { QuantFormat::exact_for(first) } else { exact }
-        })
-    };
-    match key {
-        WeightKey::FinalNorm | WeightKey::AttentionNorm { .. } | WeightKey::FfnNorm { .. } | WeightKey::Router { .. } => exact,
-        WeightKey::ExpertGateUp { layer, .. } => {
-            let experts = 0..spec.layers[layer].ffn.moe().router.num_experts;
-            wanted(&mut experts.map(|expert| WeightKey::ExpertGateUp { layer, expert }))
-        }
-        WeightKey::ExpertDown { layer, .. } => {
-            let experts = 0..spec.layers[layer].ffn.moe().router.num_experts;
-            wanted(&mut experts.map(|expert| WeightKey::ExpertDown { layer, expert }))
-        }
-        other => wanted(&mut [other].into_iter()),
+/// The weights that a `--quant` changes. Norms, biases and routers are f32 always.
+fn is_quantised(key: WeightKey) -> bool {
+    use WeightKey::*;
+    matches!(
+        key,
+        Embedding
+            | Head
+            | Qkv { .. }
+            | AttentionOutput { .. }
+            | AttentionGate { .. }
+            | LatentQueryDown { .. }
+            | LatentQueryUp { .. }
+            | LatentDown { .. }
+            | LatentKeyUp { .. }
+            | LatentValueUp { .. }
+            | ExpertGateUp { .. }
+            | ExpertDown { .. }
+            | DenseGateUp { .. }
+            | DenseDown { .. }
+            | SharedGateUp { .. }
+            | SharedDown { .. }
+    )
+}
+
+/// The format that a weight takes on the device.
+fn format_of(checkpoint: &Checkpoint, quant: Option<Quant>, key: WeightKey) -> Quant {
+    match quant {
+        _ if !is_quantised(key) => QuantFormat::exact_for(Dtype::F32),
+        Some(quant) => quant,
+        None => QuantFormat::exact_for(checkpoint.stored_dtype(key)),
     }
 }
 
-/// Bytes of all weights in the formats of [`format_of`].
+/// Bytes of all weights on the device. A layer whose experts are stored in several formats may take more.
 pub(super) fn total_bytes(checkpoint: &Checkpoint, spec: &ModelSpec, quant: Option<Quant>) -> u64 {
-    let mut total = 0;
-    let mut experts = None;
-    for key in WeightKey::all(spec) {
-        // The format of a layer's experts is found out once, not once per expert.
-        let format = match (key, experts) {
-            (WeightKey::ExpertGateUp { layer, .. }, Some((known, gate_up, _))) if known == layer => gate_up,
-            (WeightKey::ExpertDown { layer, .. }, Some((known, _, down))) if known == layer => down,
-            (WeightKey::ExpertGateUp { layer, expert }, _) => {
-                let gate_up = format_of(checkpoint, spec, quant, key);
-                let down = format_of(checkpoint, spec, quant, WeightKey::ExpertDown { layer, expert });
-                experts = Some((layer, gate_up, down));
-                gate_up
-            }
-            _ => format_of(checkpoint, spec, quant, key),
-        };
-        let (rows, cols) = key.shape(spec);
-        total += (rows * format.row_bytes(cols)) as u64;
-    }
-    total
+    WeightKey::all(spec)
+        .map(|key| {
+            let (rows, cols) = key.shape(spec);
+            (rows * format_of(checkpoint, quant, key).row_bytes(cols)) as u64
+        })
+        .sum()
 }
 
 impl Uploader<'_> {
@@ -109,56 +181,201 @@ impl Uploader<'_> {
     pub async fn upload(&mut self) -> Result<DeviceWeights> {
         let embedding = self.matrix(WeightKey::Embedding, UNIT_ROWS).await?;
         let mut layers = Vec::with_capacity(self.spec.layers.len());
-        for layer in 0..self.spec.layers.len() {
-            layers.push(self.layer(layer).await?);
+        for (layer, spec) in self.spec.layers.iter().enumerate() {
+            layers.push(LayerWeights {
+                mixer: self.mixer(layer, spec).await?,
+                norms: self.norms(spec.residual, WeightKey::FfnNorm { layer }, WeightKey::FfnPostNorm { layer }).await?,
+                ffn: match &spec.ffn {
+                    Ffn::Dense(mlp) => FfnWeights::Dense(self.dense(layer, mlp).await?),
+                    Ffn::Moe(moe) => FfnWeights::Moe(Box::new(self.moe(layer, moe).await?)),
+                    Ffn::Parallel(ParallelSpec { dense, moe }) => FfnWeights::Parallel {
+                        norm: self.vectors(WeightKey::ParallelNorm { layer }).await?,
+                        dense: self.dense(layer, dense).await?,
+                        moe: Box::new(self.moe(layer, moe).await?),
+                    },
+                },
+            });
         }
-        let final_norm = self.vector(WeightKey::FinalNorm).await?;
-        let head = if self.spec.tied_embeddings { None } else { Some(self.matrix(WeightKey::Head, UNIT_ROWS).await?) };
-        Ok(DeviceWeights { embedding, final_norm, head, layers })
-    }
-
-    async fn layer(&mut self, layer: usize) -> Result<LayerWeights> {
-        let spec = &self.spec.layers[layer];
-        let num_experts = spec.ffn.moe().router.num_experts;
-        let head_dim = spec.mixer.attention().head_dim;
-        let identity: Vec<u32> = (0..num_experts as u32).collect();
-        let slot_table = self
-            .device
-            .catch("allocating the slot table", || {
-                let buffer = self.device.storage("slot_table", (num_experts * 4) as u64);
-                self.device.write(&buffer, 0, bytemuck::cast_slice(&identity));
-                Ok(buffer)
-            })
-            .await?;
-        Ok(LayerWeights {
-            attention_norm: self.vector(WeightKey::AttentionNorm { layer }).await?,
-            qkv: self.matrix(WeightKey::Qkv { layer }, head_dim).await?,
-            attention_output: self.matrix(WeightKey::AttentionOutput { layer }, UNIT_ROWS).await?,
-            ffn_norm: self.vector(WeightKey::FfnNorm { layer }).await?,
-            router: self.matrix(WeightKey::Router { layer }, UNIT_ROWS).await?,
-            gate_up: self.slabs(layer, |expert| WeightKey::ExpertGateUp { layer, expert }).await?,
-            down: self.slabs(layer, |expert| WeightKey::ExpertDown { layer, expert }).await?,
-            slot_table,
+        Ok(DeviceWeights {
+            embedding,
+            final_norm: self.vectors(WeightKey::FinalNorm).await?,
+            head: self.matrix_if(!self.spec.tied_embeddings, WeightKey::Head).await?,
+            head_bias: self.vectors_if(self.spec.head_bias, WeightKey::HeadBias).await?,
+            layers,
         })
     }
 
-    async fn vector(&mut self, key: WeightKey) -> Result<Buffer> {
-        let mut values = self.checkpoint.read(key, 0..1).await?.values;
-        values.resize(padded(values.len()), 0.0);
-        let buffer = self
-            .device
-            .catch("uploading a norm", || {
-                let buffer = self.device.storage("norm", (values.len() * 4) as u64);
-                self.device.write(&buffer, 0, bytemuck::cast_slice(&values));
-                Ok(buffer)
-            })
+    async fn mixer(&mut self, layer: usize, spec: &LayerSpec) -> Result<MixerWeights> {
+        let norms = self.norms(spec.residual, WeightKey::AttentionNorm { layer }, WeightKey::AttentionPostNorm { layer }).await?;
+        let kind = match &spec.mixer {
+            Mixer::Attention(attention) => MixerKind::Attention(Box::new(self.attention(layer, attention).await?)),
+            Mixer::Latent(latent) => MixerKind::Latent(Box::new(self.latent(layer, latent).await?)),
+        };
+        Ok(MixerWeights {
+            norms,
+            kind,
+            output: self.matrix(WeightKey::AttentionOutput { layer }, UNIT_ROWS).await?,
+            output_bias: self.vectors_if(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer }).await?,
+        })
+    }
+
+    async fn latent(&mut self, layer: usize, spec: &LatentSpec) -> Result<LatentWeights> {
+        let query_down = match self.matrix_if(spec.query_rank.is_some(), WeightKey::LatentQueryDown { layer }).await? {
+            Some(matrix) => Some((matrix, self.vectors(WeightKey::LatentQueryNorm { layer }).await?)),
+            None => None,
+        };
+        Ok(LatentWeights {
+            query_down,
+            query_up: self.matrix(WeightKey::LatentQueryUp { layer }, UNIT_ROWS).await?,
+            down: self.matrix(WeightKey::LatentDown { layer }, UNIT_ROWS).await?,
+            norm: self.vectors(WeightKey::LatentNorm { layer }).await?,
+            key_up: self.matrix(WeightKey::LatentKeyUp { layer }, spec.latent_dim).await?,
+            value_up: self.matrix(WeightKey::LatentValueUp { layer }, spec.value_dim).await?,
+        })
+    }
+
+    async fn attention(&mut self, layer: usize, attention: &AttentionSpec) -> Result<AttentionWeights> {
+        let qk_norms = match attention.qk_norm {
+            Some(norm) if norm.weight => {
+                Some([self.vectors(WeightKey::QueryNorm { layer }).await?, self.vectors(WeightKey::KeyNorm { layer }).await?])
+            }
+            _ => None,
+        };
+        Ok(AttentionWeights {
+            qkv: self.matrix(WeightKey::Qkv { layer }, attention.head_dim).await?,
+            qkv_bias: self.vectors_if(attention.qkv_bias, WeightKey::QkvBias { layer }).await?,
+            qk_norms,
+            sinks: self.vectors_if(attention.sinks, WeightKey::Sinks { layer }).await?,
+            gate: self.matrix_if(attention.output_gate, WeightKey::AttentionGate { layer }).await?,
+        })
+    }
+
+    async fn norms(&mut self, residual: Residual, before: WeightKey, after: WeightKey) -> Result<Norms> {
+        Ok(Norms {
+            before: self.vectors_if(residual != Residual::Post, before).await?,
+            after: self.vectors_if(residual != Residual::Pre, after).await?,
+        })
+    }
+
+    async fn dense(&mut self, layer: usize, mlp: &MlpSpec) -> Result<MlpWeights> {
+        let (gate_up, down) = (WeightKey::DenseGateUp { layer }, WeightKey::DenseDown { layer });
+        self.mlp(mlp, 1, |_| [gate_up, down], |_| None).await
+    }
+
+    async fn moe(&mut self, layer: usize, spec: &MoeSpec) -> Result<MoeWeights> {
+        let num_experts = spec.router.num_experts;
+        // Everything is resident: the slot of an expert is its id.
+        let identity: Vec<u32> = (0..num_experts as u32).collect();
+        let slot_table = self.upload_bytes("slot_table", bytemuck::cast_slice(&identity)).await?;
+        let experts = self
+            .mlp(
+                &spec.expert,
+                num_experts,
+                |expert| [WeightKey::ExpertGateUp { layer, expert }, WeightKey::ExpertDown { layer, expert }],
+                |expert| Some([WeightKey::ExpertGateUpBias { layer, expert }, WeightKey::ExpertDownBias { layer, expert }]),
+            )
             .await?;
-        self.advance(values.len() * 4);
+        let shared = match &spec.shared {
+            None => None,
+            Some(shared) => {
+                let (gate_up, down) = (WeightKey::SharedGateUp { layer }, WeightKey::SharedDown { layer });
+                let mlp = self.mlp(&shared.mlp, 1, |_| [gate_up, down], |_| None).await?;
+                let gate = if shared.gate { Some(self.matrix(WeightKey::SharedGate { layer }, UNIT_ROWS).await?) } else { None };
+                Some(SharedWeights { mlp, gate })
+            }
+        };
+        Ok(MoeWeights {
+            router_hidden: self.matrix_if(spec.router.hidden.is_some(), WeightKey::RouterHidden { layer }).await?,
+            router: self.matrix(WeightKey::Router { layer }, UNIT_ROWS).await?,
+            router_bias: self.vectors_if(spec.router.bias, WeightKey::RouterBias { layer }).await?,
+            selection_bias: self.vectors_if(spec.router.selection_bias, WeightKey::SelectionBias { layer }).await?,
+            slot_table,
+            experts,
+            shared,
+        })
+    }
+
+    /// `weights` and `biases` name gate/up and down of each slot.
+    async fn mlp(
+        &mut self,
+        spec: &MlpSpec,
+        num_slots: usize,
+        weights: impl Fn(usize) -> [WeightKey; 2],
+        biases: impl Fn(usize) -> Option<[WeightKey; 2]>,
+    ) -> Result<MlpWeights> {
+        let biases = |slot| if spec.bias { biases(slot) } else { None };
+        Ok(MlpWeights {
+            gate_up: self.slabs(num_slots, |slot| weights(slot)[0], |slot| biases(slot).map(|[bias, _]| bias)).await?,
+            down: self.slabs(num_slots, |slot| weights(slot)[1], |slot| biases(slot).map(|[_, bias]| bias)).await?,
+        })
+    }
+
+    async fn slabs(
+        &mut self,
+        num_slots: usize,
+        weight: impl Fn(usize) -> WeightKey,
+        bias: impl Fn(usize) -> Option<WeightKey>,
+    ) -> Result<Slabs> {
+        // One format for all slots: f32 if they are stored in several.
+        let first = format_of(self.checkpoint, self.quant, weight(0));
+        let same = (1..num_slots).all(|slot| format_of(self.checkpoint, self.quant, weight(slot)) == first);
+        let quant = if same { first } else { QuantFormat::exact_for(Dtype::F32) };
+        let (rows, cols) = weight(0).shape(self.spec);
+        let label = format!("{:?}", weight(0));
+        let shape = SlabShape { num_slots, rows, cols, quant, bias: bias(0).is_some() };
+        let slabs = self.device.catch(&label, || Slabs::new(self.device, &label, shape)).await?;
+        let device = self.device;
+        for slot in 0..num_slots {
+            let write = |first_row: usize, packed: &[u8]| slabs.write_rows(device, slot, first_row, packed);
+            self.stream(weight(slot), quant, write).await?;
+            if let Some(key) = bias(slot) {
+                let values = self.checkpoint.read(key, 0..1).await?.values;
+                self.device
+                    .catch("uploading a bias", || {
+                        slabs.write_bias(device, slot, &values);
+                        Ok(())
+                    })
+                    .await?;
+                self.advance(values.len() * 4);
+            }
+        }
+        Ok(slabs)
+    }
+
+    async fn vectors_if(&mut self, wanted: bool, key: WeightKey) -> Result<Option<Buffer>> {
+        Ok(if wanted { Some(self.vectors(key).await?) } else { None })
+    }
+
+    /// A norm or a bias in f32, every row padded.
+    async fn vectors(&mut self, key: WeightKey) -> Result<Buffer> {
+        let (rows, cols) = key.shape(self.spec);
+        let values = self.checkpoint.read(key, 0..rows).await?.values;
+        let mut bytes = Vec::with_capacity(rows * padded(cols) * 4);
+        for row in values.chunks_exact(cols) {
+            bytes.extend_from_slice(bytemuck::cast_slice(row));
+            bytes.resize(bytes.len() + (padded(cols) - cols) * 4, 0);
+        }
+        let buffer = self.upload_bytes("vectors", &bytes).await?;
+        self.advance(bytes.len());
         Ok(buffer)
     }
 
+    async fn upload_bytes(&mut self, label: &str, bytes: &[u8]) -> Result<Buffer> {
+        self.device
+            .catch(label, || {
+                let buffer = self.device.storage(label, bytes.len() as u64);
+                self.device.write(&buffer, 0, bytes);
+                Ok(buffer)
+            })
+            .await
+    }
+
+    async fn matrix_if(&mut self, wanted: bool, key: WeightKey) -> Result<Option<Matrix>> {
+        Ok(if wanted { Some(self.matrix(key, UNIT_ROWS).await?) } else { None })
+    }
+
     async fn matrix(&mut self, key: WeightKey, unit_rows: usize) -> Result<Matrix> {
-        let quant = format_of(self.checkpoint, self.spec, self.quant, key);
+        let quant = format_of(self.checkpoint, self.quant, key);
         let (rows, cols) = key.shape(self.spec);
         let row_bytes = quant.row_bytes(cols);
         let label = format!("{key:?}");
@@ -166,21 +383,6 @@ impl Uploader<'_> {
         let device = self.device;
         self.stream(key, quant, |first_row, packed| shards.write_rows(device, first_row, row_bytes, packed)).await?;
         Ok(Matrix { shards, quant })
-    }
-
-    async fn slabs(&mut self, layer: usize, key: impl Fn(usize) -> WeightKey) -> Result<Slabs> {
-        let num_slots = self.spec.layers[layer].ffn.moe().router.num_experts;
-        let quant = format_of(self.checkpoint, self.spec, self.quant, key(0));
-        let (rows, cols) = key(0).shape(self.spec);
-        let label = format!("{:?}", key(0));
-        let shape = SlabShape { num_slots, rows, cols, quant };
-        let slabs = self.device.catch(&label, || Slabs::new(self.device, &label, shape)).await?;
-        let device = self.device;
-        for expert in 0..num_slots {
-            // Everything is resident: the slot of an expert is its id.
-            self.stream(key(expert), quant, |first_row, packed| slabs.write_rows(device, expert, first_row, packed)).await?;
-        }
-        Ok(slabs)
     }
 
     /// Reads and packs a weight piece by piece and hands each to `write` with its first row.

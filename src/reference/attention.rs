@@ -4,22 +4,41 @@
 //! rows      [num_tokens] Row                                  in
 //! q         [num_tokens, num_heads head_dim] f32              in
 //! cache.k   [sequences, num_kv_heads, context, head_dim] f32  in
-//! cache.v   [sequences, num_kv_heads, context, head_dim] f32  in
-//! y         [num_tokens, num_heads head_dim] f32              out
+//! cache.v   [sequences, num_kv_heads, context, value_dim] f32 in   absent where Inputs::value_dim is given
+//! sinks     [num_heads] f32                                   in   where the spec has them
+//! y         [num_tokens, num_heads value_dim] f32             out
 //! ```
 //!
-//! Key j is visible at position i iff j <= i, and i - window < j where there is a window.
+//! Key j is visible at position i iff j <= i, and i - window < j where there is a window, and both are in one chunk where there
+//! are chunks. Where value_dim is given, the first so many values of a key are its value: so it is in latent attention. Scores are capped where the spec says so; a sink is one more score, without a value.
 
 use super::{KvCache, Row, dot};
 use crate::platform::for_each_row;
 use crate::spec::{AttentionSpec, Mask};
 
-/// Returns `y`. `context` is that of the cache.
-pub fn attention(spec: &AttentionSpec, context: usize, rows: &[Row], q: &[f32], cache: &KvCache) -> Vec<f32> {
+/// What goes in, in the shapes of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub spec: &'a AttentionSpec,
+    /// That of the cache.
+    pub context: usize,
+    pub rows: &'a [Row],
+    pub q: &'a [f32],
+    pub cache: &'a KvCache,
+    pub sinks: Option<&'a [f32]>,
+    /// The values are the first so many dimensions of the keys; `None`: they stand in `cache.v`.
+    pub value_dim: Option<usize>,
+}
+
+/// Returns `y`.
+pub fn attention(inputs: &Inputs) -> Vec<f32> {
+    let Inputs { spec, context, rows, q, cache, sinks, value_dim } = *inputs;
     let AttentionSpec { num_heads, num_kv_heads, head_dim, .. } = *spec;
     let heads_per_kv_head = num_heads / num_kv_heads;
-    let mut y = vec![0.0; q.len()];
-    for_each_row(&mut y, head_dim, |index, y| {
+    let (values, stride, value_dim) =
+        value_dim.map_or((&cache.v, spec.value_dim, spec.value_dim), |value_dim| (&cache.k, head_dim, value_dim));
+    let mut y = vec![0.0; rows.len() * num_heads * value_dim];
+    for_each_row(&mut y, value_dim, |index, y| {
         // y is y[t, h] here
         let (t, h) = (index / num_heads, index % num_heads);
         let q = &q[index * head_dim..][..head_dim]; // q[t, h]
@@ -27,19 +46,22 @@ pub fn attention(spec: &AttentionSpec, context: usize, rows: &[Row], q: &[f32], 
         let first_key = match spec.mask {
             Mask::Causal => 0,
             Mask::Window(window) => (position + 1).saturating_sub(window),
+            Mask::Chunk(chunk) => position / chunk * chunk,
         };
         // cache[sequence, kv_head, first_key ..= position]
         let head = rows[t].sequence as usize * num_kv_heads + h / heads_per_kv_head;
-        let visible = (head * context + first_key) * head_dim..(head * context + position + 1) * head_dim;
-        let k = cache.k[visible.clone()].chunks_exact(head_dim);
-        let v = cache.v[visible].chunks_exact(head_dim);
+        let (first, end) = (head * context + first_key, head * context + position + 1);
+        let k = cache.k[first * head_dim..end * head_dim].chunks_exact(head_dim);
+        let v = values[first * stride..end * stride].chunks_exact(stride).map(|v| &v[..value_dim]);
 
-        let scores: Vec<f64> = k.map(|k| f64::from(spec.scale) * dot(q, k)).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let capped = |score: f64| spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+        let scores: Vec<f64> = k.map(|k| capped(f64::from(spec.scale) * dot(q, k))).collect();
+        let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[h]));
+        let max = scores.iter().copied().fold(sink, f64::max);
         let exponentials: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-        let total: f64 = exponentials.iter().sum();
+        let total = exponentials.iter().sum::<f64>() + (sink - max).exp();
 
-        let mut sums = vec![0.0; head_dim];
+        let mut sums = vec![0.0; value_dim];
         for (v, exponential) in v.zip(&exponentials) {
             for (sum, v) in sums.iter_mut().zip(v) {
                 *sum += exponential / total * f64::from(*v);

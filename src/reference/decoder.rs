@@ -1,55 +1,28 @@
 //! The whole forward pass, from the twins.
 
-use super::attention::attention;
 use super::embed::embed;
-use super::expert_combine::expert_combine;
-use super::expert_down::expert_down;
-use super::expert_gate_up::expert_gate_up;
-use super::matmul::{matmul, matmul_add};
-use super::qkv::{self, qkv};
-use super::rms_norm::rms_norm;
-use super::rope::rope_table;
-use super::router_topk::{Routing, router_topk};
-use super::{KvCache, LayerRouting, Row};
+use super::layer::{Layer, Weights};
+use super::matmul::{add_bias, matmul};
+use super::norm::norm;
+use super::{LayerRouting, Row};
 use crate::checkpoint::{Checkpoint, WeightKey};
 use crate::error::Result;
-use crate::spec::{LayerSpec, ModelSpec};
+use crate::spec::{ModelSpec, RopeScaling};
 
 /// A model in host memory, all weights in f32, with the KV caches of its sequences.
+///
+/// Where the rotary embedding of a model depends on the length of the text, the longest sequence decides for all of them, and what
+/// is cached is computed anew when it grows beyond the model's original length, or shrinks below it.
 #[derive(Debug)]
 pub struct Decoder {
     spec: ModelSpec,
     context: usize,
     weights: Weights,
     layers: Vec<Layer>,
-}
-
-/// What lies outside the layers.
-#[derive(Debug)]
-struct Weights {
-    /// `[vocab_size, hidden]`
-    embedding: Vec<f32>,
-    /// `[hidden]`
-    final_norm: Vec<f32>,
-    /// `[vocab_size, hidden]`; `None` where it is the embedding.
-    head: Option<Vec<f32>>,
-}
-
-/// Weights and cache of one layer, shaped as [`WeightKey`] says.
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Vec<f32>,
-    qkv: Vec<f32>,
-    attention_output: Vec<f32>,
-    ffn_norm: Vec<f32>,
-    router: Vec<f32>,
-    /// `[num_experts][2 intermediate, hidden]`
-    gate_up: Vec<Vec<f32>>,
-    /// `[num_experts][hidden, intermediate]`
-    down: Vec<Vec<f32>>,
-    /// `[context, head_dim / 2]` of (cosine, sine)
-    rope: Vec<[f32; 2]>,
-    cache: KvCache,
+    /// Tokens of each sequence; kept only where they may have to be computed anew.
+    history: Vec<Vec<u32>>,
+    /// Length beyond which the rotary embedding is another one, and whether the cache is made with that.
+    long: Option<(usize, bool)>,
 }
 
 /// What a batch of `n` rows comes to.
@@ -61,44 +34,6 @@ pub struct Forward {
     pub layers: Vec<LayerRouting>,
 }
 
-/// Reads weights, and tells how far it is.
-struct Loader<'a> {
-    spec: &'a ModelSpec,
-    checkpoint: &'a Checkpoint,
-    progress: &'a mut dyn FnMut(u64),
-    done_bytes: u64,
-}
-
-impl Loader<'_> {
-    async fn read(&mut self, key: WeightKey) -> Result<Vec<f32>> {
-        let (rows, _) = key.shape(self.spec);
-        let values = self.checkpoint.read(key, 0..rows).await?.values;
-        self.done_bytes += size_of_val(values.as_slice()) as u64;
-        (self.progress)(self.done_bytes);
-        Ok(values)
-    }
-
-    async fn read_layer(&mut self, layer: usize, context: usize) -> Result<Layer> {
-        let LayerSpec { mixer, ffn } = &self.spec.layers[layer];
-        let (mut gate_up, mut down) = (Vec::new(), Vec::new());
-        for expert in 0..ffn.moe().router.num_experts {
-            gate_up.push(self.read(WeightKey::ExpertGateUp { layer, expert }).await?);
-            down.push(self.read(WeightKey::ExpertDown { layer, expert }).await?);
-        }
-        Ok(Layer {
-            attention_norm: self.read(WeightKey::AttentionNorm { layer }).await?,
-            qkv: self.read(WeightKey::Qkv { layer }).await?,
-            attention_output: self.read(WeightKey::AttentionOutput { layer }).await?,
-            ffn_norm: self.read(WeightKey::FfnNorm { layer }).await?,
-            router: self.read(WeightKey::Router { layer }).await?,
-            gate_up,
-            down,
-            rope: rope_table(&mixer.attention().rope, mixer.attention().head_dim, context),
-            cache: KvCache::default(),
-        })
-    }
-}
-
 impl Decoder {
     /// Reads all weights. `context` is how many positions a sequence may have; `progress` gets the bytes so far, as f32: at the end they
     /// are four times [`Parameters::total`](crate::spec::Parameters::total).
@@ -106,15 +41,21 @@ impl Decoder {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
     pub async fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Result<Self> {
-        let mut loader = Loader { spec, checkpoint, progress, done_bytes: 0 };
-        let embedding = loader.read(WeightKey::Embedding).await?;
-        let mut layers = Vec::with_capacity(spec.layers.len());
-        for layer in 0..spec.layers.len() {
-            layers.push(loader.read_layer(layer, context).await?);
+        let mut weights = Weights::default();
+        let mut done_bytes = 0;
+        for key in WeightKey::all(spec) {
+            let (rows, _) = key.shape(spec);
+            let values = checkpoint.read(key, 0..rows).await?.values;
+            done_bytes += size_of_val(values.as_slice()) as u64;
+            progress(done_bytes);
+            weights.insert(key, values);
         }
-        let final_norm = loader.read(WeightKey::FinalNorm).await?;
-        let head = if spec.tied_embeddings { None } else { Some(loader.read(WeightKey::Head).await?) };
-        Ok(Decoder { spec: spec.clone(), context, weights: Weights { embedding, final_norm, head }, layers })
+        let layers = spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context)).collect();
+        let long = spec.layers.iter().find_map(|layer| match layer.mixer.rope()?.scaling {
+            RopeScaling::Long { original_positions, .. } => Some((original_positions, false)),
+            _ => None,
+        });
+        Ok(Decoder { spec: spec.clone(), context, weights, layers, history: Vec::new(), long })
     }
 
     /// Positions that a sequence may have.
@@ -127,58 +68,70 @@ impl Decoder {
     /// # Panics
     /// If a token is beyond the vocabulary or a position beyond the context.
     pub fn forward(&mut self, rows: &[Row]) -> Forward {
-        let Decoder { spec, context, weights, layers } = self;
-        let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
-        let mut x = embed(rows, &weights.embedding, spec.hidden_size); // the residual stream, [n, hidden]
-        let mut routings = Vec::with_capacity(layers.len());
-        for (index, (layer_spec, layer)) in spec.layers.iter().zip(layers).enumerate() {
-            layer.grow_cache(layer_spec, *context, num_sequences);
-            layer.mix(spec, layer_spec, *context, rows, &mut x);
-            routings.push(layer.route_and_run(spec, index, &mut x));
+        let earlier = self.rows_to_recompute(rows);
+        if earlier.is_empty() {
+            return self.run(rows);
         }
-        Forward { hidden: rms_norm(&x, &weights.final_norm, spec.norm_eps), layers: routings }
+        let all_rows = earlier.len() + rows.len();
+        let mut forward = self.run(&[earlier.as_slice(), rows].concat());
+        forward.hidden.drain(..earlier.len() * self.spec.hidden_size);
+        forward.layers.iter_mut().for_each(|layer| layer.drop_first(earlier.len(), all_rows));
+        forward
     }
 
     /// `[n, vocab_size]` from `hidden [n, hidden]`, any rows of [`Forward::hidden`].
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        matmul(hidden, head, self.spec.hidden_size)
-    }
-}
-
-impl Layer {
-    fn grow_cache(&mut self, spec: &LayerSpec, context: usize, num_sequences: usize) {
-        let attention = spec.mixer.attention();
-        let len = num_sequences * attention.num_kv_heads * context * attention.head_dim;
-        if self.cache.k.len() < len {
-            self.cache.k.resize(len, 0.0);
-            self.cache.v.resize(len, 0.0);
+        let head = self.weights.find(WeightKey::Head).unwrap_or_else(|| self.weights.get(WeightKey::Embedding));
+        let mut logits = matmul(hidden, head, self.spec.hidden_size);
+        if let Some(bias) = self.weights.find(WeightKey::HeadBias) {
+            add_bias(&mut logits, bias);
         }
+        logits.iter_mut().for_each(|logit| *logit *= self.spec.logit_scale);
+        logits
     }
 
-    /// `x += attention(norm(x))`
-    fn mix(&mut self, model: &ModelSpec, spec: &LayerSpec, context: usize, rows: &[Row], x: &mut [f32]) {
-        let attention_spec = spec.mixer.attention();
-        let normed = rms_norm(x, &self.attention_norm, model.norm_eps);
-        let inputs = qkv::Inputs { spec: attention_spec, context, rows, x: &normed, weight: &self.qkv, rope: &self.rope };
-        let q = qkv(&inputs, &mut self.cache);
-        let mixed = attention(attention_spec, context, rows, &q, &self.cache);
-        matmul_add(&mixed, &self.attention_output, attention_spec.output_width(), x);
+    fn run(&mut self, rows: &[Row]) -> Forward {
+        let Decoder { spec, context, weights, layers, .. } = self;
+        let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
+        // The residual stream, [n, hidden].
+        let mut x = embed(rows, weights.get(WeightKey::Embedding), spec.hidden_size, spec.embedding_scale);
+        let mut routings = Vec::new();
+        for (layer_spec, layer) in spec.layers.iter().zip(layers) {
+            layer.grow_cache(layer_spec, *context, num_sequences);
+            let input = x.clone();
+            layer.mix(layer_spec, weights, *context, rows, &mut x);
+            routings.extend(layer.feed_forward(spec, weights, &input, &mut x));
+        }
+        Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings }
     }
 
-    /// `x += experts(norm(x))`
-    fn route_and_run(&self, model: &ModelSpec, layer: usize, x: &mut [f32]) -> LayerRouting {
-        let moe = model.layers[layer].ffn.moe();
-        let (top_k, hidden_size) = (moe.router.num_experts_per_tok, model.hidden_size);
-        let normed = rms_norm(x, &self.ffn_norm, model.norm_eps);
-        let router_logits = matmul(&normed, &self.router, hidden_size);
-        // Every expert is resident in the slot of its own number.
-        let slot_table: Vec<u32> = (0..moe.router.num_experts as u32).collect();
-        let mut loads = vec![0; slot_table.len()];
-        let Routing { expert_ids, slots, routing_weights } = router_topk(&moe.router, &router_logits, &slot_table, &mut loads);
-        let h = expert_gate_up(&normed, &slots, top_k, &self.gate_up, hidden_size);
-        let y = expert_down(&h, &slots, &self.down, moe.expert.intermediate_size);
-        expert_combine(&y, &routing_weights, top_k, x);
-        LayerRouting { layer, router_logits, expert_ids, routing_weights }
+    /// The rows before `rows` whose cached keys and values no longer hold, with tables to match.
+    fn rows_to_recompute(&mut self, rows: &[Row]) -> Vec<Row> {
+        let Some((original_positions, was_long)) = self.long else { return Vec::new() };
+        let before = self.history.clone();
+        for row in rows {
+            let sequence = row.sequence as usize;
+            self.history.resize(self.history.len().max(sequence + 1), Vec::new());
+            self.history[sequence].truncate(row.position as usize);
+            self.history[sequence].push(row.token);
+        }
+        let longest = self.history.iter().map(Vec::len).max().unwrap_or(0);
+        let is_long = longest > original_positions;
+        if is_long == was_long {
+            return Vec::new();
+        }
+        self.long = Some((original_positions, is_long));
+        for (layer, spec) in self.layers.iter_mut().zip(&self.spec.layers) {
+            layer.turn(spec, self.context, longest);
+        }
+        let first_new = |sequence: usize| {
+            let own = rows.iter().filter(|row| row.sequence as usize == sequence);
+            own.map(|row| row.position as usize).min().unwrap_or(usize::MAX)
+        };
+        let earlier = before.iter().enumerate().flat_map(|(sequence, tokens)| {
+            let kept = tokens.iter().take(first_new(sequence)).enumerate();
+            kept.map(move |(position, token)| Row::new(*token, position as u32, sequence as u32))
+        });
+        earlier.collect()
     }
 }

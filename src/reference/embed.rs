@@ -1,4 +1,4 @@
-//! embed: the embedding row of each token.
+//! embed: the embedding row of each token, times what the spec says.
 //!
 //! ```text
 //! rows      [num_tokens] Row          in
@@ -10,7 +10,8 @@ use super::Row;
 
 /// # Panics
 /// If a token is beyond the table.
-pub fn embed(rows: &[Row], table: &[f32], hidden_size: usize) -> Vec<f32> {
-    // x[t] = table[rows[t].token]
-    rows.iter().flat_map(|row| &table[row.token as usize * hidden_size..][..hidden_size]).copied().collect()
+pub fn embed(rows: &[Row], table: &[f32], hidden_size: usize, scale: f32) -> Vec<f32> {
+    // x[t] = scale table[rows[t].token]
+    let of_row = |row: &Row| &table[row.token as usize * hidden_size..][..hidden_size];
+    rows.iter().flat_map(of_row).map(|value| scale * value).collect()
 }

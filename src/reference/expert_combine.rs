@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! y         [num_tokens * top_k, hidden] f32  in
-//! weights   [num_tokens, top_k] f32           in
+//! weights   [num_tokens, top_k] f32           in   ones where the routing weights went into the experts
 //! x         [num_tokens, hidden] f32          in, out
 //! ```
 

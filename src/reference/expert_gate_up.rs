@@ -1,32 +1,73 @@
-//! expert_gate_up: h = silu(gate(x)) * up(x), for the expert of each assignment.
+//! expert_gate_up: h = activation(gate(x), up(x)), for the expert of each assignment.
 //!
 //! ```text
-//! x         [num_tokens, hidden] f32             in   normed
-//! slots     [num_tokens, top_k] u32              in   cache slot of each assignment
-//! h         [num_assignments, intermediate] f32  out
-//! slabs     [slot][2 intermediate, hidden] f32   in   row 2i gate, row 2i + 1 up
+//! x              [num_tokens, hidden] f32             in   normed
+//! slots          [num_tokens, top_k] u32              in   cache slot of each assignment
+//! slabs          [slot][2 intermediate, hidden] f32   in   row 2i gate, row 2i + 1 up
+//! biases         [slot][2 intermediate] f32           in   in the order of the rows; none where the spec has none
+//! input_weights  [num_tokens, top_k] f32              in   multiply x, where the spec says so
+//! h              [num_assignments, intermediate] f32  out
 //! ```
+//!
+//! A dense MLP or a shared expert is the same with one slot and a top_k of one.
 
 use super::matmul::matmul;
+use crate::spec::Activation;
+use std::f64::consts::FRAC_2_PI;
 
-pub fn expert_gate_up(x: &[f32], slots: &[u32], top_k: usize, slabs: &[Vec<f32>], hidden_size: usize) -> Vec<f32> {
+/// What goes in, in the shapes of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub x: &'a [f32],
+    pub slots: &'a [u32],
+    pub top_k: usize,
+    pub slabs: &'a [&'a [f32]],
+    /// Empty: no biases.
+    pub biases: &'a [&'a [f32]],
+    pub input_weights: Option<&'a [f32]>,
+    pub hidden_size: usize,
+    pub activation: Activation,
+}
+
+pub fn expert_gate_up(inputs: &Inputs) -> Vec<f32> {
+    let Inputs { x, slots, top_k, slabs, hidden_size, activation, .. } = *inputs;
     let intermediate_size = slabs[0].len() / hidden_size / 2;
     let mut h = vec![0.0; slots.len() * intermediate_size];
     for (slot, slab) in slabs.iter().enumerate() {
         let assignments = assignments_of(slot, slots);
-        // gathered[i] = x[assignments[i] / top_k]
-        let tokens = assignments.iter().map(|assignment| assignment / top_k);
-        let gathered: Vec<f32> = tokens.flat_map(|t| &x[t * hidden_size..][..hidden_size]).copied().collect();
+        // gathered[i] = x[assignments[i] / top_k], weighted
+        let mut gathered = Vec::with_capacity(assignments.len() * hidden_size);
+        for &assignment in &assignments {
+            let weight = inputs.input_weights.map_or(1.0, |weights| weights[assignment]);
+            gathered.extend(x[assignment / top_k * hidden_size..][..hidden_size].iter().map(|x| x * weight));
+        }
         let projected = matmul(&gathered, slab, hidden_size); // [assignments, 2 intermediate]
         for (assignment, projected) in assignments.iter().zip(projected.chunks_exact(2 * intermediate_size)) {
             let h = &mut h[assignment * intermediate_size..][..intermediate_size]; // h[assignment]
-            for (h, [gate, up]) in h.iter_mut().zip(projected.as_chunks().0) {
-                let gate = f64::from(*gate);
-                *h = (gate / (1.0 + (-gate).exp()) * f64::from(*up)) as f32;
+            for (i, (h, pair)) in h.iter_mut().zip(projected.as_chunks::<2>().0).enumerate() {
+                let bias = inputs.biases.get(slot).map_or([0.0; 2], |bias| [bias[2 * i], bias[2 * i + 1]]);
+                *h = activate(activation, f64::from(pair[0] + bias[0]), f64::from(pair[1] + bias[1])) as f32;
             }
         }
     }
     h
+}
+
+fn activate(activation: Activation, gate: f64, up: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::Silu => gate * sigmoid(gate) * up,
+        Activation::GeluTanh => {
+            // sqrt(2 / pi) (x + 0.044715 x^3)
+            let inner = FRAC_2_PI.sqrt() * (gate + 0.044715 * gate.powi(3));
+            0.5 * gate * (1.0 + inner.tanh()) * up
+        }
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let limit = f64::from(limit);
+            let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+            (up + 1.0) * gate * sigmoid(f64::from(alpha) * gate)
+        }
+    }
 }
 
 /// The assignments that go to `slot`, ascending.

@@ -1,10 +1,12 @@
-//! matmul: y = x W^T for rows of tokens; serves the attention output, the router and the head.
+//! matmul: y = x W^T for rows of tokens; serves every projection that is not an expert's.
 //!
 //! ```text
 //! x         [num_tokens, cols] f32      in
 //! weight    [num_rows, cols] f32        in
-//! y         [num_tokens, num_rows] f32  out  matmul_add: added to what y holds
+//! y         [num_tokens, num_rows] f32  out
 //! ```
+//!
+//! The shader also does what may follow: [`add_bias`], a factor, [`sigmoid`] or the sum with what y holds.
 
 use super::dot;
 use crate::platform::for_each_row;
@@ -32,8 +34,11 @@ pub fn matmul(x: &[f32], weight: &[f32], cols: usize) -> Vec<f32> {
     (0..num_tokens).flat_map(|t| columns[t..].iter().step_by(num_tokens)).copied().collect()
 }
 
-pub fn matmul_add(x: &[f32], weight: &[f32], cols: usize, y: &mut [f32]) {
-    for (y, sum) in y.iter_mut().zip(matmul(x, weight, cols)) {
-        *y += sum;
-    }
+/// Adds `bias [num_rows]` to every row of `y [num_tokens, num_rows]`.
+pub fn add_bias(y: &mut [f32], bias: &[f32]) {
+    y.chunks_exact_mut(bias.len()).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias));
+}
+
+pub fn sigmoid(logit: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }

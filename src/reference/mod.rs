@@ -11,9 +11,13 @@ pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_sort;
+pub mod head_matmul;
+pub mod latent;
+mod layer;
 pub mod matmul;
+pub mod norm;
+pub mod qk_rope;
 pub mod qkv;
-pub mod rms_norm;
 pub mod rng;
 pub mod rope;
 pub mod router_topk;
@@ -50,7 +54,7 @@ pub struct LayerRouting {
     pub router_logits: Vec<f32>,
     /// `[n, num_experts_per_tok]`, best first.
     pub expert_ids: Vec<u32>,
-    /// `[n, num_experts_per_tok]`, what multiplies the output of each expert.
+    /// `[n, num_experts_per_tok]`, what multiplies the output of each expert, or its input.
     pub routing_weights: Vec<f32>,
 }
 
@@ -58,6 +62,14 @@ impl LayerRouting {
     /// No tokens yet.
     pub fn empty(layer: usize) -> Self {
         LayerRouting { layer, router_logits: Vec::new(), expert_ids: Vec::new(), routing_weights: Vec::new() }
+    }
+
+    /// Forgets the first `dropped` of `num_tokens` tokens.
+    fn drop_first(&mut self, dropped: usize, num_tokens: usize) {
+        self.router_logits.drain(..self.router_logits.len() / num_tokens * dropped);
+        let chosen = self.expert_ids.len() / num_tokens * dropped;
+        self.expert_ids.drain(..chosen);
+        self.routing_weights.drain(..chosen);
     }
 
     /// Puts the tokens of a later batch behind these.
@@ -68,7 +80,8 @@ impl LayerRouting {
     }
 }
 
-/// Keys and values of one layer: `[sequences, num_kv_heads, context, head_dim]` each.
+/// Keys `[sequences, num_kv_heads, context, head_dim]` and values `[.., value_dim]` of one layer. Of latent attention `k` alone, whose rows
+/// are both.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KvCache {
     pub k: Vec<f32>,

@@ -1,15 +1,14 @@
 //! router_topk: the top_k best experts of each token and their weights.
 //!
 //! ```text
-//! logits      [num_tokens, num_experts] f32  in
-//! slot_table  [num_experts] u32              in   cache slot of each expert
-//! ids         [num_tokens, top_k] u32        out  best first; equal logits: lower id first
-//! slots       [num_tokens, top_k] u32        out  slot_table of ids
-//! weights     [num_tokens, top_k] f32        out  softmax over all experts, renormalised if the spec says so
-//! loads       [num_experts] u32              out  incremented once per assignment
+//! logits          [num_tokens, num_experts] f32  in
+//! selection_bias  [num_experts] f32              in   where the spec has one
+//! slot_table      [num_experts] u32              in   cache slot of each expert
+//! ids             [num_tokens, top_k] u32        out  best first; equal scores: lower id first
+//! slots           [num_tokens, top_k] u32        out  slot_table of ids
+//! weights         [num_tokens, top_k] f32        out  as the spec says
+//! loads           [num_experts] u32              out  incremented once per assignment
 //! ```
-//!
-//! Source: `MixtralTopKRouter` of transformers.
 
 use crate::gating::RouterSpec;
 
@@ -21,11 +20,17 @@ pub struct Routing {
     pub routing_weights: Vec<f32>,
 }
 
-pub fn router_topk(router: &RouterSpec, logits: &[f32], slot_table: &[u32], loads: &mut [u32]) -> Routing {
+pub fn router_topk(
+    router: &RouterSpec,
+    logits: &[f32],
+    selection_bias: Option<&[f32]>,
+    slot_table: &[u32],
+    loads: &mut [u32],
+) -> Routing {
     let mut routing = Routing::default();
     for logits in logits.chunks_exact(router.num_experts) {
         // logits is logits[t] here
-        let assignment = router.route(logits);
+        let assignment = router.route(logits, selection_bias);
         for (expert, weight) in assignment.expert_ids.into_iter().zip(assignment.routing_weights) {
             routing.expert_ids.push(expert);
             routing.slots.push(slot_table[expert as usize]);

@@ -4,10 +4,12 @@ use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
-/// The object in a `config.json`. A key that is null counts as absent.
+/// The object in a `config.json`, or one inside it. A key that is null counts as absent.
 #[derive(Debug, Clone)]
 pub struct ConfigJson {
     file: String,
+    /// What errors put before a key: where this object is in the file.
+    path: String,
     object: Map<String, Value>,
 }
 
@@ -19,14 +21,41 @@ impl ConfigJson {
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         let json_error = |message: String| Error::Json { file: file.to_owned(), message };
         match serde_json::from_str(text).map_err(|error| json_error(error.to_string()))? {
-            Value::Object(object) => Ok(ConfigJson { file: file.to_owned(), object }),
+            Value::Object(object) => Ok(ConfigJson { file: file.to_owned(), path: String::new(), object }),
             other => Err(json_error(format!("expected an object, found {}", shown(&other)))),
         }
     }
 
+    /// The object under `key`, or nothing.
+    pub fn section(&self, key: &str) -> Result<Option<ConfigJson>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(object)) => {
+                let path = format!("{}{key}.", self.path);
+                Ok(Some(ConfigJson { file: self.file.clone(), path, object: object.clone() }))
+            }
+            Some(_) => Err(self.invalid(key, "an object or null")),
+        }
+    }
+
+    /// Whether the key is there and not null.
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Whether the key is there with the value null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
+    /// The keys whose values are objects.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        self.object.iter().filter(|(_, value)| value.is_object()).map(|(key, _)| key.as_str())
+    }
+
     /// An integer from 1 to `max`.
     pub fn usize(&self, key: &str, max: usize) -> Result<usize> {
-        self.opt_usize(key, max)?.ok_or_else(|| self.invalid(key, integer_range(max)))
+        self.opt_usize(key, max)?.ok_or_else(|| self.invalid(key, integer_range(1, max)))
     }
 
     /// An integer from 1 to `max`, or `default` where the key is absent.
@@ -36,16 +65,58 @@ impl ConfigJson {
 
     /// An integer from 1 to `max`, or nothing.
     pub fn opt_usize(&self, key: &str, max: usize) -> Result<Option<usize>> {
+        self.integer(key, 1..=max)
+    }
+
+    /// An integer from 0 to `max`, or `default` where the key is absent.
+    pub fn count_or(&self, key: &str, default: usize, max: usize) -> Result<usize> {
+        Ok(self.integer(key, 0..=max)?.unwrap_or(default))
+    }
+
+    /// A list of integers from 0 to `max`, or nothing.
+    pub fn opt_counts(&self, key: &str, max: usize) -> Result<Option<Vec<usize>>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
-            Some(number) if (1..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(self.invalid(key, integer_range(max))),
-        }
+        let number =
+            |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= max);
+        let numbers = value.as_array().and_then(|values| values.iter().map(number).collect());
+        numbers.map(Some).ok_or_else(|| self.invalid(key, format!("a list of integers from 0 to {max}")))
+    }
+
+    /// A list of `len` numbers in `range`.
+    pub fn numbers(&self, key: &str, len: usize, range: RangeInclusive<f64>) -> Result<Vec<f64>> {
+        let number = |value: &Value| value.as_f64().filter(|number| range.contains(number));
+        let numbers: Option<Vec<f64>> =
+            self.get(key).and_then(Value::as_array).and_then(|values| values.iter().map(number).collect());
+        let expected = || format!("a list of {len} numbers from {:?} to {:?}", range.start(), range.end());
+        numbers.filter(|numbers| numbers.len() == len).ok_or_else(|| self.invalid(key, expected()))
+    }
+
+    /// A list of strings out of `accepted`, or nothing.
+    pub fn opt_choices(&self, key: &str, accepted: &[&'static str]) -> Result<Option<Vec<&'static str>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let choice = |value: &Value| accepted.iter().copied().find(|accepted| value == accepted);
+        let choices = value.as_array().and_then(|values| values.iter().map(choice).collect());
+        choices.map(Some).ok_or_else(|| self.invalid(key, format!("a list of {}", quoted(accepted))))
+    }
+
+    /// A number in `range`.
+    pub fn f64(&self, key: &str, range: RangeInclusive<f64>) -> Result<f64> {
+        let found = self.opt_f64(key, range.clone())?;
+        found.ok_or_else(|| self.invalid(key, number_range(&range)))
     }
 
     /// A number in `range`, or `default` where the key is absent.
     pub fn f64_or(&self, key: &str, default: f64, range: RangeInclusive<f64>) -> Result<f64> {
-        Ok(self.number(key, self.get(key), range)?.unwrap_or(default))
+        Ok(self.opt_f64(key, range)?.unwrap_or(default))
+    }
+
+    /// A number in `range`, or nothing.
+    pub fn opt_f64(&self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64().filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.invalid(key, number_range(&range))),
+        }
     }
 
     /// `true` or `false`, or `default` where the key is absent.
@@ -54,42 +125,31 @@ impl ConfigJson {
         value.as_bool().ok_or_else(|| self.invalid(key, "true or false"))
     }
 
+    /// As [`bool_or`](Self::bool_or), and a number counts as true unless it is zero.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key).and_then(Value::as_f64) {
+            Some(number) => Ok(number != 0.0),
+            None => self.bool_or(key, default),
+        }
+    }
+
     /// A string.
     pub fn str(&self, key: &str) -> Result<&str> {
         self.get(key).and_then(Value::as_str).ok_or_else(|| self.invalid(key, "a string"))
     }
 
-    /// A string, or `default` where the key is absent.
-    pub fn str_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
-        if self.get(key).is_some() { self.str(key) } else { Ok(default) }
+    /// One of the strings `accepted`, or the first of them where the key is absent.
+    pub fn choice(&self, key: &str, accepted: &[&'static str]) -> Result<&'static str> {
+        let Some(value) = self.get(key) else { return Ok(accepted[0]) };
+        accepted.iter().copied().find(|accepted| value == accepted).ok_or_else(|| self.invalid(key, quoted(accepted)))
     }
 
-    /// The base of the rotary embedding: `rope_theta`, or the same under `rope_parameters`, or `default`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the rotary embedding is scaled or partial.
-    pub fn rope_theta(&self, default: f64) -> Result<f64> {
-        const RANGE: RangeInclusive<f64> = 1.0..=1e12;
-        let mut theta = self.number("rope_theta", self.get("rope_theta"), RANGE)?;
-        for key in ["rope_scaling", "rope_parameters"] {
-            let Some(value) = self.get(key) else { continue };
-            let Value::Object(rope) = value else { return Err(self.invalid(key, "an object or null")) };
-            for kind in ["rope_type", "type"] {
-                let unscaled = rope.get(kind).is_none_or(|kind| kind.is_null() || kind == "default");
-                if !unscaled {
-                    return Err(self.invalid_value(&format!("{key}.{kind}"), "`default` or null", shown(&rope[kind])));
-                }
-            }
-            if let Some((name, _)) = rope.iter().find(|(_, value)| value.is_object()) {
-                let expected = "one set of values for all layers";
-                return Err(self.invalid_value(key, expected, format!("a set of its own for `{name}`")));
-            }
-            let partial = format!("{key}.partial_rotary_factor");
-            self.number(&partial, rope.get("partial_rotary_factor"), 1.0..=1.0)?;
-            let nested = self.number(&format!("{key}.rope_theta"), rope.get("rope_theta"), RANGE)?;
-            theta = theta.or(nested);
+    /// Refuses anything but `only`, or nothing, under a key for what no published model uses.
+    pub fn unsupported(&self, key: &str, only: &Value) -> Result<()> {
+        match self.get(key) {
+            Some(value) if value != only => Err(self.invalid(key, format!("{only} or absent"))),
+            _ => Ok(()),
         }
-        Ok(theta.unwrap_or(default))
     }
 
     /// The error that says what `key` must be, and what this file says instead.
@@ -97,33 +157,40 @@ impl ConfigJson {
         self.invalid_value(key, expected, self.object.get(key).map_or_else(|| "nothing".to_owned(), shown))
     }
 
-    /// As [`invalid`](Self::invalid), for a value that is derived or nested.
+    /// As [`invalid`](Self::invalid), for a value that is derived.
     pub fn invalid_value(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::Config { file: self.file.clone(), key: key.to_owned(), expected: expected.into(), found: found.into() }
+        let key = format!("{}{key}", self.path);
+        Error::Config { file: self.file.clone(), key, expected: expected.into(), found: found.into() }
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    fn number(&self, key: &str, value: Option<&Value>, range: RangeInclusive<f64>) -> Result<Option<f64>> {
-        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        match value.as_f64() {
+    fn integer(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
             Some(number) if range.contains(&number) => Ok(Some(number)),
-            _ => {
-                let expected = if range.start() == range.end() {
-                    format!("{:?}", range.start())
-                } else {
-                    format!("a number from {:?} to {:?}", range.start(), range.end())
-                };
-                Err(self.invalid_value(key, expected, shown(value)))
-            }
+            _ => Err(self.invalid(key, integer_range(*range.start(), *range.end()))),
         }
     }
 }
 
-fn integer_range(max: usize) -> String {
-    format!("an integer from 1 to {max}")
+fn integer_range(min: usize, max: usize) -> String {
+    format!("an integer from {min} to {max}")
+}
+
+fn number_range(range: &RangeInclusive<f64>) -> String {
+    format!("a number from {:?} to {:?}", range.start(), range.end())
+}
+
+/// "`a`, `b` or `c`"
+fn quoted(accepted: &[&str]) -> String {
+    let names: Vec<String> = accepted.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// A JSON value, cut to a length that fits into a message.

@@ -2,14 +2,15 @@
 //!
 //! A [`ModelSpec`] is read once from `config.json` by the architecture's own file under [`arch`] and drives everything else: what
 //! the checkpoint must hold, which kernels run, how much memory it takes. Nothing outside `arch/` may match on a family's name.
-//! The enums with one variant are the places where other families add theirs.
 
 pub mod arch;
 mod json;
+mod names;
 mod parameters;
 
 pub use arch::{ARCHS, Arch};
 pub use json::ConfigJson;
+pub use names::{ExpertStorage, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 
 use crate::gating::RouterSpec;
@@ -17,50 +18,207 @@ use crate::gating::RouterSpec;
 /// A decoder-only language model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
-    /// Name of the entry in `ARCHS`.
+    /// Name of the entry in [`ARCHS`].
     pub family: &'static str,
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Longest sequence the model was made for, in tokens.
     pub max_positions: usize,
-    /// Added to the mean square under the root of every RMSNorm.
-    pub norm_eps: f32,
+    pub final_norm: NormSpec,
     /// The head is the embedding table.
     pub tied_embeddings: bool,
+    /// The head adds a bias.
+    pub head_bias: bool,
+    /// Multiplies the embedding of every token.
+    pub embedding_scale: f32,
+    /// Multiplies the logits.
+    pub logit_scale: f32,
     pub layers: Vec<LayerSpec>,
     pub names: TensorNames,
 }
 
-/// A pre-norm block: `x += mixer(norm(x)); x += ffn(norm(x))`.
+/// A mixer and a feed-forward part, each with its norm and its way into the residual stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
+    pub norm: NormSpec,
+    pub residual: Residual,
+    /// Multiplies what each part adds to the residual stream.
+    pub residual_scale: f32,
     pub mixer: Mixer,
     pub ffn: Ffn,
+}
+
+/// Where the norms of a layer stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residual {
+    /// `x += part(norm(x))`
+    Pre,
+    /// `x += norm(part(x))`
+    Post,
+    /// `x += post_norm(part(norm(x)))`
+    Sandwich,
+}
+
+/// A norm over the last axis, with a weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormSpec {
+    pub kind: NormKind,
+    /// Added to the mean square, or the variance, under the root.
+    pub eps: f32,
+    /// A bias is added after the weight.
+    pub bias: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Zhang and Sennrich 2019, arXiv 1910.07467.
+    Rms,
+    /// Ba et al. 2016, arXiv 1607.06450.
+    Layer,
 }
 
 /// What moves information between tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mixer {
     Attention(AttentionSpec),
+    Latent(LatentSpec),
 }
 
-/// Softmax attention with grouped key/value heads and rotary positions.
+/// Multi-head latent attention: keys and values of all heads are made from one short vector per token, which is all that is cached.
+///
+/// `q = up(norm(down(x)))`, per head `[nope | rope]`; `[c | k_rope] = latent_down(x)`, `c = norm(c)`, one `k_rope` for all heads. Absorbed form:
+/// `score = scale * (key_up^T q_nope . c + rotated(q_rope) . rotated(k_rope))`, `y = value_up * sum(weight * c)`.
+/// Source: DeepSeek-V2, arXiv 2405.04434; `DeepseekV3Attention` of transformers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentSpec {
+    pub num_heads: usize,
+    /// Width between the two projections of the query; `None`: one projection.
+    pub query_rank: Option<usize>,
+    /// Width of the cached vector `c`.
+    pub latent_dim: usize,
+    /// Dimensions of a query and key head without a position.
+    pub nope_dim: usize,
+    /// Dimensions of a query head, and of the shared key, with one.
+    pub rope_dim: usize,
+    pub value_dim: usize,
+    /// Multiplies the scores.
+    pub scale: f32,
+    /// Of the norms of the query's middle and of `c`.
+    pub norm_eps: f32,
+    pub rope: RopeSpec,
+}
+
+/// Softmax attention with grouped key/value heads.
+///
+/// In this order: projection, bias, clip, the value's scale, then q/k norm and rotary embedding (see [`QkNorm`]), then the query's temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionSpec {
     pub num_heads: usize,
     pub num_kv_heads: usize,
+    /// Of queries and keys.
     pub head_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Multiplies the values.
+    pub value_scale: f32,
     /// Multiplies `q . k`.
     pub scale: f32,
-    pub rope: RopeSpec,
+    /// Query, key and value add a bias.
+    pub qkv_bias: bool,
+    /// The output projection adds a bias.
+    pub output_bias: bool,
+    /// Query, key and value are clamped to this magnitude.
+    pub clip: Option<f32>,
+    pub qk_norm: Option<QkNorm>,
+    /// `None`: no position encoding.
+    pub rope: Option<RopeSpec>,
     pub mask: Mask,
+    /// One learned logit per query head joins the softmax and has no value.
+    pub sinks: bool,
+    /// The output of the heads is multiplied by the sigmoid of one more projection of the input.
+    pub output_gate: bool,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    pub temperature: Option<TemperatureTuning>,
 }
 
-/// Rotary position embedding on pairs `(i, i + head_dim / 2)`: Su et al. 2021, arXiv 2104.09864, in the Llama ordering.
+/// RMSNorm of query and key.
 #[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QkNorm {
+    pub eps: f32,
+    pub over: QkNormOver,
+    /// After the rotary embedding instead of before it.
+    pub after_rope: bool,
+    /// There is a weight to multiply by.
+    pub weight: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNormOver {
+    /// Each head by itself; weights `[head_dim]`.
+    Head,
+    /// All query heads together, all key heads together; weights `[num_heads head_dim]`, `[num_kv_heads head_dim]`.
+    AllHeads,
+}
+
+/// Queries are multiplied by `1 + scale * ln(1 + floor((position + 1) / floor))`. Source: `Llama4TextAttention` of transformers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TemperatureTuning {
+    pub scale: f32,
+    pub floor: f32,
+}
+
+/// Rotary position embedding of the first `dims` of each head: Su et al. 2021, arXiv 2104.09864.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RopeSpec {
     pub theta: f64,
+    /// Even; the other dimensions pass through.
+    pub dims: usize,
+    pub pairing: RopePairing,
+    pub scaling: RopeScaling,
+}
+
+/// Which two dimensions turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairing {
+    /// `(i, i + dims / 2)`, as in Llama.
+    Half,
+    /// `(2i, 2i + 1)`, as in GPT-J.
+    Interleaved,
+}
+
+/// How the frequencies are changed for longer contexts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    None,
+    Linear {
+        factor: f64,
+    },
+    /// Source: `_compute_llama3_parameters` of transformers.
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_positions: usize,
+    },
+    /// Peng et al. 2023, arXiv 2309.00071. `attention_factor` multiplies cosine and sine.
+    Yarn {
+        factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        original_positions: usize,
+        truncate: bool,
+        attention_factor: f64,
+    },
+    /// Ding et al. 2024, arXiv 2402.13753: one divisor per pair, chosen by the total length. Each `mscale` multiplies cosine and sine.
+    Long {
+        short: Vec<f64>,
+        long: Vec<f64>,
+        short_mscale: f64,
+        long_mscale: f64,
+        original_positions: usize,
+    },
 }
 
 /// Which earlier keys a query sees.
@@ -69,74 +227,203 @@ pub enum Mask {
     Causal,
     /// Key `j` is visible to query `i` iff `i - window < j <= i`.
     Window(usize),
+    /// Key `j` is visible to query `i` iff `j <= i` and both lie in the same chunk of this length.
+    Chunk(usize),
 }
 
 /// What each token does on its own.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ffn {
+    Dense(MlpSpec),
     Moe(MoeSpec),
+    Parallel(ParallelSpec),
 }
 
-/// A router and the experts it chooses from.
+/// Experts beside a dense MLP: the experts read the norm of the layer's own input, before its mixer; the MLP reads what the mixer left,
+/// through a norm of its own. Both are added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParallelSpec {
+    pub dense: MlpSpec,
+    pub moe: MoeSpec,
+}
+
+/// A router, the experts it chooses from, and the expert that every token uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MoeSpec {
     pub router: RouterSpec,
     pub expert: MlpSpec,
+    pub shared: Option<SharedSpec>,
 }
 
-/// `down(act(gate(x)) * up(x))`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An expert that every token uses, added to the routed ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SharedSpec {
+    pub mlp: MlpSpec,
+    /// Its output is multiplied by the sigmoid of one more linear row.
+    pub gate: bool,
+}
+
+/// `down(act(gate(x), up(x)))`, each projection with a bias where `bias` says so.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MlpSpec {
     pub intermediate_size: usize,
     pub activation: Activation,
+    pub bias: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// From gate and up to the inner values.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
-    /// `x * sigmoid(x)`
+    /// `silu(gate) * up`
     Silu,
+    /// `gelu(gate) * up`, with the tanh approximation.
+    GeluTanh,
+    /// `(up + 1) * gate * sigmoid(alpha * gate)`, with `gate <= limit` and `|up| <= limit`. Source: `GptOssExperts` of transformers.
+    ClampedSwiglu { alpha: f32, limit: f32 },
 }
 
-/// Names of the tensors on disk; `{l}` stands for the layer and `{e}` for the expert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorNames {
-    pub embedding: &'static str,
-    pub final_norm: &'static str,
-    pub head: &'static str,
-    pub attention_norm: &'static str,
-    pub query: &'static str,
-    pub key: &'static str,
-    pub value: &'static str,
-    pub attention_output: &'static str,
-    pub ffn_norm: &'static str,
-    pub router: &'static str,
-    pub expert_gate: &'static str,
-    pub expert_up: &'static str,
-    pub expert_down: &'static str,
+impl NormSpec {
+    pub fn rms(eps: f32) -> Self {
+        NormSpec { kind: NormKind::Rms, eps, bias: false }
+    }
 }
 
 impl AttentionSpec {
+    /// Plain multi-head attention, causal and without positions: the base that architectures change.
+    pub fn new(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> Self {
+        AttentionSpec {
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            value_dim: head_dim,
+            value_scale: 1.0,
+            scale: (head_dim as f32).sqrt().recip(),
+            qkv_bias: false,
+            output_bias: false,
+            clip: None,
+            qk_norm: None,
+            rope: None,
+            mask: Mask::Causal,
+            sinks: false,
+            output_gate: false,
+            softcap: None,
+            temperature: None,
+        }
+    }
+
     /// Rows of the concatenated query, key and value projection.
     pub fn qkv_rows(&self) -> usize {
-        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        self.query_width() + self.num_kv_heads * (self.head_dim + self.value_dim)
     }
 
     /// Width of all query heads together.
-    pub fn output_width(&self) -> usize {
+    pub fn query_width(&self) -> usize {
         self.num_heads * self.head_dim
+    }
+
+    /// Width of what all heads give together.
+    pub fn output_width(&self) -> usize {
+        self.num_heads * self.value_dim
+    }
+}
+
+impl LatentSpec {
+    /// Width of all query heads together.
+    pub fn query_width(&self) -> usize {
+        self.num_heads * self.key_dim()
+    }
+
+    /// Width of one query head, and of the key that it meets.
+    pub fn key_dim(&self) -> usize {
+        self.nope_dim + self.rope_dim
+    }
+
+    /// Values that are cached per token: `[c | rotated k_rope]`.
+    pub fn cache_dim(&self) -> usize {
+        self.latent_dim + self.rope_dim
+    }
+
+    /// Width of what all heads give together.
+    pub fn output_width(&self) -> usize {
+        self.num_heads * self.value_dim
+    }
+
+    /// The attention over the cache: one key head of [`cache_dim`](Self::cache_dim), whose first `latent_dim` values are the value too.
+    pub fn over_cache(&self) -> AttentionSpec {
+        AttentionSpec { scale: self.scale, ..AttentionSpec::new(self.num_heads, 1, self.cache_dim()) }
     }
 }
 
 impl Mixer {
-    pub fn attention(&self) -> &AttentionSpec {
-        let Mixer::Attention(attention) = self;
-        attention
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match self {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::Latent(_) => None,
+        }
+    }
+
+    pub fn latent(&self) -> Option<&LatentSpec> {
+        match self {
+            Mixer::Latent(latent) => Some(latent),
+            Mixer::Attention(_) => None,
+        }
+    }
+
+    /// The rotary embedding, where there is one.
+    pub fn rope(&self) -> Option<&RopeSpec> {
+        match self {
+            Mixer::Attention(attention) => attention.rope.as_ref(),
+            Mixer::Latent(latent) => Some(&latent.rope),
+        }
+    }
+
+    /// Columns of the output projection.
+    pub fn output_width(&self) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.output_width(),
+            Mixer::Latent(latent) => latent.output_width(),
+        }
+    }
+
+    /// The output projection adds a bias.
+    pub fn output_bias(&self) -> bool {
+        self.attention().is_some_and(|attention| attention.output_bias)
+    }
+}
+
+impl From<AttentionSpec> for Mixer {
+    fn from(attention: AttentionSpec) -> Self {
+        Mixer::Attention(attention)
+    }
+}
+
+impl From<LatentSpec> for Mixer {
+    fn from(latent: LatentSpec) -> Self {
+        Mixer::Latent(latent)
     }
 }
 
 impl Ffn {
-    pub fn moe(&self) -> &MoeSpec {
-        let Ffn::Moe(moe) = self;
-        moe
+    /// The routed part, where there is one.
+    pub fn moe(&self) -> Option<&MoeSpec> {
+        match self {
+            Ffn::Moe(moe) | Ffn::Parallel(ParallelSpec { moe, .. }) => Some(moe),
+            Ffn::Dense(_) => None,
+        }
+    }
+}
+
+impl ModelSpec {
+    /// Whether a text of `total_len` tokens is beyond the original length of a rotary embedding that depends on it.
+    pub fn is_long(&self, total_len: usize) -> bool {
+        self.layers.iter().filter_map(|layer| layer.mixer.rope()).any(|rope| match rope.scaling {
+            RopeScaling::Long { original_positions, .. } => total_len > original_positions,
+            _ => false,
+        })
+    }
+
+    /// The layers with a router, with their index in the model.
+    pub fn moe_layers(&self) -> impl Iterator<Item = (usize, &MoeSpec)> {
+        self.layers.iter().enumerate().filter_map(|(layer, spec)| spec.ffn.moe().map(|moe| (layer, moe)))
     }
 }

@@ -1,17 +1,25 @@
 //! How large a model is, from its spec alone.
 
-use super::{LayerSpec, ModelSpec};
+use super::{
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelSpec, QkNormOver, Residual,
+};
 use crate::quant::{Quant, QuantFormat};
 use crate::tensor::Dtype;
 
-/// Counts of parameters, all layers together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Counts of parameters, all layers together. Biases count with what they belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Parameters {
     pub embedding: u64,
-    /// Zero where the head is the embedding table.
+    /// Zero where the head is the embedding table and has no bias.
     pub head: u64,
+    /// With the norms of query and key, and the sinks.
     pub attention: u64,
+    /// Those of the residual stream.
     pub norms: u64,
+    /// MLPs of layers without experts, and those that run beside experts.
+    pub dense: u64,
+    /// Experts that every token uses.
+    pub shared: u64,
     pub router: u64,
     pub experts: u64,
     /// The router's rows of the experts that one token uses.
@@ -20,31 +28,166 @@ pub struct Parameters {
     pub experts_active: u64,
 }
 
+/// `copies` weights of `[rows, cols]`.
+struct Weight {
+    copies: usize,
+    rows: usize,
+    cols: usize,
+    /// Stays f32 on the device, whatever the matrices are.
+    stays_f32: bool,
+}
+
+impl Weight {
+    fn matrix(rows: usize, cols: usize) -> Self {
+        Weight { copies: 1, rows, cols, stays_f32: false }
+    }
+
+    fn vector(len: usize) -> Self {
+        Weight { copies: 1, rows: 1, cols: len, stays_f32: true }
+    }
+
+    fn count(&self) -> u64 {
+        self.copies as u64 * self.rows as u64 * self.cols as u64
+    }
+
+    fn bytes(&self, quant: Quant) -> u64 {
+        let quant = if self.stays_f32 { QuantFormat::exact_for(Dtype::F32) } else { quant };
+        self.copies as u64 * self.rows as u64 * quant.row_bytes(self.cols) as u64
+    }
+}
+
+/// The weights of one layer by what they are for.
+struct LayerWeights {
+    attention: Vec<Weight>,
+    norms: Vec<Weight>,
+    dense: Vec<Weight>,
+    shared: Vec<Weight>,
+    router: Vec<Weight>,
+    experts: Vec<Weight>,
+}
+
+impl LayerWeights {
+    fn of(hidden: usize, spec: &LayerSpec) -> Self {
+        let num_norms = if spec.residual == Residual::Sandwich { 4 } else { 2 };
+        let mut weights = LayerWeights {
+            attention: match &spec.mixer {
+                Mixer::Attention(spec) => attention(hidden, spec),
+                Mixer::Latent(spec) => latent(hidden, spec),
+            },
+            norms: (0..num_norms).map(|_| norm(hidden, spec.norm)).collect(),
+            dense: Vec::new(),
+            shared: Vec::new(),
+            router: Vec::new(),
+            experts: Vec::new(),
+        };
+        match &spec.ffn {
+            Ffn::Dense(spec) => weights.dense = mlp(hidden, spec),
+            Ffn::Moe(moe) => weights.add_experts(hidden, moe),
+            Ffn::Parallel(ParallelSpec { dense, moe }) => {
+                weights.dense = mlp(hidden, dense);
+                weights.norms.push(norm(hidden, spec.norm));
+                weights.add_experts(hidden, moe);
+            }
+        }
+        weights
+    }
+
+    fn add_experts(&mut self, hidden: usize, moe: &MoeSpec) {
+        self.router = router(hidden, moe);
+        self.experts = mlp(hidden, &moe.expert);
+        self.experts.iter_mut().for_each(|weight| weight.copies = moe.router.num_experts);
+        if let Some(shared) = &moe.shared {
+            self.shared = mlp(hidden, &shared.mlp);
+            self.shared.extend(shared.gate.then(|| Weight::vector(hidden)));
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Weight> {
+        [&self.attention, &self.norms, &self.dense, &self.shared, &self.router, &self.experts].into_iter().flatten()
+    }
+}
+
+fn norm(hidden: usize, spec: NormSpec) -> Weight {
+    Weight { rows: 1 + usize::from(spec.bias), ..Weight::vector(hidden) }
+}
+
+fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<Weight> {
+    let mut weights = vec![Weight::matrix(spec.qkv_rows(), hidden), Weight::matrix(hidden, spec.output_width())];
+    weights.extend(spec.output_gate.then(|| Weight::matrix(spec.output_width(), hidden)));
+    weights.extend(spec.qkv_bias.then(|| Weight::vector(spec.qkv_rows())));
+    weights.extend(spec.output_bias.then(|| Weight::vector(hidden)));
+    weights.extend(spec.sinks.then(|| Weight::vector(spec.num_heads)));
+    if let Some(norm) = spec.qk_norm.filter(|norm| norm.weight) {
+        let heads = match norm.over {
+            QkNormOver::Head => [1, 1],
+            QkNormOver::AllHeads => [spec.num_heads, spec.num_kv_heads],
+        };
+        weights.extend(heads.map(|heads| Weight::vector(heads * spec.head_dim)));
+    }
+    weights
+}
+
+fn latent(hidden: usize, spec: &LatentSpec) -> Vec<Weight> {
+    let mut weights = match spec.query_rank {
+        Some(rank) => {
+            vec![Weight::matrix(rank, hidden), Weight::vector(rank), Weight::matrix(spec.query_width(), rank)]
+        }
+        None => vec![Weight::matrix(spec.query_width(), hidden)],
+    };
+    weights.extend([
+        Weight::matrix(spec.cache_dim(), hidden),
+        Weight::vector(spec.latent_dim),
+        Weight::matrix(spec.num_heads * spec.latent_dim, spec.nope_dim),
+        Weight::matrix(spec.output_width(), spec.latent_dim),
+        Weight::matrix(hidden, spec.output_width()),
+    ]);
+    weights
+}
+
+fn mlp(hidden: usize, spec: &MlpSpec) -> Vec<Weight> {
+    let gate_up = 2 * spec.intermediate_size;
+    let mut weights = vec![Weight::matrix(gate_up, hidden), Weight::matrix(hidden, spec.intermediate_size)];
+    if spec.bias {
+        weights.extend([Weight::vector(gate_up), Weight::vector(hidden)]);
+    }
+    weights
+}
+
+fn router(hidden: usize, spec: &MoeSpec) -> Vec<Weight> {
+    let num_experts = spec.router.num_experts;
+    let stays_f32 = true;
+    let mut weights = vec![Weight { stays_f32, ..Weight::matrix(num_experts, spec.router.hidden.unwrap_or(hidden)) }];
+    weights.extend(spec.router.hidden.map(|middle| Weight { stays_f32, ..Weight::matrix(middle, hidden) }));
+    weights.extend(spec.router.bias.then(|| Weight::vector(num_experts)));
+    weights.extend(spec.router.selection_bias.then(|| Weight::vector(num_experts)));
+    weights
+}
+
 impl Parameters {
     /// Counts the parameters of `spec`.
     pub fn of(spec: &ModelSpec) -> Self {
-        let hidden_size = spec.hidden_size as u64;
-        let table = spec.vocab_size as u64 * hidden_size;
+        let sum = |weights: &[Weight]| weights.iter().map(Weight::count).sum::<u64>();
+        let table = Weight::matrix(spec.vocab_size, spec.hidden_size).count();
+        let bias = if spec.head_bias { spec.vocab_size as u64 } else { 0 };
         let mut counts = Parameters {
             embedding: table,
-            head: if spec.tied_embeddings { 0 } else { table },
-            attention: 0,
-            norms: hidden_size,
-            router: 0,
-            experts: 0,
-            router_active: 0,
-            experts_active: 0,
+            head: bias + if spec.tied_embeddings { 0 } else { table },
+            norms: norm(spec.hidden_size, spec.final_norm).count(),
+            ..Parameters::default()
         };
-        for LayerSpec { mixer, ffn } in &spec.layers {
-            let (attention, moe) = (mixer.attention(), ffn.moe());
-            let expert = 3 * hidden_size * moe.expert.intermediate_size as u64;
-            let (num_experts, num_active) = (moe.router.num_experts as u64, moe.router.num_experts_per_tok as u64);
-            counts.attention += hidden_size * (attention.qkv_rows() + attention.output_width()) as u64;
-            counts.norms += 2 * hidden_size;
-            counts.router += num_experts * hidden_size;
-            counts.router_active += num_active * hidden_size;
-            counts.experts += num_experts * expert;
-            counts.experts_active += num_active * expert;
+        for layer in &spec.layers {
+            let weights = LayerWeights::of(spec.hidden_size, layer);
+            counts.attention += sum(&weights.attention);
+            counts.norms += sum(&weights.norms);
+            counts.dense += sum(&weights.dense);
+            counts.shared += sum(&weights.shared);
+            counts.router += sum(&weights.router);
+            counts.experts += sum(&weights.experts);
+            if let Some(moe) = layer.ffn.moe() {
+                let (num_experts, num_active) = (moe.router.num_experts as u64, moe.router.num_experts_per_tok as u64);
+                counts.router_active += sum(&weights.router) / num_experts * num_active;
+                counts.experts_active += sum(&weights.experts) / num_experts * num_active;
+            }
         }
         counts
     }
@@ -61,33 +204,31 @@ impl Parameters {
     }
 
     fn without_experts(&self) -> u64 {
-        self.embedding + self.head + self.attention + self.norms
+        self.embedding + self.head + self.attention + self.norms + self.dense + self.shared
     }
 }
 
 impl ModelSpec {
-    /// Bytes of all weights in device memory with matrices in `quant`. Norms and routers stay f32.
+    /// Bytes of all weights in device memory with matrices in `quant`. Routers and everything that is a vector stay f32.
     pub fn weight_bytes(&self, quant: Quant) -> u64 {
-        let f32 = QuantFormat::exact_for(Dtype::F32);
-        let bytes = |quant: Quant, rows: usize, cols: usize| rows as u64 * quant.row_bytes(cols) as u64;
         let tables = if self.tied_embeddings { 1 } else { 2 };
-        let mut total = tables * bytes(quant, self.vocab_size, self.hidden_size) + bytes(f32, 1, self.hidden_size);
-        for LayerSpec { mixer, ffn } in &self.layers {
-            let (attention, moe) = (mixer.attention(), ffn.moe());
-            let expert = bytes(quant, 2 * moe.expert.intermediate_size, self.hidden_size)
-                + bytes(quant, self.hidden_size, moe.expert.intermediate_size);
-            total += bytes(quant, attention.qkv_rows(), self.hidden_size)
-                + bytes(quant, self.hidden_size, attention.output_width())
-                + bytes(f32, 2, self.hidden_size)
-                + bytes(f32, moe.router.num_experts, self.hidden_size)
-                + moe.router.num_experts as u64 * expert;
+        let table = Weight { copies: tables, ..Weight::matrix(self.vocab_size, self.hidden_size) };
+        let mut total = table.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
+        if self.head_bias {
+            total += Weight::vector(self.vocab_size).bytes(quant);
+        }
+        for layer in &self.layers {
+            total += LayerWeights::of(self.hidden_size, layer).all().map(|weight| weight.bytes(quant)).sum::<u64>();
         }
         total
     }
 
-    /// Bytes of the KV cache per token: an f32 key and value in every layer.
+    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both.
     pub fn kv_bytes_per_token(&self) -> u64 {
-        let heads = self.layers.iter().map(|layer| layer.mixer.attention());
-        heads.map(|attention| 2 * 4 * (attention.num_kv_heads * attention.head_dim) as u64).sum()
+        let values = self.layers.iter().map(|layer| match &layer.mixer {
+            Mixer::Attention(attention) => attention.num_kv_heads * (attention.head_dim + attention.value_dim),
+            Mixer::Latent(latent) => latent.cache_dim(),
+        });
+        values.map(|values| 4 * values as u64).sum()
     }
 }

@@ -5,7 +5,7 @@ mod gpu;
 pub mod hub_server;
 mod tiny_checkpoint;
 
-pub use golden::{Golden, ids, max_difference};
+pub use golden::{FIXTURES, Golden, ids, max_difference};
 pub use gpu::{gpu_device, gpu_device_with, required};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 
@@ -26,7 +26,7 @@ pub fn demo_model() -> PathBuf {
 
 /// Every model directory in the repository.
 pub fn all_models() -> Vec<PathBuf> {
-    vec![golden("fixtures/mixtral"), golden("fixtures/mixtral_swa"), demo_model()]
+    FIXTURES.iter().map(|name| golden("fixtures").join(name)).chain([demo_model()]).collect()
 }
 
 /// The spec of the model in `directory`.

@@ -71,8 +71,8 @@ fn logits_writes_what_transformers_computed() {
                 expert_ids: expert_ids(&tensors, &format!("layers.{layer}.expert_ids")),
                 routing_weights: floats(&tensors, &format!("layers.{layer}.routing_weights")),
             };
-            golden.assert_routing(index, &(0..golden.spec.layers.len()).map(routing).collect::<Vec<_>>());
-            assert_eq!(tensors.len(), 1 + 3 * golden.spec.layers.len());
+            golden.assert_routing(index, &golden.spec.moe_layers().map(|(layer, _)| routing(layer)).collect::<Vec<_>>());
+            assert_eq!(tensors.len(), 1 + 3 * golden.spec.moe_layers().count());
         }
         let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files.len(), 2, "the ids and the result, and nothing half-written: {files:?}");
@@ -112,8 +112,8 @@ fn run_ends_with_one_json_object_of_the_stored_continuation() {
             assert_eq!(result["device"]["kind"], "reference");
             // The last token is chosen, but never run.
             let num_run = prompt.len() + continuation.len() - 1;
-            for (layer, loads) in golden.spec.layers.iter().zip(result["expert_loads"].as_array().unwrap()) {
-                let router = &layer.ffn.moe().router;
+            for ((_, moe), loads) in golden.spec.moe_layers().zip(result["expert_loads"].as_array().unwrap()) {
+                let router = &moe.router;
                 let loads: Vec<u64> = loads.as_array().unwrap().iter().map(|load| load.as_u64().unwrap()).collect();
                 assert_eq!(loads.len(), router.num_experts);
                 assert_eq!(loads.iter().sum::<u64>(), (num_run * router.num_experts_per_tok) as u64);

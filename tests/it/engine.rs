@@ -31,6 +31,14 @@ fn devices() -> Vec<DeviceOptions> {
     ]
 }
 
+/// Every fixture on the device as it is; on all others those that between them use most options of every kernel.
+fn goldens(device: &DeviceOptions) -> Vec<Golden> {
+    if *device == DeviceOptions::from_env(DeviceChoice::Auto) {
+        return Golden::all();
+    }
+    ["mixtral", "mixtral_swa", "gpt_oss", "llama4_text", "glm4_moe", "phimoe"].into_iter().map(Golden::load).collect()
+}
+
 fn greedy(max_tokens: usize) -> GenerateOptions {
     GenerateOptions {
         sampling: SamplingOptions::default(),
@@ -49,13 +57,13 @@ fn generate(engine: &mut Engine, prompt: &[u32], options: &GenerateOptions) -> S
 #[test]
 fn fixtures_have_the_logits_and_the_routing_of_transformers_on_every_device() {
     for device in devices() {
-        for golden in Golden::all() {
+        for golden in goldens(&device) {
             let mut engine = load(&golden.directory, device.clone(), "f32");
             for (index, prompt) in golden.prompts.iter().enumerate() {
                 let forward = block_on(engine.forward(prompt)).unwrap();
                 let worst = golden.assert_logits(index, &forward.logits);
-                let close = golden.assert_routing(index, &forward.layers);
-                println!("{} {} prompt {index}: {worst:.1e}, {close} too close to bind", engine.device().name, golden.name);
+                golden.assert_routing(index, &forward.layers);
+                println!("{} {} prompt {index}: {worst:.1e}", engine.device().name, golden.name);
             }
         }
     }
@@ -64,7 +72,7 @@ fn fixtures_have_the_logits_and_the_routing_of_transformers_on_every_device() {
 #[test]
 fn fixtures_continue_token_for_token_on_every_device() {
     for device in devices() {
-        for golden in Golden::all() {
+        for golden in goldens(&device) {
             let mut engine = load(&golden.directory, device.clone(), "f32");
             for (prompt, expected) in &golden.greedy {
                 let summary = generate(&mut engine, &golden.prompts[*prompt], &greedy(expected.len()));

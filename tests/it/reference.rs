@@ -3,7 +3,7 @@
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
 use moebius::checkpoint::Checkpoint;
 use moebius::reference::{Decoder, Forward, Row};
-use moebius::spec::{ModelSpec, Parameters};
+use moebius::spec::{ModelSpec, Parameters, RopeScaling};
 use serde_json::Value;
 
 fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> Decoder {
@@ -42,8 +42,8 @@ fn reference_gives_the_logits_and_experts_of_transformers() {
         for (index, prompt) in golden.prompts.iter().enumerate() {
             let Forward { hidden, layers } = decoder.forward(&rows(prompt, 0, 0));
             let worst = golden.assert_logits(index, &decoder.logits(&hidden));
-            let close = golden.assert_routing(index, &layers);
-            println!("{} prompt {index}: max |difference| {worst:.1e}, {close} choices too close to bind", golden.name);
+            golden.assert_routing(index, &layers);
+            println!("{} prompt {index}: max |difference| {worst:.1e}", golden.name);
             // The reference sums in f64, so it has no excuse for using the whole of the allowance.
             assert!(worst < 1e-4, "{} prompt {index}: {worst}", golden.name);
         }
@@ -81,22 +81,30 @@ fn one_token_at_a_time_gives_the_same_as_the_whole_prompt() {
         let prompt = golden.prompts.last().unwrap();
         let whole = load_golden(&golden).forward(&rows(prompt, 0, 0));
         let mut decoder = load_golden(&golden);
-        let mut hidden = Vec::new();
+        // With longrope, a short text is not the beginning of a long one.
+        let first = match &golden.spec.layers[0].mixer.rope().unwrap().scaling {
+            RopeScaling::Long { original_positions, .. } if *original_positions < prompt.len() => *original_positions,
+            _ => 0,
+        };
         for (position, token) in prompt.iter().enumerate() {
             let step = decoder.forward(&rows(&[*token], position, 0));
-            hidden.extend(step.hidden);
+            if position < first {
+                continue;
+            }
             for (step, whole) in step.layers.iter().zip(&whole.layers) {
                 let top_k = step.expert_ids.len();
                 assert_eq!(step.expert_ids, whole.expert_ids[position * top_k..][..top_k], "{} {position}", golden.name);
             }
+            let hidden_size = golden.spec.hidden_size;
+            assert_eq!(step.hidden, whole.hidden[position * hidden_size..][..hidden_size], "{} {position}", golden.name);
         }
-        assert_eq!(hidden, whole.hidden, "{}", golden.name);
     }
 }
 
 #[test]
 fn interleaved_sequences_give_the_same_as_each_alone() {
-    for golden in Golden::all() {
+    for name in ["mixtral_swa", "gpt_oss", "llama4_text", "bailing_moe_v2", "deepseek_v3"] {
+        let golden = Golden::load(name);
         let (a, b) = (rows(&golden.prompts[1], 0, 0), rows(&golden.prompts[2][..30], 0, 1));
         let alone = [load_golden(&golden).forward(&a).hidden, load_golden(&golden).forward(&b).hidden];
 
@@ -113,6 +121,13 @@ fn interleaved_sequences_give_the_same_as_each_alone() {
         assert_eq!(apart, alone, "{}", golden.name);
         // And the two prompts are not the same to begin with.
         assert!(max_difference(&apart[0], &apart[1][..apart[0].len()]) > 0.1);
+    }
+}
+
+#[test]
+fn an_empty_batch_gives_nothing() {
+    for name in ["mixtral", "deepseek_v2"] {
+        assert!(load_golden(&Golden::load(name)).forward(&[]).hidden.is_empty(), "{name}");
     }
 }
 

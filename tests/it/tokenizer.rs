@@ -1,6 +1,6 @@
 //! Tokenizers against the ids that transformers gave, and against damage.
 
-use crate::common::{demo_model, golden};
+use crate::common::{FIXTURES, demo_model, golden};
 use moebius::Error;
 use moebius::generate::{Tokenizer, TokenizerFiles};
 use pollster::block_on;
@@ -52,7 +52,7 @@ fn the_demo_prompts_give_the_stored_ids_and_the_stored_continuations() {
 
 #[test]
 fn the_fixtures_texts_encode_and_decode_as_in_transformers() {
-    for name in ["mixtral", "mixtral_swa"] {
+    for name in FIXTURES {
         let tokenizer = block_on(Tokenizer::open(&golden(&format!("fixtures/{name}")))).unwrap();
         let expected: Value = serde_json::from_str(&read(&golden(&format!("fixtures/{name}")).join("expected.json"))).unwrap();
         let cases = expected["tokenizer"]["cases"].as_array().unwrap();
@@ -68,7 +68,8 @@ fn the_fixtures_texts_encode_and_decode_as_in_transformers() {
             );
         }
         for case in expected["greedy"].as_array().unwrap() {
-            assert_eq!(tokenizer.decode(&ids(&case["ids"]), true).unwrap(), case["text"].as_str().unwrap(), "{name}");
+            // With the special tokens that random weights choose.
+            assert_eq!(tokenizer.decode(&ids(&case["ids"]), false).unwrap(), case["text"].as_str().unwrap(), "{name}");
         }
         // One row of the embedding table has no token.
         assert_eq!(tokenizer.decode(&[tokenizer.vocab_size() as u32], true).unwrap(), "");

@@ -5,18 +5,23 @@ use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
 use crate::reference::{self, KvCache, Row};
-use crate::spec::{AttentionSpec, Mask, RopeSpec};
+use crate::spec::{AttentionSpec, Mask};
 
 #[derive(Clone)]
 struct Attention {
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
+    /// At most `head_dim`.
+    value_dim: usize,
     mask: Mask,
     /// Visible keys of each row under a causal mask; sequences take turns.
     lengths: Vec<usize>,
     /// Of the queries: large ones make one key win.
     size: f32,
+    /// Sinks around this.
+    sinks: Option<f32>,
+    softcap: Option<f32>,
 }
 
 const CONTEXT: usize = 200;
@@ -28,20 +33,32 @@ const TOLERANCE: Tolerance =
     Tolerance { max_abs: 5e-5, nmse: 1e-10, why: "f32 scores, and an exp that WGSL allows to be off by 3 + 2|x| ulp" };
 
 pub fn cases() -> Vec<Case> {
-    let usual =
-        Attention { num_heads: 6, num_kv_heads: 2, head_dim: 24, mask: Mask::Causal, lengths: LENGTHS.to_vec(), size: 1.0 };
+    let usual = Attention {
+        num_heads: 6,
+        num_kv_heads: 2,
+        head_dim: 24,
+        value_dim: 24,
+        mask: Mask::Causal,
+        lengths: LENGTHS.to_vec(),
+        size: 1.0,
+        sinks: None,
+        softcap: None,
+    };
     let mut cases = Vec::new();
     let mut add = |name: String, problem| cases.push(Case::new("attention", name, TOLERANCE, problem));
     // One to four share a head below.
     for group in 5..=8 {
         add(
             format!("{group} heads per key/value head"),
-            Attention { num_heads: 2 * group, head_dim: 16, lengths: vec![33, 70], ..usual.clone() },
+            Attention { num_heads: 2 * group, head_dim: 16, value_dim: 16, lengths: vec![33, 70], ..usual.clone() },
         );
     }
     for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 4), (8, 2, 32), (4, 2, 64), (2, 1, 128), (4, 1, 1024)] {
         let name = format!("prefill {num_heads}/{num_kv_heads} heads of {head_dim}");
-        add(name, Attention { num_heads, num_kv_heads, head_dim, ..usual.clone() });
+        add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..usual.clone() });
+    }
+    for value_dim in [4, 16] {
+        add(format!("values of {value_dim}"), Attention { value_dim, ..usual.clone() });
     }
     for length in [1, 32, 33, 200] {
         add(format!("decode at {length}"), Attention { lengths: vec![length], ..usual.clone() });
@@ -49,6 +66,21 @@ pub fn cases() -> Vec<Case> {
     for window in [1, 24, 64, 1000] {
         add(format!("window of {window}"), Attention { mask: Mask::Window(window), ..usual.clone() });
     }
+    // The first position of a chunk sees itself alone, the last one all of it.
+    for chunk in [1, 31, 32, 33, 64, 100, 1000] {
+        add(format!("chunks of {chunk}"), Attention { mask: Mask::Chunk(chunk), ..usual.clone() });
+    }
+    for sink in [-20.0, 0.0, 4.0, 60.0] {
+        add(format!("sinks around {sink}"), Attention { sinks: Some(sink), ..usual.clone() });
+    }
+    let window = Mask::Window(24);
+    add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: window, ..usual.clone() });
+    add("sinks where one key wins".to_owned(), Attention { sinks: Some(1.0), size: 100.0, ..usual.clone() });
+    for cap in [0.5, 30.0] {
+        add(format!("capped at {cap}"), Attention { softcap: Some(cap), size: 4.0, ..usual.clone() });
+    }
+    add("far beyond the cap".to_owned(), Attention { softcap: Some(3.0), size: 1e4, ..usual.clone() });
+    add("sinks and cap".to_owned(), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual.clone() });
     add("one key wins".to_owned(), Attention { size: 100.0, ..usual.clone() });
     add("equal scores".to_owned(), Attention { size: 0.0, ..usual });
     cases
@@ -61,9 +93,13 @@ impl Attention {
             num_heads: self.num_heads,
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
+            value_dim: self.value_dim,
+            value_stride: self.value_dim,
             context: CONTEXT,
             scale: (self.head_dim as f32).sqrt().recip(),
             mask: self.mask,
+            sinks: self.sinks.is_some(),
+            softcap: self.softcap,
         }
     }
 }
@@ -77,38 +113,59 @@ impl Problem for Attention {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(5));
         let problem = self.problem();
         let spec = AttentionSpec {
-            num_heads: self.num_heads,
-            num_kv_heads: self.num_kv_heads,
-            head_dim: self.head_dim,
-            scale: problem.scale,
-            rope: RopeSpec { theta: 1.0 },
             mask: self.mask,
+            sinks: self.sinks.is_some(),
+            softcap: self.softcap,
+            value_dim: self.value_dim,
+            ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
         };
         let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % SEQUENCES) as u32);
         let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
-        let q = inputs.floats(rows.len() * spec.output_width(), self.size);
-        let cache_len = SEQUENCES * self.num_kv_heads * CONTEXT * self.head_dim;
-        let mut cache = KvCache { k: inputs.floats(cache_len, 1.0), v: inputs.floats(cache_len, 1.0) };
-        let expected = reference::attention::attention(&spec, CONTEXT, &rows, &q, &cache);
+        let q = inputs.floats(rows.len() * spec.query_width(), self.size);
+        let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * CONTEXT * dim;
+        let mut cache =
+            KvCache { k: inputs.floats(cache_len(self.head_dim), 1.0), v: inputs.floats(cache_len(self.value_dim), 1.0) };
+        let sinks: Option<Vec<f32>> = self.sinks.map(|center| (0..self.num_heads).map(|_| center + inputs.float()).collect());
+        let twin = reference::attention::Inputs {
+            spec: &spec,
+            context: CONTEXT,
+            rows: &rows,
+            q: &q,
+            cache: &cache,
+            sinks: sinks.as_deref(),
+            value_dim: None,
+        };
+        let expected = reference::attention::attention(&twin);
         self.poison(&rows, &mut cache);
 
         let (k_cache, v_cache) = (stage.input("k_cache", &cache.k), stage.input("v_cache", &cache.v));
         let rows = stage.input("rows", &rows);
-        let q = stage.padded_input("q", &q, spec.output_width());
+        let q = stage.padded_input("q", &q, spec.query_width());
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
         let mut recording = Recording::default();
-        let buffers = Buffers { rows: &rows, q: &q, k_cache: &k_cache, v_cache: &v_cache, y: &y.buffer };
+        let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
+        let buffers = Buffers { rows: &rows, q: &q, k_cache: &k_cache, v_cache: &v_cache, y: &y.buffer, sinks: sinks.as_ref() };
         attention::record(device, &mut recording, None, &problem, &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }
 }
 
 impl Attention {
+    fn is_visible(&self, key: usize, position: usize) -> bool {
+        key <= position
+            && match self.mask {
+                Mask::Causal => true,
+                Mask::Window(window) => position < key + window,
+                Mask::Chunk(chunk) => position / chunk == key / chunk,
+            }
+    }
+
     /// Makes a NaN of every key that no row may see.
     fn poison(&self, rows: &[Row], cache: &mut KvCache) {
-        for (index, (k, v)) in cache.k.chunks_exact_mut(self.head_dim).zip(cache.v.chunks_exact_mut(self.head_dim)).enumerate() {
+        let values = cache.v.chunks_exact_mut(self.value_dim);
+        for (index, (k, v)) in cache.k.chunks_exact_mut(self.head_dim).zip(values).enumerate() {
             let (sequence, key) = (index / CONTEXT / self.num_kv_heads, index % CONTEXT);
-            let sees = |row: &Row| row.sequence as usize == sequence && row.position as usize >= key;
+            let sees = |row: &Row| row.sequence as usize == sequence && self.is_visible(key, row.position as usize);
             if !rows.iter().any(sees) {
                 k.fill(f32::NAN);
                 v.fill(f32::NAN);

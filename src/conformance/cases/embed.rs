@@ -1,7 +1,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{COPY, ONE_SHARD};
+use super::{COPY, ONE_SHARD, PRODUCT};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::embed::{self, Buffers};
@@ -11,6 +11,7 @@ use crate::reference::{self, Row};
 struct Embed {
     num_tokens: usize,
     hidden_size: usize,
+    scale: f32,
     quant: Quant,
     rows_per_shard: usize,
 }
@@ -20,11 +21,12 @@ const VOCAB: usize = 50;
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |num_tokens, hidden_size, quant: Quant, rows_per_shard| {
+        let scale = 1.0;
         let name = match rows_per_shard {
             ONE_SHARD => format!("{num_tokens}x{hidden_size} {}", quant.name),
             _ => format!("{num_tokens}x{hidden_size} {} shards of {rows_per_shard}", quant.name),
         };
-        cases.push(Case::new("embed", name, COPY, Embed { num_tokens, hidden_size, quant, rows_per_shard }));
+        cases.push(Case::new("embed", name, COPY, Embed { num_tokens, hidden_size, scale, quant, rows_per_shard }));
     };
     for quant in QUANTS {
         for hidden_size in [1, 32, 96, 504, 513] {
@@ -33,12 +35,16 @@ pub fn cases() -> Vec<Case> {
         add(20, 64, quant, 16);
     }
     add(1, 2048, QUANTS[0], ONE_SHARD);
+    for scale in [0.25, 59.867] {
+        let problem = Embed { num_tokens: 7, hidden_size: 33, scale, quant: QUANTS[0], rows_per_shard: 16 };
+        cases.push(Case::new("embed", format!("times {scale}"), PRODUCT, problem));
+    }
     cases
 }
 
 impl Embed {
     fn problem(&self) -> embed::Problem {
-        embed::Problem { num_tokens: self.num_tokens, hidden_size: self.hidden_size, quant: self.quant }
+        embed::Problem { num_tokens: self.num_tokens, hidden_size: self.hidden_size, scale: self.scale, quant: self.quant }
     }
 }
 
@@ -54,7 +60,7 @@ impl Problem for Embed {
             (0..self.num_tokens).map(|token| Row::new([0, 49, 16, 15, 31, 32, 7, 47, 48][token % 9], token as u32, 0)).collect();
         let table = inputs.weights(VOCAB, self.hidden_size);
         let (table, stored) = stage.weights(&table, self.hidden_size, self.quant, self.rows_per_shard);
-        let expected = reference::embed::embed(&rows, &stored, self.hidden_size);
+        let expected = reference::embed::embed(&rows, &stored, self.hidden_size, self.scale);
 
         let rows = stage.input("rows", &rows);
         let x = stage.output("x", &expected, Layout::clearing(self.hidden_size));

@@ -1,8 +1,9 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::SUM;
+use super::{SUM, effective_weights};
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::expert_combine::{self, Buffers};
 use crate::reference;
@@ -10,12 +11,25 @@ use crate::reference;
 struct Combine(expert_combine::Problem);
 
 pub fn cases() -> Vec<Case> {
-    let sizes = [(1, 2, 64), (5, 2, 96), (3, 1, 33), (4, 6, 256), (33, 8, 31), (2, 2, 2048)];
-    let case = |(num_tokens, num_experts_per_tok, hidden_size)| {
-        let problem = expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size };
-        Case::new("expert_combine", format!("{num_tokens}x{hidden_size} of {num_experts_per_tok}"), SUM, Combine(problem))
+    let mut cases = Vec::new();
+    let mut add = |[num_tokens, num_experts_per_tok, hidden_size]: [usize; 3], weight_on, scale| {
+        let mut name = format!("{num_tokens}x{hidden_size} of {num_experts_per_tok}");
+        if weight_on == WeightOn::Input {
+            name.push_str(", weighted before");
+        }
+        if scale != 1.0 {
+            name.push_str(&format!(", times {scale}"));
+        }
+        let problem = expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size, weight_on, scale };
+        cases.push(Case::new("expert_combine", name, SUM, Combine(problem)));
     };
-    sizes.into_iter().map(case).collect()
+    for size in [[1, 2, 64], [5, 2, 96], [3, 1, 33], [4, 6, 256], [33, 8, 31], [2, 2, 2048]] {
+        add(size, WeightOn::Output, 1.0);
+    }
+    add([5, 2, 33], WeightOn::Output, 0.22);
+    add([5, 2, 33], WeightOn::Input, 1.0);
+    add([5, 2, 33], WeightOn::Input, 0.22);
+    cases
 }
 
 impl Problem for Combine {
@@ -25,12 +39,17 @@ impl Problem for Combine {
 
     fn prepare(&self, device: &Device) -> Result<Prepared> {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(8));
-        let expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size } = self.0;
+        let expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size, weight_on, scale } = self.0;
         let y = inputs.floats(num_tokens * num_experts_per_tok * hidden_size, 1.0);
         let weights = inputs.floats(num_tokens * num_experts_per_tok, 1.0);
         let before = inputs.floats(num_tokens * hidden_size, 1.0);
         let mut after = before.clone();
-        reference::expert_combine::expert_combine(&y, &weights, num_experts_per_tok, &mut after);
+        reference::expert_combine::expert_combine(
+            &y,
+            &effective_weights(&weights, weight_on, scale),
+            num_experts_per_tok,
+            &mut after,
+        );
 
         let (y, weights) = (stage.padded_input("y", &y, hidden_size), stage.input("weights", &weights));
         let x = stage.changed("x", &before, &after, Layout::clear(hidden_size));

@@ -3,15 +3,17 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Output, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::SUM;
+use super::{SUM, effective_weights};
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::expert_gate_up::Routing;
 use crate::kernels::expert_sort::{num_tiles, tile_len};
-use crate::kernels::{SlabShape, Slabs, expert_down, expert_gate_up};
+use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape, Slabs, expert_down, expert_gate_up};
 use crate::quant::{QUANTS, Quant};
 use crate::reference::expert_combine::expert_combine;
 use crate::reference::{self, expert_sort::expert_sort};
+use crate::spec::Activation;
 
 #[derive(Clone, Copy)]
 struct Experts {
@@ -20,6 +22,10 @@ struct Experts {
     top_k: usize,
     hidden_size: usize,
     intermediate_size: usize,
+    activation: Activation,
+    bias: bool,
+    weight_on: WeightOn,
+    scale: f32,
     quant: Quant,
     sorted: bool,
     spread: Spread,
@@ -60,6 +66,10 @@ fn problems() -> Vec<Experts> {
             top_k: 2,
             hidden_size: 96,
             intermediate_size: 52,
+            activation: Activation::Silu,
+            bias: false,
+            weight_on: WeightOn::Output,
+            scale: 1.0,
             quant: QUANTS[0],
             sorted,
             spread: Spread::Random,
@@ -72,26 +82,45 @@ fn problems() -> Vec<Experts> {
         for quant in &QUANTS[1..] {
             problems.push(Experts { num_tokens: 9, quant, ..usual });
         }
-        let sizes = [(64, 72), (31, 33), (1, 1), (256, 384)];
+        let sizes = if sorted { [(64, 72), (31, 33)] } else { [(1, 1), (256, 384)] };
         problems.extend(sizes.map(|(hidden_size, intermediate_size)| Experts {
             num_tokens: 3,
             hidden_size,
             intermediate_size,
             ..usual
         }));
-        problems.extend([(1, 1), (5, 5), (64, 6)].map(|(num_experts, top_k)| Experts {
-            num_tokens: 5,
-            num_experts,
-            top_k,
-            ..usual
-        }));
+        let experts = if sorted { [(5, 5), (64, 6)] } else { [(1, 1), (64, 6)] };
+        problems.extend(experts.map(|(num_experts, top_k)| Experts { num_tokens: 5, num_experts, top_k, ..usual }));
         for spread in [Spread::Same, Spread::Gaps] {
             problems.push(Experts { num_tokens: 17, spread, ..usual });
         }
-        // Nine slots of 40 KB: several in a shard; one in each, so that two dispatches are not enough; cut in the middle, with a rest.
-        let shards = if sorted { [200_000, 5_000] } else { [120_000, 20_000] };
-        problems.extend(shards.map(|max_shard_bytes| Experts { num_tokens: 9, max_shard_bytes, ..usual }));
+        // Nine slots of 20 and 12 KB: several in a shard, or one in each, more than a dispatch binds, and cut in the middle.
+        let shards: &[u64] = if sorted { &[10_000] } else { &[10_000, 60_000, 100_000] };
+        let sharded = Experts { num_tokens: 9, quant: QUANTS[2], ..usual };
+        problems.extend(shards.iter().map(|max_shard_bytes| Experts { max_shard_bytes: *max_shard_bytes, ..sharded }));
+        problems.extend(options(Experts { num_tokens: 9, ..usual }));
     }
+    problems
+}
+
+/// What a spec can ask of the experts.
+fn options(usual: Experts) -> Vec<Experts> {
+    let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.5 };
+    let [biased, weighted] = [Experts { bias: true, ..usual }, Experts { weight_on: WeightOn::Input, ..usual }];
+    let both = Experts { bias: true, ..weighted };
+    let mut problems = vec![biased, weighted, both];
+    for activation in [Activation::GeluTanh, clamped, Activation::ClampedSwiglu { alpha: 1.702, limit: 7.0 }] {
+        problems.extend([Experts { activation, ..usual }, Experts { activation, ..both }]);
+    }
+    problems.extend([usual, weighted, both].map(|problem| Experts { scale: 0.22, ..problem }));
+    // Quads of rows and of biases that are cut short.
+    let odd = Experts { hidden_size: 33, intermediate_size: 31, ..usual };
+    problems.extend([Experts { bias: true, ..odd }, Experts { bias: true, quant: QUANTS[1], ..odd }]);
+    // Shards of several slots, of one, and of some rows of one.
+    for max_shard_bytes in [120_000, 60_000, 20_000, 5_000] {
+        problems.extend([biased, weighted, both].map(|problem| Experts { max_shard_bytes, ..problem }));
+    }
+    problems.extend([20_000, 2_000].map(|max_shard_bytes| Experts { bias: true, max_shard_bytes, ..odd }));
     problems
 }
 
@@ -101,6 +130,24 @@ struct Routed {
     slots: Vec<u32>,
     slot_table: Vec<u32>,
     weights: Vec<f32>,
+}
+
+/// Slabs and their values as stored, by slot.
+struct Stored {
+    slabs: Slabs,
+    weights: Vec<Vec<f32>>,
+    /// Empty: no biases.
+    biases: Vec<Vec<f32>>,
+}
+
+impl Stored {
+    fn weights(&self) -> Vec<&[f32]> {
+        self.weights.iter().map(Vec::as_slice).collect()
+    }
+
+    fn biases(&self) -> Vec<&[f32]> {
+        self.biases.iter().map(Vec::as_slice).collect()
+    }
 }
 
 /// The buffers behind a [`Routing`].
@@ -123,6 +170,18 @@ impl Experts {
         let Experts { num_tokens, num_experts, top_k, hidden_size, intermediate_size, quant, .. } = self;
         let mut name = format!("{num_tokens} tokens, {top_k} of {num_experts}, {hidden_size}x{intermediate_size} {}", quant.name);
         name.push_str(if self.sorted { " sorted" } else { " direct" });
+        if self.activation != Activation::Silu {
+            name.push_str(&format!(" {:?}", self.activation));
+        }
+        if self.bias {
+            name.push_str(", bias");
+        }
+        if self.weight_on == WeightOn::Input {
+            name.push_str(", weighted before");
+        }
+        if self.scale != 1.0 {
+            name.push_str(&format!(", times {}", self.scale));
+        }
         match self.spread {
             Spread::Random => {}
             Spread::Same => name.push_str(", all to the same"),
@@ -141,13 +200,16 @@ impl Experts {
             num_experts_per_tok: self.top_k,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
+            activation: self.activation,
+            weight_on: self.weight_on,
+            scale: self.scale,
             quant: self.quant,
         }
     }
 
     /// A matrix of every slot.
     fn shape(&self, rows: usize, cols: usize) -> SlabShape {
-        SlabShape { num_slots: self.num_experts + self.spare_slots, rows, cols, quant: self.quant }
+        SlabShape { num_slots: self.num_experts + self.spare_slots, rows, cols, quant: self.quant, bias: self.bias }
     }
 
     fn gate_up_shape(&self) -> SlabShape {
@@ -167,26 +229,31 @@ impl Experts {
         Caps { max_binding_bytes, ..caps.clone() }
     }
 
-    fn variants(&self, caps: &Caps, shape: &SlabShape, base: &Variant) -> Vec<Variant> {
-        let mut variants = shape.variants(&self.cutting(caps), base).unwrap_or_default();
+    fn variants(&self, caps: &Caps, shape: &SlabShape, base: &Variant, max_shards: usize) -> Vec<Variant> {
+        let mut variants = shape.variants(&self.cutting(caps), base, max_shards).unwrap_or_default();
         variants.sort();
         variants.dedup();
         variants
     }
 
-    /// Slabs of random weights, and their values as stored.
-    fn slabs(&self, device: &Device, inputs: &mut Inputs, shape: SlabShape) -> Result<(Slabs, Vec<Vec<f32>>)> {
+    /// Slabs of random weights and biases.
+    fn slabs(&self, device: &Device, inputs: &mut Inputs, shape: SlabShape) -> Result<Stored> {
         let slabs = Slabs::within(device, &self.cutting(device.caps()), "slabs", shape)?;
-        let mut stored = Vec::new();
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for slot in 0..shape.num_slots {
             let bytes = self.quant.pack(&inputs.weights(shape.rows, shape.cols), shape.cols);
-            stored.push(self.quant.unpack(&bytes, shape.cols));
+            weights.push(self.quant.unpack(&bytes, shape.cols));
             // In two pieces, as a checkpoint is uploaded.
             let (head, tail) = bytes.split_at(shape.rows / 2 * shape.row_bytes());
             slabs.write_rows(device, slot, 0, head);
             slabs.write_rows(device, slot, shape.rows / 2, tail);
+            if self.bias {
+                let bias = inputs.floats(shape.rows, 1.0);
+                slabs.write_bias(device, slot, &bias);
+                biases.push(bias);
+            }
         }
-        Ok((slabs, stored))
+        Ok(Stored { slabs, weights, biases })
     }
 
     fn route(&self, inputs: &mut Inputs) -> Routed {
@@ -225,21 +292,32 @@ impl Experts {
 impl Problem for GateUp {
     fn variants(&self, caps: &Caps) -> Vec<Variant> {
         let base = expert_gate_up::choose(caps, &self.0.problem(), self.0.sorted);
-        self.0.variants(caps, &self.0.gate_up_shape(), &base)
+        self.0.variants(caps, &self.0.gate_up_shape(), &base, expert_gate_up::shards_per_dispatch(&self.0.problem()))
     }
 
     fn prepare(&self, device: &Device) -> Result<Prepared> {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(9));
         let experts = self.0;
         let routed = experts.route(&mut inputs);
-        let (slabs, stored) = experts.slabs(device, &mut inputs, experts.gate_up_shape())?;
+        let stored = experts.slabs(device, &mut inputs, experts.gate_up_shape())?;
         let x = inputs.floats(experts.num_tokens * experts.hidden_size, 1.0);
-        let expected = reference::expert_gate_up::expert_gate_up(&x, &routed.slots, experts.top_k, &stored, experts.hidden_size);
+        let expected = reference::expert_gate_up::expert_gate_up(&reference::expert_gate_up::Inputs {
+            x: &x,
+            slots: &routed.slots,
+            top_k: experts.top_k,
+            slabs: &stored.weights(),
+            biases: &stored.biases(),
+            input_weights: (experts.weight_on == WeightOn::Input).then_some(routed.weights.as_slice()),
+            hidden_size: experts.hidden_size,
+            activation: experts.activation,
+        });
 
         let x = stage.padded_input("x", &x, experts.hidden_size);
+        let weights = stage.input("weights", &routed.weights);
         let routing = experts.routing_buffers(stage, &routed);
         let h = stage.output("h", &expected, Layout::padded(experts.intermediate_size));
-        let buffers = expert_gate_up::Buffers { x: &x, routing: routing.routing(), h: &h.buffer, slabs: &slabs };
+        let buffers =
+            expert_gate_up::Buffers { x: &x, routing: routing.routing(), weights: &weights, h: &h.buffer, slabs: &stored.slabs };
         let mut recording = Recording::default();
         expert_gate_up::record(device, &mut recording, None, &experts.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![h] })
@@ -249,22 +327,24 @@ impl Problem for GateUp {
 impl Problem for Down {
     fn variants(&self, caps: &Caps) -> Vec<Variant> {
         let base = expert_down::choose(caps, &self.0.problem(), self.0.sorted);
-        self.0.variants(caps, &self.0.down_shape(), &base)
+        self.0.variants(caps, &self.0.down_shape(), &base, SHARDS_PER_DISPATCH)
     }
 
     fn prepare(&self, device: &Device) -> Result<Prepared> {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(10));
         let experts = self.0;
         let routed = experts.route(&mut inputs);
-        let (slabs, stored) = experts.slabs(device, &mut inputs, experts.down_shape())?;
+        let stored = experts.slabs(device, &mut inputs, experts.down_shape())?;
         let h = inputs.floats(routed.slots.len() * experts.intermediate_size, 1.0);
-        let down = reference::expert_down::expert_down(&h, &routed.slots, &stored, experts.intermediate_size);
+        let (weights, biases) = (stored.weights(), stored.biases());
+        let down = reference::expert_down::expert_down(&h, &routed.slots, &weights, &biases, experts.intermediate_size);
 
         let y = self.output(stage, &mut inputs, &routed, &down);
         let h = stage.padded_input("h", &h, experts.intermediate_size);
         let weights = stage.input("weights", &routed.weights);
         let routing = experts.routing_buffers(stage, &routed);
-        let buffers = expert_down::Buffers { h: &h, routing: routing.routing(), weights: &weights, y: &y.buffer, slabs: &slabs };
+        let buffers =
+            expert_down::Buffers { h: &h, routing: routing.routing(), weights: &weights, y: &y.buffer, slabs: &stored.slabs };
         let mut recording = Recording::default();
         expert_down::record(device, &mut recording, None, &experts.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
@@ -274,14 +354,14 @@ impl Problem for Down {
 impl Down {
     /// The outputs of the assignments, or the residual stream that their weighted sum is added to.
     fn output(&self, stage: Stage, inputs: &mut Inputs, routed: &Routed, down: &[f32]) -> Output {
-        let Experts { num_tokens, top_k, hidden_size, sorted, .. } = self.0;
+        let Experts { num_tokens, top_k, hidden_size, weight_on, scale, sorted, .. } = self.0;
         let layout = Layout::padded(hidden_size);
         if sorted {
             return stage.output("y", down, layout);
         }
         let before = inputs.floats(num_tokens * hidden_size, 1.0);
         let mut after = before.clone();
-        expert_combine(down, &routed.weights, top_k, &mut after);
+        expert_combine(down, &effective_weights(&routed.weights, weight_on, scale), top_k, &mut after);
         stage.changed("y", &before, &after, layout)
     }
 }

@@ -4,7 +4,7 @@ use super::super::{Case, Problem};
 use super::{ONE_SHARD, SUM};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
-use crate::kernels::matmul::{self, Buffers};
+use crate::kernels::matmul::{self, Buffers, Output};
 use crate::quant::{QUANTS, Quant, padded};
 use crate::reference;
 
@@ -13,7 +13,9 @@ struct Matmul {
     num_tokens: usize,
     rows: usize,
     cols: usize,
-    residual: bool,
+    bias: bool,
+    scale: f32,
+    output: Output,
     quant: Quant,
     rows_per_shard: usize,
     /// Rows of `y` without padding, as the router and the head have them.
@@ -21,12 +23,21 @@ struct Matmul {
 }
 
 pub fn cases() -> Vec<Case> {
-    let usual =
-        Matmul { num_tokens: 9, rows: 52, cols: 96, residual: false, quant: QUANTS[0], rows_per_shard: ONE_SHARD, dense: false };
+    let usual = Matmul {
+        num_tokens: 9,
+        rows: 52,
+        cols: 96,
+        bias: false,
+        scale: 1.0,
+        output: Output::Replace,
+        quant: QUANTS[0],
+        rows_per_shard: ONE_SHARD,
+        dense: false,
+    };
     let mut problems = Vec::new();
     for quant in QUANTS {
-        for residual in [false, true] {
-            problems.extend([1, 2, 7, 8, 9, 33].map(|num_tokens| Matmul { num_tokens, residual, quant, ..usual }));
+        for output in [Output::Replace, Output::Add] {
+            problems.extend([1, 2, 7, 8, 9, 33].map(|num_tokens| Matmul { num_tokens, output, quant, ..usual }));
         }
     }
     for num_tokens in [1, 9] {
@@ -34,7 +45,16 @@ pub fn cases() -> Vec<Case> {
         problems.extend([1, 31, 32, 33, 64, 2048].map(|cols| Matmul { num_tokens, cols, rows: 12, ..usual }));
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
-        problems.extend([head, sharded, Matmul { residual: true, quant: QUANTS[2], dense: false, ..sharded }]);
+        problems.extend([head, sharded, Matmul { output: Output::Add, quant: QUANTS[2], dense: false, ..sharded }]);
+        for output in [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate] {
+            for (bias, scale) in [(true, 1.0), (false, 0.22), (true, 0.22)] {
+                // The last quad is cut short, and so is the one at the end of a shard.
+                let finished = Matmul { num_tokens, rows: 55, bias, scale, output, ..usual };
+                problems.extend([finished, Matmul { rows_per_shard: 22, ..finished }]);
+            }
+        }
+        // The gate of a shared expert.
+        problems.push(Matmul { num_tokens, rows: 1, output: Output::Sigmoid, dense: true, ..usual });
     }
     problems.into_iter().map(|problem| Case::new("matmul", problem.name(), SUM, problem)).collect()
 }
@@ -43,8 +63,17 @@ impl Matmul {
     fn name(&self) -> String {
         let Matmul { num_tokens, rows, cols, quant, .. } = self;
         let mut name = format!("{num_tokens}x{cols}x{rows} {}", quant.name);
-        for (holds, word) in [(self.residual, " residual"), (self.dense, " dense"), (self.rows_per_shard != ONE_SHARD, " shards")]
-        {
+        let scaled = format!(" times {}", self.scale);
+        for (holds, word) in [
+            (self.bias, " bias"),
+            (self.scale != 1.0, scaled.as_str()),
+            (self.output == Output::Add, " residual"),
+            (self.output == Output::Sigmoid, " sigmoid"),
+            (self.output == Output::Tanh, " tanh"),
+            (self.output == Output::Gate, " gate"),
+            (self.dense, " dense"),
+            (self.rows_per_shard != ONE_SHARD, " shards"),
+        ] {
             if holds {
                 name.push_str(word);
             }
@@ -57,7 +86,9 @@ impl Matmul {
             num_tokens: self.num_tokens,
             cols: self.cols,
             y_stride: if self.dense { self.rows } else { padded(self.rows) },
-            residual: self.residual,
+            bias: self.bias,
+            scale: self.scale,
+            output: self.output,
             quant: self.quant,
         }
     }
@@ -74,19 +105,38 @@ impl Problem for Matmul {
         let x = inputs.floats(num_tokens * cols, 1.0);
         let weight = inputs.weights(rows, cols);
         let (weight, stored) = stage.weights(&weight, cols, self.quant, self.rows_per_shard);
+        let bias = inputs.floats(rows, 1.0);
         let before = inputs.floats(num_tokens * rows, 1.0);
+        let mut result = reference::matmul::matmul(&x, &stored, cols);
+        if self.bias {
+            reference::matmul::add_bias(&mut result, &bias);
+        }
+        result.iter_mut().for_each(|value| *value *= self.scale);
 
         let layout = if self.dense { Layout::dense(rows) } else { Layout::padded(rows) };
-        let y = if self.residual {
-            let mut after = before.clone();
-            reference::matmul::matmul_add(&x, &stored, cols, &mut after);
-            stage.changed("y", &before, &after, layout)
-        } else {
-            stage.output("y", &reference::matmul::matmul(&x, &stored, cols), layout)
+        let y = match self.output {
+            Output::Replace => stage.output("y", &result, layout),
+            Output::Add => {
+                result.iter_mut().zip(&before).for_each(|(value, before)| *value += before);
+                stage.changed("y", &before, &result, layout)
+            }
+            Output::Tanh => {
+                result.iter_mut().for_each(|value| *value = f64::from(*value).tanh() as f32);
+                stage.output("y", &result, layout)
+            }
+            Output::Gate => {
+                result.iter_mut().zip(&before).for_each(|(value, before)| *value = before * reference::matmul::sigmoid(*value));
+                stage.changed("y", &before, &result, layout)
+            }
+            Output::Sigmoid => {
+                result.iter_mut().for_each(|value| *value = reference::matmul::sigmoid(*value));
+                stage.output("y", &result, layout)
+            }
         };
+        let bias = self.bias.then(|| stage.input("bias", &bias));
         let x = stage.padded_input("x", &x, cols);
         let mut recording = Recording::default();
-        let buffers = Buffers { x: &x, weight: &weight, y: &y.buffer };
+        let buffers = Buffers { x: &x, weight: &weight, bias: bias.as_ref(), y: &y.buffer };
         matmul::record(device, &mut recording, None, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }

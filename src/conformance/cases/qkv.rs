@@ -8,7 +8,7 @@ use crate::kernels::qkv::{self, Buffers};
 use crate::quant::{QUANTS, Quant};
 use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache};
-use crate::spec::{AttentionSpec, Mask, RopeSpec};
+use crate::spec::{AttentionSpec, RopePairing, RopeScaling, RopeSpec};
 
 #[derive(Clone, Copy)]
 struct Qkv {
@@ -17,6 +17,8 @@ struct Qkv {
     num_kv_heads: usize,
     head_dim: usize,
     hidden_size: usize,
+    bias: bool,
+    clip: Option<f32>,
     quant: Quant,
     heads_per_shard: usize,
 }
@@ -31,28 +33,36 @@ pub fn cases() -> Vec<Case> {
         num_kv_heads: 2,
         head_dim: 24,
         hidden_size: 64,
+        bias: false,
+        clip: None,
         quant: QUANTS[0],
         heads_per_shard: ONE_SHARD,
     };
     let mut problems = Vec::new();
+    for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (6, 2, 24), (8, 1, 128), (4, 4, 64)] {
+        problems.push(Qkv { num_heads, num_kv_heads, head_dim, ..usual });
+    }
+    problems.push(Qkv { num_heads: 5, num_kv_heads: 5, head_dim: 12, hidden_size: 256, ..usual });
     for num_tokens in [1, 9] {
-        for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (3, 1, 16), (6, 2, 24), (8, 1, 128)] {
-            problems.push(Qkv { num_tokens, num_heads, num_kv_heads, head_dim, ..usual });
-        }
+        problems.push(Qkv { num_tokens, num_heads: 3, num_kv_heads: 1, head_dim: 16, ..usual });
         problems.extend(QUANTS[1..].iter().map(|quant| Qkv { num_tokens, quant, ..usual }));
         problems.push(Qkv { num_tokens, heads_per_shard: 3, ..usual });
+        for (bias, clip) in [(true, None), (false, Some(0.3)), (true, Some(0.3))] {
+            let problem = Qkv { num_tokens, bias, clip, ..usual };
+            problems.extend([problem, Qkv { heads_per_shard: 3, ..problem }]);
+        }
     }
-    problems.push(Qkv { num_heads: 4, num_kv_heads: 4, head_dim: 64, ..usual });
-    problems.push(Qkv { num_heads: 5, num_kv_heads: 5, head_dim: 12, hidden_size: 256, ..usual });
-    problems.extend([2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
+    problems.extend([1, 2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
     problems.into_iter().map(|problem| Case::new("qkv", problem.name(), SUM, problem)).collect()
 }
 
 impl Qkv {
     fn name(&self) -> String {
-        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, quant, heads_per_shard } = self;
+        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, bias, clip, quant, heads_per_shard } = self;
         let shards = if *heads_per_shard == ONE_SHARD { "" } else { " shards" };
-        format!("{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{shards}", quant.name)
+        let bias = if *bias { " bias" } else { "" };
+        let clip = if clip.is_some() { " clip" } else { "" };
+        format!("{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{bias}{clip}{shards}", quant.name)
     }
 
     fn problem(&self) -> qkv::Problem {
@@ -63,18 +73,19 @@ impl Qkv {
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
             context: CONTEXT,
+            bias: self.bias,
+            clip: self.clip,
             quant: self.quant,
         }
     }
 
     fn spec(&self) -> AttentionSpec {
+        let rope = RopeSpec { theta: 10_000.0, dims: self.head_dim, pairing: RopePairing::Half, scaling: RopeScaling::None };
         AttentionSpec {
-            num_heads: self.num_heads,
-            num_kv_heads: self.num_kv_heads,
-            head_dim: self.head_dim,
-            scale: 1.0,
-            rope: RopeSpec { theta: 10_000.0 },
-            mask: Mask::Causal,
+            qkv_bias: self.bias,
+            clip: self.clip,
+            rope: Some(rope),
+            ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
         }
     }
 }
@@ -92,15 +103,27 @@ impl Problem for Qkv {
         let weight = inputs.weights(spec.qkv_rows(), hidden_size);
         let rows_per_shard = self.heads_per_shard.saturating_mul(self.head_dim);
         let (weight, stored) = stage.weights(&weight, hidden_size, self.quant, rows_per_shard);
-        let rope = rope_table(&spec.rope, self.head_dim, CONTEXT);
+        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
+        let bias = self.bias.then(|| inputs.floats(spec.qkv_rows(), 1.0));
 
         let before = canaries(SEQUENCES * self.num_kv_heads * CONTEXT * self.head_dim);
         let mut cache = KvCache { k: before.clone(), v: before.clone() };
-        let twin = reference::qkv::Inputs { spec: &spec, context: CONTEXT, rows: &rows, x: &x, weight: &stored, rope: &rope };
+        let twin = reference::qkv::Inputs {
+            spec: &spec,
+            context: CONTEXT,
+            rows: &rows,
+            x: &x,
+            weight: &stored,
+            bias: bias.as_deref(),
+            query_norm: None,
+            key_norm: None,
+            rope: &rope,
+        };
         let expected = reference::qkv::qkv(&twin, &mut cache);
 
         let (rows, rope) = (stage.input("rows", &rows), stage.input("rope", &rope));
         let x = stage.padded_input("x", &x, hidden_size);
+        let bias = bias.map(|bias| stage.input("bias", &bias));
         let q = stage.output("q", &expected, Layout::padded(spec.output_width()));
         let k_cache = stage.partly("k_cache", &before, &cache.k);
         let v_cache = stage.partly("v_cache", &before, &cache.v);
@@ -108,6 +131,7 @@ impl Problem for Qkv {
             rows: &rows,
             x: &x,
             weight: &weight,
+            bias: bias.as_ref(),
             rope: &rope,
             q: &q.buffer,
             k_cache: &k_cache.buffer,

@@ -2,7 +2,33 @@
 //!
 //! To add one: a file here that holds its `Arch`, and one line in [`ARCHS`].
 
+mod afmoe;
+mod arctic;
+mod bailing_moe;
+mod common;
+mod dbrx;
+mod deepseek;
+mod deepseek_v2;
+mod deepseek_v3;
+mod dots1;
+mod ernie4_5_moe;
+mod flex_olmo;
+mod glm4_moe;
+mod glm4_moe_lite;
+mod gpt_oss;
+mod granitemoe;
+mod grok1;
+mod hunyuan_v1_moe;
+mod latent;
+mod llama4;
+mod llama_moe;
+mod mimo_v2_flash;
+mod minimax_m2;
 mod mixtral;
+mod olmoe;
+mod phimoe;
+mod qwen2_moe;
+mod qwen3_moe;
 
 use super::{ConfigJson, ModelSpec};
 use crate::{Error, Result};
@@ -21,7 +47,33 @@ pub struct Arch {
 }
 
 /// Every architecture.
-pub static ARCHS: &[&Arch] = &[&mixtral::MIXTRAL];
+pub static ARCHS: &[&Arch] = &[
+    &mixtral::MIXTRAL,
+    &qwen2_moe::QWEN2_MOE,
+    &qwen3_moe::QWEN3_MOE,
+    &olmoe::OLMOE,
+    &flex_olmo::FLEX_OLMO,
+    &granitemoe::GRANITEMOE,
+    &phimoe::PHIMOE,
+    &dbrx::DBRX,
+    &gpt_oss::GPT_OSS,
+    &llama4::LLAMA4,
+    &deepseek::DEEPSEEK,
+    &deepseek_v2::DEEPSEEK_V2,
+    &deepseek_v3::DEEPSEEK_V3,
+    &glm4_moe::GLM4_MOE,
+    &glm4_moe_lite::GLM4_MOE_LITE,
+    &minimax_m2::MINIMAX_M2,
+    &ernie4_5_moe::ERNIE4_5_MOE,
+    &hunyuan_v1_moe::HUNYUAN_V1_MOE,
+    &dots1::DOTS1,
+    &bailing_moe::BAILING_MOE,
+    &afmoe::AFMOE,
+    &arctic::ARCTIC,
+    &mimo_v2_flash::MIMO_V2_FLASH,
+    &llama_moe::LLAMA_MOE,
+    &grok1::GROK1,
+];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that
 /// no count of parameters or bytes made from them leaves 63 bits, and that no list of tensors made from them fills a memory.
@@ -33,7 +85,9 @@ mod limits {
     pub const LAYERS: usize = 1024;
     pub const HEADS: usize = 1024;
     pub const HEAD_DIM: usize = 1024;
-    pub const EXPERTS: usize = 4096;
+    /// The router keeps logits, selection and chosen scores of all experts in 16 KiB of workgroup memory.
+    pub const EXPERTS: usize = 1024;
+    pub const SHARED_EXPERTS: usize = 64;
     /// Experts of all layers together.
     pub const ALL_EXPERTS: usize = 1 << 17;
 }
@@ -47,7 +101,11 @@ impl ModelSpec {
         let config = ConfigJson::parse(text, file)?;
         let model_type = config.str("model_type")?;
         match ARCHS.iter().find(|arch| arch.model_types.contains(&model_type)) {
-            Some(arch) => (arch.parse)(&config),
+            Some(arch) => {
+                let mut spec = (arch.parse)(&config)?;
+                spec.names.float8_block = common::float8_block(&config)?;
+                Ok(spec)
+            }
             None => Err(Error::UnknownArchitecture {
                 model_type: model_type.to_owned(),
                 known: ARCHS.iter().flat_map(|arch| arch.model_types).copied().collect(),

@@ -1,0 +1,57 @@
+// head_matmul: y[token, head] = W[head] x[token, head], a matrix of its own for each head.
+// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens; z = head of the shard
+// x         [num_tokens, X_STRIDE quads] vec4<f32>     in   a head begins every X_HEAD quads
+// weight    [num_heads, NUM_ROWS, ROW_WORDS] words     in   one shard of whole heads, from first_head on
+// y         [num_tokens, Y_STRIDE] f32                 out  a head begins every Y_HEAD values
+// What x holds beyond a head's columns meets weights that are zero.
+// twin      src/reference/head_matmul.rs
+#import matmul
+
+struct Params {
+    num_tokens: u32,
+    first_head: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+var<private> first_token: u32;
+var<private> head: u32;
+
+fn weight_word(word: u32) -> vec4<u32> {
+    return weight[word];
+}
+
+fn activation(quad: u32) -> vec4<f32> {
+    return x[quad];
+}
+
+fn store(token: u32, rows: u32, sums: vec4<f32>) {
+    if first_token + token >= params.num_tokens {
+        return;
+    }
+    let base = (first_token + token) * Y_STRIDE + head * Y_HEAD + rows;
+    for (var i = 0u; i < 4u && rows + i < NUM_ROWS; i++) {
+        y[base + i] = sums[i];
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let team = local / LANES;
+    let lane = local % LANES;
+    let rows = (workgroup.x * TEAMS + team) * 4u;
+    first_token = workgroup.y * TOKENS;
+    head = params.first_head + workgroup.z;
+
+    // Rows and tokens past the end repeat the last one; store() drops them.
+    let row = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(NUM_ROWS - 1u));
+    let row_words = (workgroup.z * NUM_ROWS + row) * ROW_WORDS;
+    var token_quads: array<u32, TOKENS>;
+    for (var token = 0u; token < TOKENS; token++) {
+        token_quads[token] = min(first_token + token, params.num_tokens - 1u) * X_STRIDE + head * X_HEAD;
+    }
+    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+}

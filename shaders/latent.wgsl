@@ -1,0 +1,79 @@
+// latent: from raw projections to rotated queries and the latent cache of multi-head latent attention.
+// grid      x = 0: the row's own entry of the cache; x = 1 + head: the rotated part of that head's query. y = row
+// rows      [num_tokens] Row                                          in
+// q         [num_tokens, Q_STRIDE] f32                                in   raw; per head [NOPE_DIM | ROPE_DIM]
+// kv        [num_tokens, KV_STRIDE] f32                               in   raw; [LATENT_DIM | ROPE_DIM]
+// norm      [LATENT_DIM] f32                                          in   weight of an RMSNorm
+// rope      [CONTEXT, ROPE_DIM / 2] vec2<f32>                         in   cosine and sine
+// query     [num_tokens, QUERY_STRIDE] f32                            out  per head [LATENT_DIM | ROPE_DIM]: the second part;
+//                                                                          head_matmul makes the first
+// cache     [sequence, CONTEXT, LATENT_DIM + ROPE_DIM] f32            out  at the row's position: normed latent, rotated key
+// source    DeepSeek-AI 2024, arXiv 2405.04434, section 2.1
+// twin      src/reference/latent.rs
+#import rows
+
+@group(0) @binding(0) var<storage, read> rows: array<Row>;
+@group(0) @binding(1) var<storage, read> q: array<f32>;
+@group(0) @binding(2) var<storage, read> kv: array<f32>;
+@group(0) @binding(3) var<storage, read> norm: array<f32>;
+@group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> query: array<f32>;
+@group(0) @binding(6) var<storage, read_write> cache: array<f32>;
+
+const CACHED_DIM: u32 = LATENT_DIM + ROPE_DIM;
+
+var<workgroup> wg_sums: array<f32, WG>;
+
+// The two dimensions that turn with `pair`.
+fn dimensions(pair: u32) -> vec2<u32> {
+#ifdef INTERLEAVED
+    return vec2<u32>(pair * 2u, pair * 2u + 1u);
+#else
+    return vec2<u32>(pair, pair + ROPE_DIM / 2u);
+#endif
+}
+
+fn turned(values: vec2<f32>, position: u32, pair: u32) -> vec2<f32> {
+    let turn = rope[position * (ROPE_DIM / 2u) + pair];
+    return vec2<f32>(values.x * turn.x - values.y * turn.y, values.y * turn.x + values.x * turn.y);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = rows[workgroup.y];
+    if workgroup.x > 0u {
+        let head = workgroup.x - 1u;
+        let source = workgroup.y * Q_STRIDE + head * (NOPE_DIM + ROPE_DIM) + NOPE_DIM;
+        let place = workgroup.y * QUERY_STRIDE + head * CACHED_DIM + LATENT_DIM;
+        for (var pair = local; pair < ROPE_DIM / 2u; pair += WG) {
+            let d = dimensions(pair);
+            let result = turned(vec2<f32>(q[source + d.x], q[source + d.y]), row.position, pair);
+            query[place + d.x] = result.x;
+            query[place + d.y] = result.y;
+        }
+        return;
+    }
+
+    let source = workgroup.y * KV_STRIDE;
+    let place = (row.sequence * CONTEXT + row.position) * CACHED_DIM;
+    var squares = 0.0;
+    for (var i = local; i < LATENT_DIM; i += WG) {
+        squares += kv[source + i] * kv[source + i];
+    }
+    wg_sums[local] = squares;
+    workgroupBarrier();
+    var total = 0.0;
+    for (var other = 0u; other < WG; other++) {
+        total += wg_sums[other];
+    }
+    let scale = inverseSqrt(total / f32(LATENT_DIM) + EPS);
+    for (var i = local; i < LATENT_DIM; i += WG) {
+        cache[place + i] = kv[source + i] * scale * norm[i];
+    }
+    for (var pair = local; pair < ROPE_DIM / 2u; pair += WG) {
+        let d = dimensions(pair) + LATENT_DIM;
+        let result = turned(vec2<f32>(kv[source + d.x], kv[source + d.y]), row.position, pair);
+        cache[place + d.x] = result.x;
+        cache[place + d.y] = result.y;
+    }
+}

@@ -1,0 +1,73 @@
+// norm: y = weight * x / sqrt(mean(x^2) + EPS), row by row.
+// #ifdef LAYER_NORM: of x - mean(x) instead of x. #ifdef BIAS: plus a bias. #ifdef RESIDUAL: SCALE times that is added to y.
+// grid      one workgroup per token: workgroup_id.x = row of y
+// x         [first_row + num_tokens, ROW_QUADS] vec4<f32>  in   padding columns are zero
+// weight    [1, ROW_QUADS] vec4<f32>                       in   padding columns are zero; #ifdef BIAS: [2, ROW_QUADS], row 1 the bias
+// y         [num_tokens, ROW_QUADS] vec4<f32>              out
+// source    Zhang and Sennrich 2019, arXiv 1910.07467; Ba et al. 2016, arXiv 1607.06450
+// twin      src/reference/norm.rs
+
+struct Params {
+    first_row: u32, // of x
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+
+var<workgroup> wg_sums: array<f32, WG>;
+
+// The sum over the workgroup, in every invocation: all add up all partial sums, one barrier instead of a tree of them.
+fn sum_all(local: u32, value: f32) -> f32 {
+    workgroupBarrier();
+    wg_sums[local] = value;
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var other = 0u; other < WG; other++) {
+        sum += wg_sums[other];
+    }
+    return sum;
+}
+
+// Four values minus the mean.
+fn centered(source: u32, quad: u32, mean: f32) -> vec4<f32> {
+    let value = x[source + quad] - mean;
+#ifdef LAYER_NORM
+    // Padding columns are no part of the variance, and stay zero.
+    return select(vec4<f32>(), value, vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLUMNS));
+#else
+    return value;
+#endif
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let source = (params.first_row + workgroup.x) * ROW_QUADS;
+    var mean = 0.0;
+#ifdef LAYER_NORM
+    var sums = vec4<f32>();
+    for (var quad = local; quad < ROW_QUADS; quad += WG) {
+        sums += x[source + quad];
+    }
+    mean = sum_all(local, dot(sums, vec4<f32>(1.0))) / f32(COLUMNS);
+#endif
+    var squares = 0.0;
+    for (var quad = local; quad < ROW_QUADS; quad += WG) {
+        let value = centered(source, quad, mean);
+        squares += dot(value, value);
+    }
+    let scale = inverseSqrt(sum_all(local, squares) / f32(COLUMNS) + EPS);
+    for (var quad = local; quad < ROW_QUADS; quad += WG) {
+        var value = centered(source, quad, mean) * scale * weight[quad];
+#ifdef BIAS
+        value += weight[ROW_QUADS + quad];
+#endif
+        let place = workgroup.x * ROW_QUADS + quad;
+#ifdef RESIDUAL
+        y[place] += SCALE * value;
+#else
+        y[place] = value;
+#endif
+    }
+}

@@ -1,0 +1,97 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Prepared, Stage, canaries};
+use super::super::{Case, Problem};
+use super::{SUM, rows_with_gaps};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::latent::{self, Buffers};
+use crate::quant::padded;
+use crate::reference::rope::rope_table;
+use crate::reference::{self, KvCache};
+use crate::spec::{LatentSpec, RopePairing, RopeScaling, RopeSpec};
+
+struct Latent {
+    num_tokens: usize,
+    spec: LatentSpec,
+}
+
+const CONTEXT: usize = 40;
+const SEQUENCES: usize = 2;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for pairing in [RopePairing::Half, RopePairing::Interleaved] {
+        for (num_tokens, num_heads, latent_dim, nope_dim, rope_dim) in
+            [(1, 3, 32, 16, 8), (9, 3, 20, 12, 4), (17, 1, 4, 4, 4), (33, 2, 512, 128, 64)]
+        {
+            let spec = LatentSpec {
+                num_heads,
+                query_rank: None,
+                latent_dim,
+                nope_dim,
+                rope_dim,
+                value_dim: 4,
+                scale: 1.0,
+                norm_eps: 1e-6,
+                rope: RopeSpec { theta: 10_000.0, dims: rope_dim, pairing, scaling: RopeScaling::None },
+            };
+            let name =
+                format!("{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim}, {pairing:?}");
+            cases.push(Case::new("latent", name, SUM, Latent { num_tokens, spec }));
+        }
+    }
+    cases
+}
+
+impl Latent {
+    fn problem(&self) -> latent::Problem<'_> {
+        latent::Problem { num_tokens: self.num_tokens, context: CONTEXT, latent: &self.spec }
+    }
+}
+
+impl Problem for Latent {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![latent::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(13));
+        let (spec, context) = (&self.spec, CONTEXT);
+        let rows = rows_with_gaps(self.num_tokens, CONTEXT);
+        let q = inputs.floats(self.num_tokens * spec.query_width(), 1.0);
+        let kv = inputs.floats(self.num_tokens * spec.cache_dim(), 1.0);
+        let norm = inputs.floats(spec.latent_dim, 1.0);
+        let rope = rope_table(&spec.rope, CONTEXT, CONTEXT);
+
+        let cache_before = canaries(SEQUENCES * CONTEXT * spec.cache_dim());
+        let mut cache = KvCache { k: cache_before.clone(), v: Vec::new() };
+        let mut turned = q.clone();
+        let twin = reference::latent::Inputs { spec, context, rows: &rows, kv: &kv, norm: &norm, rope: &rope };
+        reference::latent::latent(&twin, &mut turned, &mut cache);
+
+        // The kernel puts the turned part of each head where attention reads it, behind the place of the absorbed part.
+        let stride = padded(spec.num_heads * spec.cache_dim());
+        let query_before = canaries(self.num_tokens * stride);
+        let mut query_after = query_before.clone();
+        for (index, head) in turned.chunks_exact(spec.key_dim()).enumerate() {
+            let (token, h) = (index / spec.num_heads, index % spec.num_heads);
+            let place = token * stride + h * spec.cache_dim() + spec.latent_dim;
+            query_after[place..][..spec.rope_dim].copy_from_slice(&head[spec.nope_dim..]);
+        }
+
+        let query = stage.partly("query", &query_before, &query_after);
+        let cache = stage.partly("cache", &cache_before, &cache.k);
+        let buffers = Buffers {
+            rows: &stage.input("rows", &rows),
+            q: &stage.padded_input("q", &q, spec.query_width()),
+            kv: &stage.padded_input("kv", &kv, spec.cache_dim()),
+            norm: &stage.input("norm", &norm),
+            rope: &stage.input("rope", &rope),
+            query: &query.buffer,
+            cache: &cache.buffer,
+        };
+        let mut recording = Recording::default();
+        latent::record(device, &mut recording, None, &self.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![query, cache] })
+    }
+}

@@ -1,0 +1,176 @@
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Prepared, Stage, canaries};
+use super::super::{Case, Problem};
+use super::{SUM, rows_with_gaps};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::qk_rope::{self, Buffers};
+use crate::reference::rope::rope_table;
+use crate::reference::{self, KvCache};
+use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, RopeSpec, TemperatureTuning};
+
+struct QkRope {
+    num_tokens: usize,
+    spec: AttentionSpec,
+}
+
+const CONTEXT: usize = 40;
+const SEQUENCES: usize = 2;
+/// Of most cases: 6 query heads share 2 key/value heads of 24.
+const HEAD_DIM: usize = 24;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: String, num_tokens, spec| {
+        cases.push(Case::new("qk_rope", name, SUM, QkRope { num_tokens, spec }));
+    };
+    let usual = AttentionSpec { rope: Some(rope(HEAD_DIM)), ..AttentionSpec::new(6, 2, HEAD_DIM) };
+    for (name, spec) in norm_specs(&usual).into_iter().chain(rope_specs(&usual)) {
+        add(name, 9, spec);
+    }
+    let norm = QkNorm { eps: 1e-6, over: QkNormOver::Head, after_rope: false, weight: true };
+    for over in [QkNormOver::Head, QkNormOver::AllHeads] {
+        let qk_norm = Some(QkNorm { over, ..norm });
+        for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (3, 1, 16), (8, 1, 128), (5, 5, 12)] {
+            let spec =
+                AttentionSpec { qk_norm, rope: Some(rope(head_dim)), ..AttentionSpec::new(num_heads, num_kv_heads, head_dim) };
+            add(format!("{num_heads}/{num_kv_heads} heads of {head_dim}, norm over {over:?}"), 5, spec);
+        }
+        for num_tokens in [1, 2, 33] {
+            add(format!("{num_tokens} tokens, norm over {over:?}"), num_tokens, AttentionSpec { qk_norm, ..usual.clone() });
+        }
+    }
+    // Positions one below, at and one above a multiple of the floor are among those of 17 tokens.
+    let temperature = Some(TemperatureTuning { scale: 0.1, floor: 4.0 });
+    add("temperature".to_owned(), 17, AttentionSpec { temperature, ..usual.clone() });
+    add("temperature, no positions".to_owned(), 17, AttentionSpec { temperature, rope: None, ..usual.clone() });
+    let qk_norm = Some(QkNorm { after_rope: true, weight: false, ..norm });
+    add("temperature, norm after".to_owned(), 17, AttentionSpec { temperature, qk_norm, ..usual.clone() });
+    let clip = Some(0.3);
+    add("values of 8, scaled".to_owned(), 9, AttentionSpec { value_dim: 8, value_scale: 0.7, ..usual.clone() });
+    add("clip".to_owned(), 9, AttentionSpec { clip, ..usual.clone() });
+    add("clip, norm".to_owned(), 9, AttentionSpec { clip, qk_norm: Some(norm), ..usual.clone() });
+    add("clip, no positions".to_owned(), 9, AttentionSpec { clip, rope: None, ..usual });
+    cases
+}
+
+/// Every norm with every rotary embedding.
+fn norm_specs(usual: &AttentionSpec) -> Vec<(String, AttentionSpec)> {
+    let interleaved = RopeSpec { pairing: RopePairing::Interleaved, ..rope(HEAD_DIM) };
+    let ropes = [
+        ("rope", Some(rope(HEAD_DIM))),
+        ("rope of 8", Some(rope(8))),
+        ("interleaved", Some(interleaved.clone())),
+        ("interleaved of 8", Some(RopeSpec { dims: 8, ..interleaved })),
+        ("magnified rope of 16", Some(RopeSpec { scaling: yarn(), ..rope(16) })),
+        ("no positions", None),
+    ];
+    let mut specs = Vec::new();
+    for over in [QkNormOver::Head, QkNormOver::AllHeads] {
+        for after_rope in [false, true] {
+            for weight in [false, true] {
+                for (rope_name, rope) in &ropes {
+                    let place = if after_rope { "after" } else { "before" };
+                    let weighted = if weight { "" } else { " without weight" };
+                    let qk_norm = Some(QkNorm { eps: 1e-6, over, after_rope, weight });
+                    let spec = AttentionSpec { qk_norm, rope: rope.clone(), ..usual.clone() };
+                    specs.push((format!("norm over {over:?} {place}{weighted}, {rope_name}"), spec));
+                }
+            }
+        }
+    }
+    specs
+}
+
+/// Rotary embeddings without norms.
+fn rope_specs(usual: &AttentionSpec) -> Vec<(String, AttentionSpec)> {
+    let mut specs = vec![("no positions".to_owned(), AttentionSpec { rope: None, ..usual.clone() })];
+    for pairing in [RopePairing::Half, RopePairing::Interleaved] {
+        for dims in [2, 8, 12, HEAD_DIM] {
+            let rope = Some(RopeSpec { pairing, ..rope(dims) });
+            specs.push((format!("{pairing:?} of {dims}"), AttentionSpec { rope, ..usual.clone() }));
+        }
+    }
+    specs
+}
+
+fn rope(dims: usize) -> RopeSpec {
+    RopeSpec { theta: 10_000.0, dims, pairing: RopePairing::Half, scaling: RopeScaling::None }
+}
+
+/// Makes what it turns longer.
+fn yarn() -> RopeScaling {
+    RopeScaling::Yarn {
+        factor: 4.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_positions: 64,
+        truncate: true,
+        attention_factor: 1.5,
+    }
+}
+
+impl QkRope {
+    fn problem(&self) -> qk_rope::Problem<'_> {
+        qk_rope::Problem { num_tokens: self.num_tokens, context: CONTEXT, attention: &self.spec }
+    }
+
+    /// Weights of the query and the key norm.
+    fn norms(&self, inputs: &mut Inputs) -> Option<[Vec<f32>; 2]> {
+        let norm = self.spec.qk_norm.filter(|norm| norm.weight)?;
+        let heads = match norm.over {
+            QkNormOver::Head => [1, 1],
+            QkNormOver::AllHeads => [self.spec.num_heads, self.spec.num_kv_heads],
+        };
+        Some(heads.map(|heads| inputs.floats(heads * self.spec.head_dim, 1.0)))
+    }
+}
+
+impl Problem for QkRope {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        vec![qk_rope::choose(caps, &self.problem())]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(12));
+        let spec = &self.spec;
+        let rows = rows_with_gaps(self.num_tokens, CONTEXT);
+        let qkv = inputs.floats(self.num_tokens * spec.qkv_rows(), 1.0);
+        let norms = self.norms(&mut inputs);
+        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
+
+        let [k_before, v_before] =
+            [spec.head_dim, spec.value_dim].map(|dim| canaries(SEQUENCES * spec.num_kv_heads * CONTEXT * dim));
+        let mut cache = KvCache { k: k_before.clone(), v: v_before.clone() };
+        let twin = reference::qk_rope::Inputs {
+            spec,
+            context: CONTEXT,
+            rows: &rows,
+            qkv: &qkv,
+            query_norm: norms.as_ref().map(|[query, _]| query.as_slice()),
+            key_norm: norms.as_ref().map(|[_, key]| key.as_slice()),
+            rope: &rope,
+        };
+        let expected = reference::qk_rope::qk_rope(&twin, &mut cache);
+
+        let rows = stage.input("rows", &rows);
+        let rope = spec.rope.as_ref().map(|_| stage.input("rope", &rope));
+        let norms = norms.map(|norms| norms.map(|weight| stage.input("norm", &weight)));
+        let qkv = stage.padded_input("qkv", &qkv, spec.qkv_rows());
+        let q = stage.output("q", &expected, Layout::padded(spec.query_width()));
+        let k_cache = stage.partly("k_cache", &k_before, &cache.k);
+        let v_cache = stage.partly("v_cache", &v_before, &cache.v);
+        let buffers = Buffers {
+            rows: &rows,
+            qkv: &qkv,
+            rope: rope.as_ref(),
+            norms: norms.as_ref().map(|[query, key]| [query, key]),
+            q: &q.buffer,
+            k_cache: &k_cache.buffer,
+            v_cache: &v_cache.buffer,
+        };
+        let mut recording = Recording::default();
+        qk_rope::record(device, &mut recording, None, &self.problem(), &buffers)?;
+        Ok(Prepared { recording, outputs: vec![q, k_cache, v_cache] })
+    }
+}

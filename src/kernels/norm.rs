@@ -1,0 +1,76 @@
+//! RMSNorm or LayerNorm of rows.
+
+use super::to_u32;
+use crate::error::Result;
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::quant::padded;
+use crate::spec::{NormKind, NormSpec};
+use std::mem::offset_of;
+
+pub static KERNEL: Kernel = Kernel {
+    name: "norm",
+    source: include_str!("../../shaders/norm.wgsl"),
+    summary: "RMSNorm or LayerNorm of rows, optionally added to the residual stream",
+    params: &[("first_row", offset_of!(Params, first_row))],
+    bindings: &[Binding::uniform(0, "params"), Binding::read(1, "x"), Binding::read(2, "weight"), Binding::read_write(3, "y")],
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    first_row: u32,
+    padding: [u32; 3],
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Problem {
+    /// Row of `x` that becomes row 0 of `y`.
+    pub first_row: usize,
+    pub num_tokens: usize,
+    pub cols: usize,
+    pub norm: NormSpec,
+    /// Add this many times the result to `y` instead of replacing it.
+    pub residual: Option<f32>,
+}
+
+/// # Shapes
+/// `x [first_row + num_tokens, padded(cols)]`, `weight [1, padded(cols)]`, or 2 rows with the bias, `y [num_tokens, padded(cols)]`.
+pub struct Buffers<'a> {
+    pub x: &'a Buffer,
+    pub weight: &'a Buffer,
+    pub y: &'a Buffer,
+}
+
+pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
+    let variant = Variant::new()
+        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("COLUMNS", problem.cols)
+        .u32("ROW_QUADS", padded(problem.cols) / 4)
+        .f32("EPS", problem.norm.eps)
+        .flag_if(problem.norm.kind == NormKind::Layer, "LAYER_NORM")
+        .flag_if(problem.norm.bias, "BIAS");
+    match problem.residual {
+        Some(scale) => variant.flag("RESIDUAL").f32("SCALE", scale),
+        None => variant,
+    }
+}
+
+pub fn record(
+    device: &Device,
+    recording: &mut Recording,
+    layer: Option<usize>,
+    problem: &Problem,
+    buffers: &Buffers,
+) -> Result<()> {
+    recording.dispatch(
+        device,
+        &DispatchDescriptor {
+            kernel: &KERNEL,
+            variant: choose(device.caps(), problem),
+            layer,
+            params: bytemuck::bytes_of(&Params { first_row: to_u32(problem.first_row), padding: [0; 3] }),
+            buffers: &[("x", buffers.x), ("weight", buffers.weight), ("y", buffers.y)],
+            grid: [problem.num_tokens, 1, 1],
+        },
+    )
+}

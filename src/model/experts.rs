@@ -1,0 +1,208 @@
+//! The dispatches of a feed-forward part: a router with its experts, a shared expert, a dense MLP.
+
+use super::gpu_decoder::GpuDecoder;
+use super::plan::{Planner, Target};
+use super::state::LayerTaps;
+use super::weights::{Matrix, MlpWeights, MoeWeights, SharedWeights};
+use crate::error::Result;
+use crate::gating::WeightOn;
+use crate::gpu::Buffer;
+use crate::kernels::expert_gate_up::{Problem, Routing};
+use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_sort, matmul, router_topk};
+use crate::quant::padded;
+use crate::spec::{MlpSpec, MoeSpec, SharedSpec};
+
+/// Records the feed-forward part of one layer.
+pub(super) struct Experts<'a, 'b> {
+    pub planner: &'b mut Planner<'a>,
+    pub layer: usize,
+    pub target: Target<'a>,
+}
+
+/// Which experts the tokens go to, and with which weight.
+#[derive(Clone, Copy)]
+struct Routed<'a> {
+    num_experts: usize,
+    num_experts_per_tok: usize,
+    weight_on: WeightOn,
+    weights: &'a Buffer,
+    routing: Routing<'a>,
+}
+
+impl<'a> Experts<'a, '_> {
+    /// `target += down(act(gate_up(input)))`: an expert that every token uses, in slot 0 with weight 1.
+    pub fn dense(&mut self, spec: &MlpSpec, weights: &MlpWeights) -> Result<()> {
+        let state = &self.planner.decoder.state;
+        self.everyone(spec, weights, &state.ones)
+    }
+
+    /// `target += sum of weight * expert(input) + shared(input)`
+    pub fn moe(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
+        self.route(spec, weights, taps)?;
+        let GpuDecoder { device, state, .. } = self.planner.decoder;
+        let router = &spec.router;
+        let num_tokens = self.planner.key.num_tokens;
+        let routing = if num_tokens > 1 {
+            let problem = expert_sort::Problem {
+                num_assignments: num_tokens * router.num_experts_per_tok,
+                num_experts: router.num_experts,
+            };
+            let buffers = expert_sort::Buffers {
+                ids: &state.expert_ids,
+                slot_table: &weights.slot_table,
+                tiles: &state.tiles,
+                order: &state.order,
+            };
+            expert_sort::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+            Routing::Sorted { tiles: &state.tiles, order: &state.order }
+        } else {
+            Routing::Direct { slots: &state.slots }
+        };
+        let routed = Routed {
+            num_experts: router.num_experts,
+            num_experts_per_tok: router.num_experts_per_tok,
+            weight_on: router.weight_on,
+            weights: &state.routing_weights,
+            routing,
+        };
+        self.run(&spec.expert, &weights.experts, &routed)?;
+        match (&spec.shared, &weights.shared) {
+            (Some(shared), Some(weights)) => self.shared(shared, weights),
+            _ => Ok(()),
+        }
+    }
+
+    fn input(&self) -> &'a Buffer {
+        self.planner.input(&self.planner.decoder.spec.layers[self.layer])
+    }
+
+    /// Router logits, and the experts and weights of each token.
+    fn route(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
+        let GpuDecoder { device, state, .. } = self.planner.decoder;
+        let num_tokens = self.planner.key.num_tokens;
+        let y_stride = spec.router.num_experts;
+        let bias = weights.router_bias.as_ref();
+        let mut x = (self.input(), self.planner.decoder.spec.hidden_size);
+        if let (Some(first), Some(width)) = (&weights.router_hidden, spec.router.hidden) {
+            self.project(first, x, None, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
+            x = (&state.router_hidden, width);
+        }
+        self.project(&weights.router, x, bias, (matmul::Output::Replace, y_stride), &state.router_logits)?;
+        router_topk::record(
+            device,
+            &mut self.planner.recording,
+            Some(self.layer),
+            &router_topk::Problem { num_tokens, router: &spec.router, load_offset: taps.load_offset },
+            &router_topk::Buffers {
+                logits: &state.router_logits,
+                slot_table: &weights.slot_table,
+                ids: &state.expert_ids,
+                slots: &state.slots,
+                weights: &state.routing_weights,
+                loads: &state.loads,
+                selection_bias: weights.selection_bias.as_ref(),
+            },
+        )?;
+        if self.planner.key.taps {
+            let per_token = |values: usize| (num_tokens * values * 4) as u64;
+            let recording = &mut self.planner.recording;
+            recording.copy(&state.router_logits, &taps.router_logits, 0, per_token(taps.num_experts));
+            recording.copy(&state.expert_ids, &taps.expert_ids, 0, per_token(taps.num_experts_per_tok));
+            recording.copy(&state.routing_weights, &taps.routing_weights, 0, per_token(taps.num_experts_per_tok));
+        }
+        Ok(())
+    }
+
+    fn shared(&mut self, spec: &SharedSpec, weights: &SharedWeights) -> Result<()> {
+        let state = &self.planner.decoder.state;
+        let Some(gate) = &weights.gate else { return self.everyone(&spec.mlp, &weights.mlp, &state.ones) };
+        let x = (self.input(), self.planner.decoder.spec.hidden_size);
+        self.project(gate, x, None, (matmul::Output::Sigmoid, 1), &state.shared_weights)?;
+        self.everyone(&spec.mlp, &weights.mlp, &state.shared_weights)
+    }
+
+    /// `y = matrix * x`, where `x` comes with its columns, and `y` with what happens to it and its stride.
+    fn project(
+        &mut self,
+        matrix: &Matrix,
+        (x, cols): (&Buffer, usize),
+        bias: Option<&Buffer>,
+        (output, y_stride): (matmul::Output, usize),
+        y: &Buffer,
+    ) -> Result<()> {
+        let GpuDecoder { device, .. } = self.planner.decoder;
+        let problem = matmul::Problem {
+            num_tokens: self.planner.key.num_tokens,
+            cols,
+            y_stride,
+            bias: bias.is_some(),
+            scale: 1.0,
+            output,
+            quant: matrix.quant,
+        };
+        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias, y };
+        matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)
+    }
+
+    /// One MLP for all tokens, each with its weight.
+    fn everyone(&mut self, spec: &MlpSpec, weights: &MlpWeights, token_weights: &Buffer) -> Result<()> {
+        let GpuDecoder { device, state, .. } = self.planner.decoder;
+        let num_tokens = self.planner.key.num_tokens;
+        // The tiles of a routing that is known beforehand.
+        let tile_len = expert_sort::tile_len(device.caps());
+        let tile = |first: usize| [0, first as u32, tile_len.min(num_tokens - first) as u32, 0];
+        let mut tiles: Vec<[u32; 4]> = (0..num_tokens).step_by(tile_len).map(tile).collect();
+        tiles.resize(expert_sort::num_tiles(tile_len, num_tokens, 1), [0; 4]);
+        let order: Vec<u32> = (0..num_tokens as u32).collect();
+        let [tiles, order] = [bytemuck::cast_slice(&tiles), bytemuck::cast_slice(&order)].map(|bytes: &[u8]| {
+            let buffer = device.storage("known_routing", bytes.len() as u64);
+            device.write(&buffer, 0, bytes);
+            buffer
+        });
+        let routing = if num_tokens > 1 {
+            Routing::Sorted { tiles: &tiles, order: &order }
+        } else {
+            Routing::Direct { slots: &state.zeros }
+        };
+        let weight_on = WeightOn::Output;
+        let routed = Routed { num_experts: 1, num_experts_per_tok: 1, weight_on, weights: token_weights, routing };
+        self.run(spec, weights, &routed)
+    }
+
+    fn run(&mut self, spec: &MlpSpec, weights: &MlpWeights, routed: &Routed) -> Result<()> {
+        let GpuDecoder { device, spec: model, state, .. } = self.planner.decoder;
+        let (x, target, layer) = (self.input(), self.target, Some(self.layer));
+        let recording = &mut self.planner.recording;
+        let Routed { num_experts, num_experts_per_tok, weight_on, weights: token_weights, routing } = *routed;
+        let problem = Problem {
+            num_tokens: self.planner.key.num_tokens,
+            num_experts,
+            num_experts_per_tok,
+            hidden_size: model.hidden_size,
+            intermediate_size: spec.intermediate_size,
+            activation: spec.activation,
+            weight_on,
+            scale: target.scale,
+            quant: weights.gate_up.shape.quant,
+        };
+        let buffers = expert_gate_up::Buffers { x, routing, weights: token_weights, h: &state.h, slabs: &weights.gate_up };
+        expert_gate_up::record(device, recording, layer, &problem, &buffers)?;
+
+        let problem = Problem { quant: weights.down.shape.quant, ..problem };
+        let y = if routing.is_sorted() { &state.expert_output } else { target.buffer };
+        let buffers = expert_down::Buffers { h: &state.h, routing, weights: token_weights, y, slabs: &weights.down };
+        expert_down::record(device, recording, layer, &problem, &buffers)?;
+        if !routing.is_sorted() {
+            return Ok(());
+        }
+        let problem = expert_combine::Problem {
+            num_tokens: problem.num_tokens,
+            num_experts_per_tok,
+            hidden_size: model.hidden_size,
+            weight_on,
+            scale: target.scale,
+        };
+        let buffers = expert_combine::Buffers { y, weights: token_weights, x: target.buffer };
+        expert_combine::record(device, recording, layer, &problem, &buffers)
+    }
+}

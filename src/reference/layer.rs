@@ -1,0 +1,295 @@
+//! One layer of the forward pass, from the twins.
+
+use super::attention::{self, attention};
+use super::expert_combine::expert_combine;
+use super::expert_down::expert_down;
+use super::expert_gate_up::{self, expert_gate_up};
+use super::head_matmul::{self, head_matmul};
+use super::latent::{self, latent};
+use super::matmul::{add_bias, matmul, sigmoid};
+use super::norm::norm;
+use super::qkv::{self, qkv};
+use super::rope::rope_table;
+use super::router_topk::{Routing, router_topk};
+use super::{KvCache, LayerRouting, Row};
+use crate::checkpoint::WeightKey;
+use crate::gating::WeightOn;
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelSpec};
+use std::collections::BTreeMap;
+
+/// Every weight of a model, shaped as [`WeightKey`] says.
+#[derive(Debug, Default)]
+pub(super) struct Weights(BTreeMap<WeightKey, Vec<f32>>);
+
+impl Weights {
+    pub fn insert(&mut self, key: WeightKey, values: Vec<f32>) {
+        self.0.insert(key, values);
+    }
+
+    /// A weight that the spec may be without.
+    pub fn find(&self, key: WeightKey) -> Option<&[f32]> {
+        self.0.get(&key).map(Vec::as_slice)
+    }
+
+    /// A weight that every such layer has.
+    pub fn get(&self, key: WeightKey) -> &[f32] {
+        self.find(key).expect("loading reads every weight of the spec")
+    }
+}
+
+/// The state of one layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    index: usize,
+    /// `[context, dims / 2]` of (cosine, sine)
+    rope: Vec<[f32; 2]>,
+    cache: KvCache,
+}
+
+/// What a mixer reads of a batch of `n` rows.
+#[derive(Debug, Clone, Copy)]
+struct Batch<'a> {
+    context: usize,
+    rows: &'a [Row],
+    /// `[n, hidden]`, normed.
+    x: &'a [f32],
+}
+
+/// Input, assignments and output of some experts.
+struct Experts<'a> {
+    spec: &'a MlpSpec,
+    /// By slot.
+    gate_up: Vec<&'a [f32]>,
+    gate_up_bias: Vec<&'a [f32]>,
+    down: Vec<&'a [f32]>,
+    down_bias: Vec<&'a [f32]>,
+    hidden_size: usize,
+}
+
+impl Experts<'_> {
+    /// `y [num_assignments, hidden]`
+    fn run(&self, x: &[f32], slots: &[u32], top_k: usize, input_weights: Option<&[f32]>) -> Vec<f32> {
+        let h = expert_gate_up(&expert_gate_up::Inputs {
+            x,
+            slots,
+            top_k,
+            slabs: &self.gate_up,
+            biases: &self.gate_up_bias,
+            input_weights,
+            hidden_size: self.hidden_size,
+            activation: self.spec.activation,
+        });
+        expert_down(&h, slots, &self.down, &self.down_bias, self.spec.intermediate_size)
+    }
+}
+
+impl Layer {
+    /// A layer with an empty cache and the table of a short text.
+    pub fn new(index: usize, spec: &LayerSpec, context: usize) -> Self {
+        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default() };
+        layer.turn(spec, context, 0);
+        layer
+    }
+
+    /// Takes the rotary table for sequences of `total_len`.
+    pub fn turn(&mut self, spec: &LayerSpec, context: usize, total_len: usize) {
+        self.rope = spec.mixer.rope().map(|rope| rope_table(rope, context, total_len)).unwrap_or_default();
+    }
+
+    pub fn grow_cache(&mut self, spec: &LayerSpec, context: usize, num_sequences: usize) {
+        let positions = num_sequences * context;
+        let (k, v) = match &spec.mixer {
+            Mixer::Attention(attention) => {
+                let places = positions * attention.num_kv_heads;
+                (places * attention.head_dim, places * attention.value_dim)
+            }
+            Mixer::Latent(latent) => (positions * latent.cache_dim(), 0),
+        };
+        if self.cache.k.len() < k {
+            self.cache.k.resize(k, 0.0);
+            self.cache.v.resize(v, 0.0);
+        }
+    }
+
+    /// `x += post_norm(attention(norm(x)))`, with the norms that the spec has.
+    pub fn mix(&mut self, spec: &LayerSpec, weights: &Weights, context: usize, rows: &[Row], x: &mut [f32]) {
+        let layer = self.index;
+        let normed = norm_if(spec, x, weights.find(WeightKey::AttentionNorm { layer }));
+        let batch = Batch { context, rows, x: &normed };
+        let mixed = match &spec.mixer {
+            Mixer::Attention(spec) => self.attend(spec, weights, &batch),
+            Mixer::Latent(spec) => self.attend_to_latents(spec, weights, &batch),
+        };
+        let mut y = matmul(&mixed, weights.get(WeightKey::AttentionOutput { layer }), spec.mixer.output_width());
+        if let Some(bias) = weights.find(WeightKey::AttentionOutputBias { layer }) {
+            add_bias(&mut y, bias);
+        }
+        add_scaled(spec, &norm_if(spec, &y, weights.find(WeightKey::AttentionPostNorm { layer })), x);
+    }
+
+    /// `[n, num_heads head_dim]`
+    fn attend(&mut self, spec: &AttentionSpec, weights: &Weights, batch: &Batch) -> Vec<f32> {
+        let (layer, Batch { context, rows, x }) = (self.index, *batch);
+        let inputs = qkv::Inputs {
+            spec,
+            context,
+            rows,
+            x,
+            weight: weights.get(WeightKey::Qkv { layer }),
+            bias: weights.find(WeightKey::QkvBias { layer }),
+            query_norm: weights.find(WeightKey::QueryNorm { layer }),
+            key_norm: weights.find(WeightKey::KeyNorm { layer }),
+            rope: &self.rope,
+        };
+        let q = qkv(&inputs, &mut self.cache);
+        let sinks = weights.find(WeightKey::Sinks { layer });
+        let mut mixed = attention(&attention::Inputs { spec, context, rows, q: &q, cache: &self.cache, sinks, value_dim: None });
+        if let Some(gate) = weights.find(WeightKey::AttentionGate { layer }) {
+            let gates = matmul(x, gate, x.len() / rows.len());
+            mixed.iter_mut().zip(gates).for_each(|(value, gate)| *value *= sigmoid(gate));
+        }
+        mixed
+    }
+
+    /// `[n, num_heads value_dim]`
+    fn attend_to_latents(&mut self, spec: &LatentSpec, weights: &Weights, batch: &Batch) -> Vec<f32> {
+        let (layer, Batch { context, rows, x }) = (self.index, *batch);
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let hidden_size = x.len() / rows.len();
+        let LatentSpec { num_heads, latent_dim, nope_dim, .. } = *spec;
+        let query_up = weights.get(WeightKey::LatentQueryUp { layer });
+        let mut q = match spec.query_rank {
+            Some(rank) => {
+                let down = matmul(x, weights.get(WeightKey::LatentQueryDown { layer }), hidden_size);
+                let normed = norm(&NormSpec::rms(spec.norm_eps), &down, weights.get(WeightKey::LatentQueryNorm { layer }));
+                matmul(&normed, query_up, rank)
+            }
+            None => matmul(x, query_up, hidden_size),
+        };
+        let kv = matmul(x, weights.get(WeightKey::LatentDown { layer }), hidden_size);
+        let norm = weights.get(WeightKey::LatentNorm { layer });
+        latent(&latent::Inputs { spec, context, rows, kv: &kv, norm, rope: &self.rope }, &mut q, &mut self.cache);
+
+        let weight = weights.get(WeightKey::LatentKeyUp { layer });
+        let q = head_matmul(&head_matmul::Inputs { num_heads, cols: nope_dim, x_stride: spec.key_dim(), x: &q, weight });
+        let over_cache = attention::Inputs {
+            spec: &spec.over_cache(),
+            context,
+            rows,
+            q: &q,
+            cache: &self.cache,
+            sinks: None,
+            value_dim: Some(latent_dim),
+        };
+        let x = attention(&over_cache);
+        let weight = weights.get(WeightKey::LatentValueUp { layer });
+        head_matmul(&head_matmul::Inputs { num_heads, cols: latent_dim, x_stride: latent_dim, x: &x, weight })
+    }
+
+    /// `x += post_norm(ffn(norm(x)))`, with the norms that the spec has. Returns what the router did, where there is one.
+    /// `input` is what `x` was before the mixer.
+    pub fn feed_forward(&self, model: &ModelSpec, weights: &Weights, input: &[f32], x: &mut [f32]) -> Option<LayerRouting> {
+        let (layer, spec) = (self.index, &model.layers[self.index]);
+        let normed = norm_if(spec, x, weights.find(WeightKey::FfnNorm { layer }));
+        let mut y = vec![0.0; x.len()];
+        let routing = match &spec.ffn {
+            Ffn::Dense(mlp) => {
+                let keys = [WeightKey::DenseGateUp { layer }, WeightKey::DenseDown { layer }];
+                self.run_for_all(mlp, keys, weights, &normed, &mut y);
+                None
+            }
+            Ffn::Moe(moe) => Some(self.route_and_run(model, moe, weights, &normed, &mut y)),
+            Ffn::Parallel(ParallelSpec { dense, moe }) => {
+                let keys = [WeightKey::DenseGateUp { layer }, WeightKey::DenseDown { layer }];
+                let normed = norm_if(spec, x, weights.find(WeightKey::ParallelNorm { layer }));
+                self.run_for_all(dense, keys, weights, &normed, &mut y);
+                let normed = norm_if(spec, input, weights.find(WeightKey::FfnNorm { layer }));
+                Some(self.route_and_run(model, moe, weights, &normed, &mut y))
+            }
+        };
+        add_scaled(spec, &norm_if(spec, &y, weights.find(WeightKey::FfnPostNorm { layer })), x);
+        routing
+    }
+
+    /// `y += experts(x)`
+    fn route_and_run(&self, model: &ModelSpec, moe: &MoeSpec, weights: &Weights, x: &[f32], y: &mut [f32]) -> LayerRouting {
+        let layer = self.index;
+        let (num_experts, top_k) = (moe.router.num_experts, moe.router.num_experts_per_tok);
+        let mut router_logits = router_logits(model, moe, weights, layer, x);
+        if let Some(bias) = weights.find(WeightKey::RouterBias { layer }) {
+            add_bias(&mut router_logits, bias);
+        }
+        // Every expert is resident in the slot of its own number.
+        let slot_table: Vec<u32> = (0..num_experts as u32).collect();
+        let mut loads = vec![0; num_experts];
+        let selection_bias = weights.find(WeightKey::SelectionBias { layer });
+        let routing = router_topk(&moe.router, &router_logits, selection_bias, &slot_table, &mut loads);
+        let Routing { expert_ids, slots, routing_weights } = routing;
+
+        let of = |key: &dyn Fn(usize) -> WeightKey| (0..num_experts).filter_map(|expert| weights.find(key(expert))).collect();
+        let experts = Experts {
+            spec: &moe.expert,
+            gate_up: of(&|expert| WeightKey::ExpertGateUp { layer, expert }),
+            gate_up_bias: of(&|expert| WeightKey::ExpertGateUpBias { layer, expert }),
+            down: of(&|expert| WeightKey::ExpertDown { layer, expert }),
+            down_bias: of(&|expert| WeightKey::ExpertDownBias { layer, expert }),
+            hidden_size: model.hidden_size,
+        };
+        if moe.router.weight_on == WeightOn::Input {
+            let outputs = experts.run(x, &slots, top_k, Some(&routing_weights));
+            expert_combine(&outputs, &vec![1.0; slots.len()], top_k, y);
+        } else {
+            expert_combine(&experts.run(x, &slots, top_k, None), &routing_weights, top_k, y);
+        }
+        if let Some(shared) = &moe.shared {
+            let keys = [WeightKey::SharedGateUp { layer }, WeightKey::SharedDown { layer }];
+            self.run_for_all(&shared.mlp, keys, weights, x, y);
+        }
+        LayerRouting { layer, router_logits, expert_ids, routing_weights }
+    }
+
+    /// `y += mlp(x)` for every token, times the sigmoid of the shared expert's gate where there is one.
+    fn run_for_all(&self, mlp: &MlpSpec, [gate_up, down]: [WeightKey; 2], weights: &Weights, x: &[f32], y: &mut [f32]) {
+        let gate_up = weights.get(gate_up);
+        let hidden_size = gate_up.len() / (2 * mlp.intermediate_size);
+        let only = Experts {
+            spec: mlp,
+            gate_up: vec![gate_up],
+            gate_up_bias: Vec::new(),
+            down: vec![weights.get(down)],
+            down_bias: Vec::new(),
+            hidden_size,
+        };
+        let num_tokens = x.len() / hidden_size;
+        let factors = match weights.find(WeightKey::SharedGate { layer: self.index }) {
+            Some(gate) => matmul(x, gate, hidden_size).iter().map(|logit| sigmoid(*logit)).collect(),
+            None => vec![1.0; num_tokens],
+        };
+        expert_combine(&only.run(x, &vec![0; num_tokens], 1, None), &factors, 1, y);
+    }
+}
+
+/// `[num_tokens, num_experts]`, without the bias.
+fn router_logits(model: &ModelSpec, moe: &MoeSpec, weights: &Weights, layer: usize, x: &[f32]) -> Vec<f32> {
+    let last = weights.get(WeightKey::Router { layer });
+    match (moe.router.hidden, weights.find(WeightKey::RouterHidden { layer })) {
+        (Some(width), Some(first)) => {
+            let middle: Vec<f32> = matmul(x, first, model.hidden_size).iter().map(|x| f64::from(*x).tanh() as f32).collect();
+            matmul(&middle, last, width)
+        }
+        _ => matmul(x, last, model.hidden_size),
+    }
+}
+
+fn norm_if(spec: &LayerSpec, x: &[f32], weight: Option<&[f32]>) -> Vec<f32> {
+    weight.map_or_else(|| x.to_vec(), |weight| norm(&spec.norm, x, weight))
+}
+
+/// `x += residual_scale * y`
+fn add_scaled(spec: &LayerSpec, y: &[f32], x: &mut [f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = (f64::from(*x) + f64::from(spec.residual_scale) * f64::from(*y)) as f32;
+    }
+}

@@ -1,0 +1,40 @@
+//! Qwen3-MoE: Yang et al. 2025, arXiv 2505.09388. Defaults are those of `Qwen3MoeConfig` in transformers.
+
+use super::common::{self, Defaults};
+use super::{Arch, limits};
+use crate::Result;
+use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec, QkNormOver};
+
+pub(super) static QWEN3_MOE: Arch = Arch {
+    name: "qwen3_moe",
+    model_types: &["qwen3_moe"],
+    covers: "Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder-30B-A3B and 480B-A35B",
+    parse,
+};
+
+const DEFAULTS: Defaults = Defaults { max_positions: 32_768, ..Defaults::LLAMA };
+
+fn parse(config: &ConfigJson) -> Result<ModelSpec> {
+    let bias = config.bool_or("attention_bias", false)?;
+    let window =
+        if config.bool_or("use_sliding_window", false)? { config.opt_usize("sliding_window", limits::POSITIONS)? } else { None };
+    let attention = AttentionSpec {
+        qkv_bias: bias,
+        output_bias: bias,
+        qk_norm: Some(common::qk_norm(common::rms_norm(config, &DEFAULTS)?.eps, QkNormOver::Head)),
+        mask: window.map_or(Mask::Causal, Mask::Window),
+        ..common::attention(config, &DEFAULTS)?
+    };
+    let router = common::router(config, "num_experts", ("num_experts_per_tok", Some(8)))?;
+    let moe = MoeSpec {
+        router: common::normalize(config, router, false)?,
+        expert: common::silu_mlp(config, "moe_intermediate_size")?,
+        shared: None,
+    };
+    let is_sparse = common::sparse_step(config)?;
+    common::model(config, QWEN3_MOE.name, &DEFAULTS, |layer| {
+        let ffn =
+            if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size")?) };
+        Ok((attention.clone(), ffn))
+    })
+}

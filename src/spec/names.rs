@@ -1,0 +1,141 @@
+//! How an architecture names and lays out its tensors on disk.
+//!
+//! Templates: `{l}` stands for the layer and `{e}` for the expert; every name gets [`TensorNames::prefix`] in front. The bias of a
+//! matrix or norm that has one is its name with `.weight` replaced by `.bias`, except where [`ExpertStorage`] says otherwise.
+
+/// Names of the tensors of one architecture. Only those that the spec asks for are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorNames {
+    /// What a multimodal wrapper puts before the names of the language model.
+    pub prefix: &'static str,
+    pub embedding: &'static str,
+    pub final_norm: &'static str,
+    pub head: &'static str,
+    /// Before the mixer.
+    pub attention_norm: &'static str,
+    /// After the mixer, for [`Residual::Post`](super::Residual) and `Sandwich`.
+    pub attention_post_norm: &'static str,
+    pub qkv: QkvStorage,
+    pub query_norm: &'static str,
+    pub key_norm: &'static str,
+    pub sinks: &'static str,
+    pub attention_gate: &'static str,
+    pub latent: LatentNames,
+    pub attention_output: &'static str,
+    /// Before the feed-forward part.
+    pub ffn_norm: &'static str,
+    /// After the feed-forward part.
+    pub ffn_post_norm: &'static str,
+    /// The first of two layers.
+    pub router_hidden: &'static str,
+    pub router: &'static str,
+    pub selection_bias: &'static str,
+    pub experts: ExpertStorage,
+    pub shared: ExpertStorage,
+    pub shared_gate: &'static str,
+    pub dense: ExpertStorage,
+    /// Before the dense MLP that runs beside experts.
+    pub parallel_norm: &'static str,
+    pub parallel: ExpertStorage,
+    /// A matrix may be stored as F8_E4M3, with one factor for so many rows and columns at a time. They stand under its name with
+    /// `_scale_inv` appended: `[ceil(rows / block rows), ceil(cols / block cols)]`. `None`: no matrix may.
+    pub float8_block: Option<[usize; 2]>,
+}
+
+/// Names of the tensors of [`LatentSpec`](super::LatentSpec).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentNames {
+    /// Where there is one projection of the query.
+    pub query: &'static str,
+    pub query_down: &'static str,
+    pub query_norm: &'static str,
+    pub query_up: &'static str,
+    pub down: &'static str,
+    pub norm: &'static str,
+    /// Per head the rows that make its key, then the rows that make its value.
+    pub key_value_up: &'static str,
+}
+
+/// Where query, key and value stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvStorage {
+    Separate {
+        query: &'static str,
+        key: &'static str,
+        value: &'static str,
+    },
+    /// Rows of the queries, then the keys, then the values.
+    Fused(&'static str),
+}
+
+/// Where the projections of the experts stand, or of one MLP. `E` experts of width `F`, hidden size `H`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertStorage {
+    /// Gate and up `[F, H]`, down `[H, F]`, a tensor each, for every expert.
+    Each { gate: &'static str, up: &'static str, down: &'static str },
+    /// Gate and up `[E, 2F, H]`, all gate rows before all up rows, and down `[E, H, F]`; for one MLP without the axis `E`.
+    Stacked { gate_up: &'static str, down: &'static str },
+    /// Gate and up `[E, H, 2F]`, columns gate then up, or in turns where `interleaved`, and down `[E, F, H]`.
+    /// Biases, where there are any, under the same names with `_bias` appended: `[E, 2F]` in the same order, `[E, H]`.
+    Transposed { gate_up: &'static str, down: &'static str, interleaved: bool },
+    /// Gate and up `[E, 2F, H]`, their rows in turns, and down `[E, H, F]`, each as MXFP4: under its name with `_blocks` appended
+    /// `[.., cols / 32, 16]`, with `_scales` appended `[.., cols / 32]`. Biases as in `Transposed`.
+    Mxfp4 { gate_up: &'static str, down: &'static str },
+    /// Gate, up and down all `[E F, H]`: the rows of one expert after the other, down not transposed.
+    RowBlocks { gate: &'static str, up: &'static str, down: &'static str },
+}
+
+impl TensorNames {
+    /// The names of Llama with the experts of Qwen and DeepSeek: the base that architectures change.
+    pub const LLAMA: TensorNames = TensorNames {
+        prefix: "",
+        embedding: "model.embed_tokens.weight",
+        final_norm: "model.norm.weight",
+        head: "lm_head.weight",
+        attention_norm: "model.layers.{l}.input_layernorm.weight",
+        attention_post_norm: "model.layers.{l}.post_attention_layernorm.weight",
+        qkv: QkvStorage::Separate {
+            query: "model.layers.{l}.self_attn.q_proj.weight",
+            key: "model.layers.{l}.self_attn.k_proj.weight",
+            value: "model.layers.{l}.self_attn.v_proj.weight",
+        },
+        query_norm: "model.layers.{l}.self_attn.q_norm.weight",
+        key_norm: "model.layers.{l}.self_attn.k_norm.weight",
+        sinks: "model.layers.{l}.self_attn.sinks",
+        attention_gate: "model.layers.{l}.self_attn.gate_proj.weight",
+        latent: LatentNames {
+            query: "model.layers.{l}.self_attn.q_proj.weight",
+            query_down: "model.layers.{l}.self_attn.q_a_proj.weight",
+            query_norm: "model.layers.{l}.self_attn.q_a_layernorm.weight",
+            query_up: "model.layers.{l}.self_attn.q_b_proj.weight",
+            down: "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight",
+            norm: "model.layers.{l}.self_attn.kv_a_layernorm.weight",
+            key_value_up: "model.layers.{l}.self_attn.kv_b_proj.weight",
+        },
+        attention_output: "model.layers.{l}.self_attn.o_proj.weight",
+        ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
+        ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
+        router_hidden: "",
+        router: "model.layers.{l}.mlp.gate.weight",
+        selection_bias: "model.layers.{l}.mlp.gate.e_score_correction_bias",
+        experts: ExpertStorage::Each {
+            gate: "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
+            up: "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
+            down: "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
+        },
+        shared: ExpertStorage::Each {
+            gate: "model.layers.{l}.mlp.shared_experts.gate_proj.weight",
+            up: "model.layers.{l}.mlp.shared_experts.up_proj.weight",
+            down: "model.layers.{l}.mlp.shared_experts.down_proj.weight",
+        },
+        shared_gate: "model.layers.{l}.mlp.shared_expert_gate.weight",
+        dense: ExpertStorage::Each {
+            gate: "model.layers.{l}.mlp.gate_proj.weight",
+            up: "model.layers.{l}.mlp.up_proj.weight",
+            down: "model.layers.{l}.mlp.down_proj.weight",
+        },
+        parallel_norm: "",
+        parallel: ExpertStorage::Each { gate: "", up: "", down: "" },
+        float8_block: None,
+    };
+}

@@ -5,10 +5,10 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint
+.PHONY: help setup run test lint web web-serve web-test
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r goal text; do printf '  make %-6s %s\n' "$$goal" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r goal text; do printf '  make %-9s %s\n' "$$goal" "$$text"; done
 
 setup: ## install what building and running need and this machine lacks
 	@scripts/setup.sh run
@@ -21,7 +21,17 @@ lint: ## formatting, clippy and documentation, with warnings as errors
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
-test: ## lint, then every test; a missing GPU adapter is a failure
+test: ## lint, then every native test; a missing GPU adapter is a failure
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	REQUIRE_GPU=1 $(CARGO) test
+
+web: ## build the web page's half: web/pkg, an npm package
+	@scripts/web.sh
+
+web-serve: ## serve the page on this machine; make web-serve PORT=8080
+	@[ -e web/pkg/index.js ] || $(MAKE) --no-print-directory web
+	@node scripts/web-serve.mjs $(PORT)
+
+web-test: ## the page in headless Chromium, on a software GPU
+	@scripts/web-test.sh

@@ -44,7 +44,7 @@ var<workgroup> wg_choice: u32;
 
 fn penalized(sequence: u32, token: u32) -> f32 {
     let logit = logits[sequence * VOCAB + token];
-    if (seen[sequence * SEEN_WORDS + token / 32u] >> (token % 32u) & 1u) == 0u {
+    if ((seen[sequence * SEEN_WORDS + token / 32u] >> (token % 32u)) & 1u) == 0u {
         return logit;
     }
     return select(logit / sampling.repeat_penalty, logit * sampling.repeat_penalty, logit < 0.0);

@@ -19,6 +19,8 @@ pub mod quant;
 pub mod reference;
 pub mod spec;
 pub mod tensor;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 
 pub use engine::{DeviceDescription, Engine, LoadEvent, LoadOptions, Perplexity};
 pub use error::{Error, Result};

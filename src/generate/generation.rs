@@ -7,6 +7,7 @@ use super::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::model::Decoder;
 use crate::platform::Stopwatch;
+use crate::reference::LayerRouting;
 
 /// How to continue a prompt.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,7 @@ pub struct Generation<'a> {
     prompt_ids: Vec<u32>,
     /// Leading prompt tokens that the KV cache holds already.
     reused: usize,
+    keeps_routing: bool,
     ids: Vec<u32>,
     text: String,
     stop: Option<StopReason>,
@@ -95,6 +97,7 @@ impl<'a> Generation<'a> {
             prompt_ids: prompt_ids.to_vec(),
             // The last prompt token has to run in any case: its output is the first choice.
             reused: common.min(prompt_ids.len() - 1),
+            keeps_routing: false,
             ids: Vec::new(),
             text: String::new(),
             stop: None,
@@ -102,6 +105,19 @@ impl<'a> Generation<'a> {
             decode_seconds: 0.0,
             context,
         }
+    }
+
+    /// From now on [`routing`](Self::routing) tells what the routers do. Call it before the first [`next`](Self::next): then the whole
+    /// prompt is run, also what the KV cache holds already, so that nothing is missing.
+    pub fn keep_routing(&mut self) {
+        self.keeps_routing = true;
+        self.reused = 0;
+    }
+
+    /// What the routers did with the tokens that the last [`next`](Self::next) ran, one entry per MoE layer: the prompt at first, then
+    /// the token before the one that it gave. Empty unless [`keep_routing`](Self::keep_routing) was called.
+    pub fn routing(&self) -> &[LayerRouting] {
+        self.context.decoder.routing()
     }
 
     /// The next token; `None` once a stop rule held.
@@ -145,6 +161,7 @@ impl<'a> Generation<'a> {
         let GenerationContext { decoder, cached, .. } = &mut self.context;
         // Cleared until the pass is through: a failure must not leave a wrong claim behind.
         cached.clear();
+        decoder.keep_routing(self.keeps_routing);
         decoder.begin(&self.options.sampling.for_kernel(), &self.prompt_ids).await?;
         let id = decoder.prefill(&self.prompt_ids[self.reused..], self.reused).await?;
         cached.extend_from_slice(&self.prompt_ids);

@@ -2,7 +2,7 @@
 
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Planner, Target};
-use super::state::LayerTaps;
+use super::state::{LayerTaps, TapPlaces};
 use super::weights::{Matrix, MlpWeights, MoeWeights, SharedWeights};
 use crate::error::Result;
 use crate::gating::WeightOn;
@@ -11,6 +11,7 @@ use crate::kernels::expert_gate_up::{Problem, Routing};
 use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_sort, matmul, router_topk};
 use crate::quant::padded;
 use crate::spec::{MlpSpec, MoeSpec, SharedSpec};
+use std::ops::Range;
 
 /// Records the feed-forward part of one layer.
 pub(super) struct Experts<'a, 'b> {
@@ -104,11 +105,13 @@ impl<'a> Experts<'a, '_> {
             },
         )?;
         if self.planner.key.taps {
-            let per_token = |values: usize| (num_tokens * values * 4) as u64;
-            let recording = &mut self.planner.recording;
-            recording.copy(&state.router_logits, &taps.router_logits, 0, per_token(taps.num_experts));
-            recording.copy(&state.expert_ids, &taps.expert_ids, 0, per_token(taps.num_experts_per_tok));
-            recording.copy(&state.routing_weights, &taps.routing_weights, 0, per_token(taps.num_experts_per_tok));
+            let TapPlaces { router_logits, expert_ids, routing_weights } = taps.places(num_tokens);
+            let mut keep = |from, place: Range<usize>| {
+                self.planner.recording.copy(from, &state.tap_values, (place.start * 4) as u64, (place.len() * 4) as u64);
+            };
+            keep(&state.router_logits, router_logits);
+            keep(&state.expert_ids, expert_ids);
+            keep(&state.routing_weights, routing_weights);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::chunk::ChunkShape;
 use super::plan::{Output, PlanKey, Planner};
-use super::state::{LayerTaps, RING, State, kv_bytes};
+use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
 use super::weights::{DeviceWeights, Uploader, total_bytes};
 use super::{Forward, check_memory, chunk_rows};
 use crate::checkpoint::Checkpoint;
@@ -13,6 +13,7 @@ use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Recordings that are kept, besides the one of a decode step.
 const MAX_PLANS: usize = 6;
@@ -33,6 +34,8 @@ pub struct GpuDecoder {
     /// Position of the row that the next decode step reads, and its token.
     position: usize,
     last_sampled: u32,
+    /// What the routers did in the last prefill or decode step, where it is kept.
+    routing: Option<Vec<LayerRouting>>,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -78,6 +81,7 @@ impl GpuDecoder {
             is_long: false,
             position: 0,
             last_sampled: 0,
+            routing: None,
         };
         // Every pipeline is compiled now, not while somebody waits for the first token.
         decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
@@ -99,6 +103,18 @@ impl GpuDecoder {
         Ok(self.plans[&key].num_dispatches())
     }
 
+    pub(super) fn keep_routing(&mut self, keep: bool) {
+        self.routing = keep.then(Vec::new);
+    }
+
+    pub(super) fn routing(&self) -> &[LayerRouting] {
+        self.routing.as_deref().unwrap_or_default()
+    }
+
+    fn no_routing(&self) -> Vec<LayerRouting> {
+        self.state.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect()
+    }
+
     pub(super) async fn begin(&mut self, sampling: &Sampling, seen: &[u32]) -> Result<()> {
         let mut words = vec![0u32; seen_words(self.spec.vocab_size)];
         seen.iter().for_each(|&id| mark_seen(&mut words, id));
@@ -116,10 +132,16 @@ impl GpuDecoder {
         self.extend_history(ids, position).await?;
         let chunk_len = self.shape.max_tokens;
         let num_chunks = ids.len().div_ceil(chunk_len);
+        let taps = self.routing.is_some();
+        let mut layers = self.no_routing();
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
             let output = if index + 1 == num_chunks { Output::Token } else { Output::Nothing };
-            self.pass(chunk, position + index * chunk_len, PlanKey { num_tokens: chunk.len(), output, taps: false }).await?;
+            self.pass(chunk, position + index * chunk_len, PlanKey { num_tokens: chunk.len(), output, taps }).await?;
+            if taps {
+                self.read_taps(chunk.len(), &mut layers).await?;
+            }
         }
+        self.routing = taps.then_some(layers);
         self.position = position + ids.len();
         self.read_sampled().await
     }
@@ -131,34 +153,49 @@ impl GpuDecoder {
             self.upload_rows(&[fed], self.position).await?;
         }
         // Otherwise the sampler has left the chosen token in row 0: nothing to upload.
-        let key = PlanKey { num_tokens: 1, output: Output::Token, taps: false };
+        let taps = self.routing.is_some();
+        let key = PlanKey { num_tokens: 1, output: Output::Token, taps };
         self.prepare(key).await?;
         self.device.submit("decoding", &[&self.plans[&key]]).await?;
         self.position += 1;
-        self.read_sampled().await
+        if !taps {
+            return self.read_sampled().await;
+        }
+        let mut layers = self.no_routing();
+        let ring = self.read_taps(1, &mut layers).await?;
+        self.routing = Some(layers);
+        self.last_sampled = ring[self.position % RING];
+        Ok(self.last_sampled)
     }
 
     pub(super) async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
-        let layers = self.state.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect();
         self.extend_history(ids, position).await?;
-        let mut forward = Forward { logits: Vec::new(), layers };
+        let mut forward = Forward { logits: Vec::new(), layers: self.no_routing() };
         let chunk_len = self.shape.max_tokens.min(self.shape.max_logit_rows);
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
             let key = PlanKey { num_tokens: chunk.len(), output: Output::Logits, taps: true };
             self.pass(chunk, position + index * chunk_len, key).await?;
             let num_logits = chunk.len() * self.spec.vocab_size;
             forward.logits.extend(self.device.read_as::<f32>("reading logits", &self.state.logits, num_logits).await?);
-            for (routing, taps) in forward.layers.iter_mut().zip(&self.state.taps) {
-                let (experts, chosen) = (chunk.len() * taps.num_experts, chunk.len() * taps.num_experts_per_tok);
-                let device = &self.device;
-                routing.router_logits.extend(device.read_as::<f32>("reading the routing", &taps.router_logits, experts).await?);
-                routing.expert_ids.extend(device.read_as::<u32>("reading the routing", &taps.expert_ids, chosen).await?);
-                routing
-                    .routing_weights
-                    .extend(device.read_as::<f32>("reading the routing", &taps.routing_weights, chosen).await?);
-            }
+            self.read_taps(chunk.len(), &mut forward.layers).await?;
         }
         Ok(forward)
+    }
+
+    /// Appends what the routers did with the `num_tokens` rows of the last pass. Returns the ring of sampled tokens, which is of use where
+    /// the pass chose one: a token and its routing take one readback together.
+    async fn read_taps(&self, num_tokens: usize, layers: &mut [LayerRouting]) -> Result<Vec<u32>> {
+        let end = LayerTaps::len(&self.state.taps, num_tokens);
+        let mut values: Vec<u32> = self.device.read_as("reading the routing", &self.state.tap_values, end + RING).await?;
+        let ring = values.split_off(end);
+        let floats = |place: Range<usize>| values[place].iter().map(|&bits| f32::from_bits(bits));
+        for (routing, taps) in layers.iter_mut().zip(&self.state.taps) {
+            let TapPlaces { router_logits, expert_ids, routing_weights } = taps.places(num_tokens);
+            routing.router_logits.extend(floats(router_logits));
+            routing.expert_ids.extend_from_slice(&values[expert_ids]);
+            routing.routing_weights.extend(floats(routing_weights));
+        }
+        Ok(ring)
     }
 
     pub(super) async fn expert_loads(&self) -> Result<Vec<Vec<u64>>> {

@@ -45,6 +45,23 @@ impl Decoder {
         }
     }
 
+    /// Whether [`routing`](Self::routing) is filled from now on.
+    pub fn keep_routing(&mut self, keep: bool) {
+        match self {
+            Decoder::Gpu(decoder) => decoder.keep_routing(keep),
+            Decoder::Reference(decoder) => decoder.keep_routing(keep),
+        }
+    }
+
+    /// What the routers did with the tokens of the last [`prefill`](Self::prefill) or [`decode`](Self::decode), one entry per MoE layer;
+    /// empty unless it is kept.
+    pub fn routing(&self) -> &[LayerRouting] {
+        match self {
+            Decoder::Gpu(decoder) => decoder.routing(),
+            Decoder::Reference(decoder) => decoder.routing(),
+        }
+    }
+
     /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub struct ReferenceDecoder {
     loads: Vec<Vec<u64>>,
     /// Indices of the layers with a router.
     moe_layers: Vec<usize>,
+    /// What the routers did in the last prefill or decode step, where it is kept.
+    routing: Option<Vec<LayerRouting>>,
 }
 
 impl ReferenceDecoder {
@@ -39,7 +41,24 @@ impl ReferenceDecoder {
             next: Row::default(),
             moe_layers: spec.moe_layers().map(|(layer, _)| layer).collect(),
             loads: spec.moe_layers().map(|(_, moe)| vec![0; moe.router.num_experts]).collect(),
+            routing: None,
         })
+    }
+
+    pub(super) fn keep_routing(&mut self, keep: bool) {
+        self.routing = keep.then(Vec::new);
+    }
+
+    pub(super) fn routing(&self) -> &[LayerRouting] {
+        self.routing.as_deref().unwrap_or_default()
+    }
+
+    fn no_routing(&self) -> Vec<LayerRouting> {
+        self.moe_layers.iter().copied().map(LayerRouting::empty).collect()
+    }
+
+    fn forget_routing(&mut self) {
+        self.routing = self.routing.is_some().then(|| self.no_routing());
     }
 
     pub(super) fn begin(&mut self, sampling: &Sampling, seen: &[u32]) {
@@ -51,6 +70,7 @@ impl ReferenceDecoder {
 
     pub(super) fn prefill(&mut self, ids: &[u32], position: usize) -> u32 {
         let mut hidden = Vec::new();
+        self.forget_routing();
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
             hidden = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS)).hidden;
         }
@@ -59,13 +79,13 @@ impl ReferenceDecoder {
 
     pub(super) fn decode(&mut self) -> u32 {
         let row = self.next;
+        self.forget_routing();
         let hidden = self.pass(&[row]).hidden;
         self.choose(&hidden, row.position as usize)
     }
 
     pub(super) fn forward(&mut self, ids: &[u32], position: usize) -> Forward {
-        let layers = self.moe_layers.iter().copied().map(LayerRouting::empty).collect();
-        let mut all = Forward { logits: Vec::new(), layers };
+        let mut all = Forward { logits: Vec::new(), layers: self.no_routing() };
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
             let forward = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS));
             all.logits.extend(self.decoder.logits(&forward.hidden));
@@ -84,6 +104,9 @@ impl ReferenceDecoder {
         let forward = self.decoder.forward(rows);
         for (loads, routing) in self.loads.iter_mut().zip(&forward.layers) {
             routing.expert_ids.iter().for_each(|&expert| loads[expert as usize] += 1);
+        }
+        for (kept, routing) in self.routing.iter_mut().flatten().zip(&forward.layers) {
+            kept.append(routing);
         }
         forward
     }

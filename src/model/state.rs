@@ -9,6 +9,7 @@ use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
 use crate::reference::{Row, Sampling};
 use crate::spec::{Mixer, ModelSpec, RopeSpec};
+use std::ops::Range;
 
 /// Sampled tokens that the device keeps for the host to fetch.
 pub(super) const RING: usize = 64;
@@ -54,8 +55,11 @@ pub(super) struct State {
     pub sampling: Buffer,
     pub seen: Buffer,
     pub sampled: Buffer,
-    /// One per layer with a router, filled only where routing is asked for.
+    /// One per layer with a router.
     pub taps: Vec<LayerTaps>,
+    /// What every router did, at its [`LayerTaps::places`], then a copy of `sampled`; filled only where routing is asked for. One buffer
+    /// for all layers takes one readback.
+    pub tap_values: Buffer,
     pub layers: Vec<LayerState>,
 }
 
@@ -67,7 +71,7 @@ pub(super) struct LayerState {
     pub v_cache: Buffer,
 }
 
-/// Copies of what a layer's router did, by row of the chunk, and where its experts are counted.
+/// Where copies of what a layer's router did lie, and where its experts are counted.
 #[derive(Debug)]
 pub(super) struct LayerTaps {
     /// Index of the layer in the model.
@@ -76,9 +80,30 @@ pub(super) struct LayerTaps {
     pub num_experts_per_tok: usize,
     /// Place of its first expert in [`State::loads`].
     pub load_offset: usize,
-    pub router_logits: Buffer,
-    pub expert_ids: Buffer,
-    pub routing_weights: Buffer,
+    /// Place of its first value in [`State::tap_values`], in values of one token.
+    offset: usize,
+}
+
+/// Places in [`State::tap_values`], by row of the chunk, in values of 32 bits.
+pub(super) struct TapPlaces {
+    pub router_logits: Range<usize>,
+    pub expert_ids: Range<usize>,
+    pub routing_weights: Range<usize>,
+}
+
+impl LayerTaps {
+    /// For a chunk of `num_tokens`.
+    pub fn places(&self, num_tokens: usize) -> TapPlaces {
+        let router_logits = self.offset * num_tokens..(self.offset + self.num_experts) * num_tokens;
+        let expert_ids = router_logits.end..router_logits.end + self.num_experts_per_tok * num_tokens;
+        let routing_weights = expert_ids.end..expert_ids.end + self.num_experts_per_tok * num_tokens;
+        TapPlaces { router_logits, expert_ids, routing_weights }
+    }
+
+    /// Values of all layers for a chunk of `num_tokens`.
+    pub fn len(taps: &[Self], num_tokens: usize) -> usize {
+        taps.last().map_or(0, |last| last.places(num_tokens).routing_weights.end)
+    }
 }
 
 /// Bytes that [`State::new`] allocates in the KV cache.
@@ -94,7 +119,7 @@ impl State {
         let assignments = tokens * shape.max_top_k;
         let tile_len = expert_sort::tile_len(device.caps());
         let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
-        let taps = taps(device, spec, tokens);
+        let taps = taps(spec);
         let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
         let ones = f32s("ones", tokens);
         device.write(&ones, 0, bytemuck::cast_slice(&vec![1.0f32; tokens]));
@@ -129,6 +154,7 @@ impl State {
             sampling: device.uniform("sampling", bytemuck::bytes_of(&Sampling::GREEDY)),
             seen: f32s("seen", seen_words(spec.vocab_size)),
             sampled: f32s("sampled", RING),
+            tap_values: f32s("tap_values", LayerTaps::len(&taps, tokens) + RING),
             taps,
             layers: caches(device, spec, shape.context),
         })
@@ -151,22 +177,14 @@ impl State {
     }
 }
 
-fn taps(device: &Device, spec: &ModelSpec, tokens: usize) -> Vec<LayerTaps> {
-    let mut load_offset = 0;
+fn taps(spec: &ModelSpec) -> Vec<LayerTaps> {
+    let (mut load_offset, mut offset) = (0, 0);
     let mut taps = Vec::new();
     for (layer, moe) in spec.moe_layers() {
         let (num_experts, num_experts_per_tok) = (moe.router.num_experts, moe.router.num_experts_per_tok);
-        let f32s = |label: &str, per_token: usize| device.storage(label, (tokens * per_token * 4) as u64);
-        taps.push(LayerTaps {
-            layer,
-            num_experts,
-            num_experts_per_tok,
-            load_offset,
-            router_logits: f32s("tap.router_logits", num_experts),
-            expert_ids: f32s("tap.expert_ids", num_experts_per_tok),
-            routing_weights: f32s("tap.routing_weights", num_experts_per_tok),
-        });
+        taps.push(LayerTaps { layer, num_experts, num_experts_per_tok, load_offset, offset });
         load_offset += num_experts;
+        offset += num_experts + 2 * num_experts_per_tok;
     }
     taps
 }

@@ -1,15 +1,27 @@
 //! The one place that knows what it runs on: time, threads and files.
 //!
-//! `native.rs` offers the surface that the rest of the library uses; nothing else may name an operating system's facility.
+//! `native.rs` and `web.rs` offer the same surface to the rest of the library; nothing else may name an operating system's or a browser's
+//! facility.
 
+#[cfg(not(target_arch = "wasm32"))]
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod hub;
+#[cfg(not(target_arch = "wasm32"))]
 mod native;
+#[cfg(target_arch = "wasm32")]
+mod web;
 
+#[cfg(not(target_arch = "wasm32"))]
 pub use files::{ByteSource, is_file, read_model_text, read_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
     DownloadProgress, HubOptions, OnProgress, fetch_config_only, fetch_config_only_with, resolve_model, resolve_model_with,
 };
+#[cfg(not(target_arch = "wasm32"))]
 pub use native::{CAN_BLOCK, Stopwatch, available_memory_bytes, for_each_row, unix_seconds, write_file};
+#[cfg(target_arch = "wasm32")]
+pub use web::{
+    ByteSource, CAN_BLOCK, JsFile, Mount, Stopwatch, available_memory_bytes, for_each_row, is_file, read_model_text, read_text,
+    unix_seconds, write_file,
+};

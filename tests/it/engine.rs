@@ -4,6 +4,7 @@ use crate::common::{Golden, demo_model, gpu_or_skip, ids, max_difference};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
 use moebius::quant::QuantFormat;
+use moebius::reference::LayerRouting;
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
 use serde_json::Value;
@@ -234,5 +235,40 @@ fn perplexity_of_likely_text_is_lower_than_of_unlikely_text() {
             measure("Israel of children the unto Speak, Moses unto said LORD the And."),
         );
         assert!(likely < 60.0 && unlikely > 3.0 * likely, "{likely} {unlikely}");
+    }
+}
+
+#[test]
+fn routing_kept_while_generating_is_that_of_a_forward_pass() {
+    for device in devices().into_iter().take(2) {
+        // A router in every layer, dense layers first, a dense MLP beside the experts, and a rotary table that changes with the length.
+        for golden in ["mixtral", "glm4_moe", "arctic", "phimoe_long"].map(Golden::load) {
+            let mut engine = load(&golden.directory, device.clone(), "f32");
+            let prompt = golden.prompts.last().unwrap();
+            // The second generation finds the prompt in the KV cache, and has to tell about it all the same.
+            for _ in 0..2 {
+                let mut kept: Vec<LayerRouting> = Vec::new();
+                let summary = block_on(async {
+                    let mut generation = engine.generate(prompt, &greedy(6)).unwrap();
+                    generation.keep_routing();
+                    while generation.next().await.unwrap().is_some() {
+                        match kept.as_mut_slice() {
+                            [] => kept = generation.routing().to_vec(),
+                            layers => layers.iter_mut().zip(generation.routing()).for_each(|(all, new)| all.append(new)),
+                        }
+                    }
+                    generation.finish().await.unwrap()
+                });
+                let fed = [prompt, &summary.ids[..summary.ids.len() - 1]].concat();
+                let forward = block_on(engine.forward(&fed)).unwrap();
+                assert_eq!(kept.len(), forward.layers.len());
+                for (kept, expected) in kept.iter().zip(&forward.layers) {
+                    assert_eq!(kept.expert_ids, expected.expert_ids, "{} layer {}", engine.device().name, kept.layer);
+                    assert!(max_difference(&kept.routing_weights, &expected.routing_weights) < 1e-4);
+                }
+            }
+            let summary = generate(&mut engine, prompt, &greedy(2));
+            assert_eq!(summary.prefill_tokens, prompt.len());
+        }
     }
 }

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "model",
     "generate",
     "engine",
+    "web",
 ];
 
 /// Files beside the kernels, and beside their twins, that are no kernel themselves.

@@ -1,0 +1,189 @@
+//! Time and files of a browser.
+//!
+//! There are no directories here: whoever embeds the library mounts named files, and [`ByteSource::open`] finds them by their path.
+
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use wasm_bindgen::prelude::*;
+
+/// A browser page may not wait.
+pub const CAN_BLOCK: bool = false;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+
+    /// What JavaScript hands in for a file: a `Blob`, a file of the browser's storage, or ranges of a URL. Read in slices, so that weights
+    /// never lie in memory whole.
+    #[wasm_bindgen(typescript_type = "ModelFile")]
+    #[derive(Debug, Clone)]
+    pub type JsFile;
+
+    /// Length in bytes.
+    #[wasm_bindgen(method, getter)]
+    fn size(this: &JsFile) -> f64;
+
+    /// The bytes from `start` up to `end`.
+    #[wasm_bindgen(method, catch)]
+    async fn read(this: &JsFile, start: f64, end: f64) -> Result<JsValue, JsValue>;
+}
+
+thread_local! {
+    /// Every mounted file by its path. A module runs on one thread.
+    static FILES: RefCell<BTreeMap<PathBuf, JsFile>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Files that can be opened below `directory` until this is dropped.
+#[derive(Debug)]
+pub struct Mount {
+    directory: PathBuf,
+}
+
+impl Mount {
+    pub fn new(directory: &Path, files: impl IntoIterator<Item = (String, JsFile)>) -> Self {
+        FILES.with_borrow_mut(|all| all.extend(files.into_iter().map(|(name, file)| (directory.join(name), file))));
+        Mount { directory: directory.to_owned() }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        FILES.with_borrow_mut(|all| all.retain(|path, _| !path.starts_with(&self.directory)));
+    }
+}
+
+fn find(path: &Path) -> io::Result<JsFile> {
+    FILES.with_borrow(|files| files.get(path).cloned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Bytes that are read piece by piece.
+#[derive(Debug)]
+pub struct ByteSource {
+    path: PathBuf,
+    file: JsFile,
+    len: u64,
+}
+
+impl ByteSource {
+    /// Finds the mounted file. Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn open(path: &Path) -> Result<Self> {
+        let file = find(path).map_err(Error::io("open", path))?;
+        let len = file.size() as u64;
+        Ok(ByteSource { path: path.to_owned(), file, len })
+    }
+
+    /// The path, for messages.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "an empty source has no use")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The bytes in `range`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it ends beyond [`len`](Self::len), or if JavaScript cannot read it.
+    pub async fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let failed = |problem: String| Error::io("read", &self.path)(io::Error::other(problem));
+        if range.start > range.end || range.end > self.len {
+            return Err(failed(format!("bytes {} to {} of {}", range.start, range.end, self.len)));
+        }
+        let bytes = self.file.read(range.start as f64, range.end as f64).await.map_err(|error| failed(describe(&error)))?;
+        let bytes = js_sys::Uint8Array::new(&bytes).to_vec();
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(failed(format!("expected {} bytes, received {}", range.end - range.start, bytes.len())));
+        }
+        Ok(Cow::Owned(bytes))
+    }
+}
+
+/// The message of whatever JavaScript threw.
+fn describe(thrown: &JsValue) -> String {
+    match thrown.dyn_ref::<js_sys::Error>() {
+        Some(error) => String::from(error.message()),
+        None => format!("{thrown:?}"),
+    }
+}
+
+/// Whether a file is mounted at `path`.
+pub async fn is_file(path: &Path) -> bool {
+    find(path).is_ok()
+}
+
+/// The whole of a UTF-8 text.
+///
+/// # Errors
+/// [`Error::Io`].
+pub async fn read_text(path: &Path) -> Result<String> {
+    let source = ByteSource::open(path).await?;
+    let bytes = source.read(0..source.len()).await?.into_owned();
+    String::from_utf8(bytes).map_err(|error| Error::io("read", path)(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
+/// The whole of the text `file` of the model in `directory`.
+///
+/// # Errors
+/// [`Error::MissingFile`] if there is no such file, [`Error::Io`] if it cannot be read.
+pub async fn read_model_text(directory: &Path, file: &'static str) -> Result<String> {
+    let path = directory.join(file);
+    match find(&path) {
+        Ok(_) => read_text(&path).await,
+        Err(_) => Err(Error::MissingFile { directory: directory.to_owned(), file }),
+    }
+}
+
+/// Always fails: a page has no files to write.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_file(path: &Path, _content: &[u8]) -> Result<()> {
+    Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
+}
+
+/// Measures elapsed time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    start_milliseconds: f64,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Stopwatch { start_milliseconds: performance_now() }
+    }
+
+    pub fn seconds(&self) -> f64 {
+        (performance_now() - self.start_milliseconds) / 1000.0
+    }
+}
+
+/// Calls `work(index, row)` for every `row_len` values of `rows`, one after the other.
+pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
+    rows.chunks_mut(row_len).enumerate().for_each(|(index, row)| work(index, row));
+}
+
+/// Seconds since 1970 in UTC; 0 for a clock that is set before that.
+pub fn unix_seconds() -> u64 {
+    (js_sys::Date::now() / 1000.0).max(0.0) as u64
+}
+
+/// Browsers do not tell.
+pub fn available_memory_bytes() -> Option<u64> {
+    None
+}

@@ -1,0 +1,228 @@
+//! What JavaScript sees: [`crate::Engine`] with plain objects for options and results. `web/package/index.js` puts the async iterator on top.
+
+mod json;
+
+use crate::conformance;
+use crate::error::Error;
+use crate::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream};
+use crate::gpu::{Device, DeviceChoice, DeviceOptions};
+use crate::platform::{JsFile, Mount};
+use crate::quant::QuantFormat;
+use crate::{LoadEvent, LoadOptions};
+use json::{parse, thrown, to_js};
+use serde::Deserialize;
+use sha2::Digest;
+use std::cell::Cell;
+use std::path::Path;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = include_str!("../web/package/types.d.ts");
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(typescript_type = "ModelFiles")]
+    pub type JsFiles;
+    #[wasm_bindgen(typescript_type = "LoadOptions")]
+    pub type JsLoadOptions;
+    #[wasm_bindgen(typescript_type = "(event: LoadEvent) => void")]
+    pub type OnLoadEvent;
+    #[wasm_bindgen(typescript_type = "string | number[]")]
+    pub type JsPrompt;
+    #[wasm_bindgen(typescript_type = "GenerateOptions")]
+    pub type JsGenerateOptions;
+    #[wasm_bindgen(typescript_type = "(step: Step) => boolean | void | Promise<boolean | void>")]
+    pub type OnStep;
+    #[wasm_bindgen(typescript_type = "Description")]
+    pub type JsDescription;
+    #[wasm_bindgen(typescript_type = "TextToken[]")]
+    pub type JsTokens;
+    #[wasm_bindgen(typescript_type = "Summary")]
+    pub type JsSummary;
+    #[wasm_bindgen(typescript_type = "(done: number, total: number) => void")]
+    pub type OnCase;
+    #[wasm_bindgen(typescript_type = "CheckReport")]
+    pub type JsReport;
+}
+
+type JsResult<T> = std::result::Result<T, JsValue>;
+
+/// Sends panics to the console: what follows one is only `unreachable`.
+#[wasm_bindgen(start)]
+pub fn start() {
+    std::panic::set_hook(Box::new(|panic| web_sys::console::error_1(&panic.to_string().into())));
+}
+
+/// A loaded model.
+#[wasm_bindgen]
+pub struct Engine {
+    inner: crate::Engine,
+    _files: Mount,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WebLoadOptions {
+    device: Option<String>,
+    quant: Option<String>,
+    context: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct WebGenerateOptions {
+    max_tokens: usize,
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    seed: u64,
+    stop: Vec<String>,
+    ignore_end: bool,
+    trace: bool,
+}
+
+impl Default for WebGenerateOptions {
+    fn default() -> Self {
+        let SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty } = SamplingOptions::default();
+        let (stop, ignore_end, trace) = (Vec::new(), false, false);
+        WebGenerateOptions { max_tokens: 128, temperature, top_k, top_p, min_p, repeat_penalty, seed, stop, ignore_end, trace }
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Loads a model from its files: `config.json`, `tokenizer.json` and the weights. They are read in slices, the weights straight into
+    /// the device's memory.
+    pub async fn load(files: JsFiles, options: Option<JsLoadOptions>, on_event: Option<OnLoadEvent>) -> JsResult<Engine> {
+        let WebLoadOptions { device, quant, context } = parse(options.map(JsValue::from).as_ref())?;
+        let device = device.as_deref().unwrap_or("auto").parse::<DeviceChoice>().map_err(thrown)?;
+        let quant = match quant {
+            Some(name) => Some(QuantFormat::find(&name).ok_or_else(|| thrown(unknown_quant(name)))?),
+            None => None,
+        };
+        let options = LoadOptions { device: DeviceOptions { choice: device, ..DeviceOptions::default() }, quant, context };
+        let mount = mount(&files);
+        let mut progress = |event: LoadEvent<'_>| {
+            if let Some(on_event) = on_event.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {
+                // Nothing that listens may stop the loading.
+                let _ = on_event.call1(&JsValue::NULL, &to_js(&json::load_event(&event)));
+            }
+        };
+        let inner = crate::Engine::load(mount.directory(), &options, &mut progress).await.map_err(thrown)?;
+        Ok(Engine { inner, _files: mount })
+    }
+
+    /// The model and what runs it.
+    pub fn describe(&self) -> JsDescription {
+        to_js(&json::description(&self.inner)).unchecked_into()
+    }
+
+    /// The tokens of a prompt; their texts put together are the prompt.
+    pub fn tokenize(&self, text: &str) -> JsResult<JsTokens> {
+        let tokenizer = self.inner.tokenizer();
+        let ids = tokenizer.encode(text, true).map_err(thrown)?;
+        let mut stream = TextStream::new(tokenizer, true);
+        let mut tokens = Vec::with_capacity(ids.len());
+        for id in ids {
+            tokens.push(serde_json::json!({ "id": id, "text": stream.push(id).map_err(thrown)? }));
+        }
+        Ok(to_js(&tokens).unchecked_into())
+    }
+
+    /// Continues a prompt and calls `on_step` with every new token; it ends early where that gives `false`. One at a time.
+    pub async fn run(&mut self, prompt: JsPrompt, options: Option<JsGenerateOptions>, on_step: OnStep) -> JsResult<JsSummary> {
+        let options: WebGenerateOptions = parse(options.map(JsValue::from).as_ref())?;
+        let trace = options.trace;
+        let ids = match prompt.as_string() {
+            Some(text) => self.inner.tokenizer().encode(&text, true).map_err(thrown)?,
+            None => parse(Some(&prompt))?,
+        };
+        let on_step: js_sys::Function = on_step.unchecked_into();
+        let experts_per_token: Vec<usize> =
+            self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect();
+        let options = options.into_options(self.inner.tokenizer().eos_ids());
+        let mut generation = self.inner.generate(&ids, &options).map_err(thrown)?;
+        if trace {
+            generation.keep_routing();
+        }
+        while let Some(piece) = generation.next().await.map_err(thrown)? {
+            let step = serde_json::json!({ "id": piece.id, "text": piece.text, "routing": json::by_token(generation.routing(), &experts_per_token) });
+            let answer = on_step.call1(&JsValue::NULL, &to_js(&step))?;
+            if JsFuture::from(js_sys::Promise::resolve(&answer)).await?.as_bool() == Some(false) {
+                break;
+            }
+        }
+        let summary = generation.finish().await.map_err(thrown)?;
+        Ok(to_js(&json::summary(&summary)).unchecked_into())
+    }
+}
+
+impl WebGenerateOptions {
+    fn into_options(self, eos_ids: &[u32]) -> GenerateOptions {
+        let WebGenerateOptions { max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed, stop, ignore_end, .. } =
+            self;
+        let eos_ids = if ignore_end { Vec::new() } else { eos_ids.to_vec() };
+        GenerateOptions {
+            sampling: SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty },
+            stop: StopRules { eos_ids, max_tokens, stop_strings: stop },
+        }
+    }
+}
+
+/// Runs every conformance case of the kernels on this device, and compares with the reference. `on_case` hears of each as it ends.
+#[wasm_bindgen(js_name = checkDevice)]
+pub async fn check_device(on_case: Option<OnCase>) -> JsResult<JsReport> {
+    let device = Device::open(&DeviceOptions::default()).await.map_err(thrown)?;
+    let cases = conformance::cases();
+    let mut done = 0;
+    let mut tell = |_: &conformance::CaseReport| {
+        done += 1;
+        if let Some(on_case) = on_case.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {
+            // Nothing that listens may stop the check.
+            let _ = on_case.call2(&JsValue::NULL, &done.into(), &(cases.len() as u32).into());
+        }
+    };
+    let report = conformance::run_cases(&device, &cases, &mut tell).await.map_err(thrown)?;
+    Ok(to_js(&json::report(&device, &report)).unchecked_into())
+}
+
+/// SHA-256 of bytes that arrive in pieces, which browsers do not offer.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct Sha256(sha2::Sha256);
+
+#[wasm_bindgen]
+impl Sha256 {
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In lower-case hexadecimal. The next piece begins another sum.
+    pub fn digest(&mut self) -> String {
+        self.0.finalize_reset().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn mount(files: &JsFiles) -> Mount {
+    thread_local!(static MOUNTS: Cell<u32> = const { Cell::new(0) });
+    let number = MOUNTS.replace(MOUNTS.get() + 1);
+    let entries = js_sys::Object::entries(files.unchecked_ref::<js_sys::Object>());
+    let named = entries.iter().filter_map(|entry| {
+        let entry: js_sys::Array = entry.unchecked_into();
+        Some((entry.get(0).as_string()?, entry.get(1).unchecked_into::<JsFile>()))
+    });
+    Mount::new(Path::new(&format!("model-{number}")), named)
+}
+
+fn unknown_quant(found: String) -> Error {
+    let names: Vec<&str> = crate::quant::QUANTS.iter().map(|quant| quant.name).collect();
+    Error::Argument { what: "quant", expected: names.join(", "), found }
+}

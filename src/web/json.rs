@@ -1,0 +1,143 @@
+//! Between the library's types and the plain objects of `web/package/types.d.ts`, by way of JSON.
+
+use crate::conformance::Report;
+use crate::error::Error;
+use crate::gating::RouterSpec;
+use crate::generate::{SamplingOptions, StopReason, Summary};
+use crate::gpu::Device;
+use crate::reference::LayerRouting;
+use crate::spec::Parameters;
+use crate::{Engine, LoadEvent};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use wasm_bindgen::prelude::*;
+
+/// What the router of every MoE layer did with one token.
+#[derive(Serialize)]
+pub(super) struct TokenRouting<'a> {
+    /// `[MoE layers][num_experts_per_tok]`, best first.
+    experts: Vec<&'a [u32]>,
+    weights: Vec<&'a [f32]>,
+}
+
+/// The model and what runs it.
+pub(super) fn description(engine: &Engine) -> Value {
+    let spec = engine.spec();
+    let parameters = Parameters::of(spec);
+    let of_routers = |value: fn(&RouterSpec) -> usize| spec.moe_layers().map(|(_, moe)| value(&moe.router)).max();
+    let suggested = SamplingOptions::suggested(engine.tokenizer().generation_defaults());
+    json!({
+        "device": device(engine),
+        "model": {
+            "family": spec.family,
+            "layers": spec.layers.len(),
+            "moeLayers": spec.moe_layers().map(|(layer, _)| layer).collect::<Vec<_>>(),
+            "experts": of_routers(|router| router.num_experts),
+            "expertsPerToken": of_routers(|router| router.num_experts_per_tok),
+            "hiddenSize": spec.hidden_size,
+            "vocabSize": spec.vocab_size,
+            "parameters": parameters.total(),
+            "activeParameters": parameters.active(),
+            "context": engine.context(),
+        },
+        "suggested": {
+            "temperature": suggested.temperature, "topK": suggested.top_k, "topP": suggested.top_p, "minP": suggested.min_p,
+            "repeatPenalty": suggested.repeat_penalty,
+        },
+    })
+}
+
+/// One line per kernel, and every case that failed.
+pub(super) fn report(device: &Device, report: &Report) -> Value {
+    let kernels: Vec<Value> = report
+        .by_kernel()
+        .iter()
+        .map(|summary| {
+            json!({
+                "kernel": summary.kernel, "cases": summary.cases, "failed": summary.failed, "maxAbsError": summary.max_abs_error,
+                "nmse": summary.nmse,
+            })
+        })
+        .collect();
+    let failures: Vec<Value> = report
+        .failures()
+        .map(|case| json!({ "kernel": case.kernel, "case": case.case, "variant": case.variant, "detail": case.detail }))
+        .collect();
+    json!({ "passed": report.passed(), "device": device.name(), "kernels": kernels, "failures": failures })
+}
+
+pub(super) fn load_event(event: &LoadEvent<'_>) -> Value {
+    match event {
+        LoadEvent::Device(device) => json!({ "device": device.name, "kind": device.kind, "why": device.why }),
+        LoadEvent::Weights { done_bytes, total_bytes } => json!({ "doneBytes": done_bytes, "totalBytes": total_bytes }),
+    }
+}
+
+fn device(engine: &Engine) -> Value {
+    let device = engine.device();
+    let limits = engine.gpu().map(Device::caps).map(|caps| {
+        json!({
+            "maxBindingBytes": caps.max_binding_bytes, "maxBufferBytes": caps.max_buffer_bytes,
+            "maxWorkgroupBytes": caps.max_workgroup_bytes, "maxInvocations": caps.max_invocations,
+            "maxStorageBuffers": caps.max_storage_buffers, "subgroupSize": caps.subgroup_size, "shaderF16": caps.shader_f16,
+        })
+    });
+    let allocated = engine.gpu().map(Device::allocated_bytes);
+    json!({
+        "name": device.name, "kind": device.kind, "backend": device.backend, "driver": device.driver, "why": device.why,
+        "limits": limits, "allocatedBytes": allocated,
+    })
+}
+
+pub(super) fn summary(summary: &Summary) -> Value {
+    let stop = match &summary.stop {
+        StopReason::StopString(_) => json!("stop_string"),
+        other => json!(other),
+    };
+    json!({
+        "promptIds": summary.prompt_ids, "ids": summary.ids, "text": summary.text, "stop": stop,
+        "prefillTokens": summary.prefill_tokens, "prefillSeconds": summary.prefill_seconds, "decodeSeconds": summary.decode_seconds,
+        "decodeRate": summary.decode_rate(), "expertLoads": summary.expert_loads,
+    })
+}
+
+/// From one entry per layer to one per token. `experts_per_token` of each layer.
+pub(super) fn by_token<'a>(layers: &'a [LayerRouting], experts_per_token: &[usize]) -> Vec<TokenRouting<'a>> {
+    let (Some(first), Some(&chosen)) = (layers.first(), experts_per_token.first()) else { return Vec::new() };
+    let rows = |token: usize| layers.iter().zip(experts_per_token).map(move |(layer, &n)| (layer, token * n..(token + 1) * n));
+    (0..first.expert_ids.len() / chosen)
+        .map(|token| TokenRouting {
+            experts: rows(token).map(|(layer, row)| &layer.expert_ids[row]).collect(),
+            weights: rows(token).map(|(layer, row)| &layer.routing_weights[row]).collect(),
+        })
+        .collect()
+}
+
+/// An object of JavaScript as ours, by way of JSON.
+pub(super) fn parse<T: DeserializeOwned + Default>(value: Option<&JsValue>) -> Result<T, JsValue> {
+    let Some(value) = value.filter(|value| !value.is_undefined() && !value.is_null()) else { return Ok(T::default()) };
+    let text = String::from(js_sys::JSON::stringify(value)?);
+    serde_json::from_str(&text)
+        .map_err(|error| thrown(Error::Argument { what: "options", expected: error.to_string(), found: text }))
+}
+
+pub(super) fn to_js(value: &impl Serialize) -> JsValue {
+    let text = serde_json::to_string(value).expect("these types have string keys and no state");
+    js_sys::JSON::parse(&text).expect("it was just written as JSON")
+}
+
+/// An `Error` whose name tells a lost device from everything else, and which carries our hint.
+pub(super) fn thrown(error: Error) -> JsValue {
+    let name = match error {
+        Error::DeviceLost { .. } => "DeviceLostError",
+        Error::NoAdapter { .. } => "NoAdapterError",
+        _ => "MoebiusError",
+    };
+    let object = js_sys::Error::new(&error.to_string());
+    object.set_name(name);
+    if let Some(hint) = error.hint() {
+        let _ = js_sys::Reflect::set(&object, &"hint".into(), &hint.into());
+    }
+    object.into()
+}

@@ -1,0 +1,9 @@
+import { openAsBlob } from "node:fs";
+import { readFile } from "node:fs/promises";
+import init, { Engine, fileFromBlob, type ModelFiles } from "moebius";
+
+await init({ module_or_path: await readFile(new URL(import.meta.resolve("moebius/moebius_bg.wasm"))) });
+const files: ModelFiles = {};
+for (const name of ["config.json", "tokenizer.json", "model.safetensors"]) files[name] = fileFromBlob(await openAsBlob(`${process.argv[2]}/${name}`));
+const engine = await Engine.load(files, { device: "cpu" });
+for await (const step of engine.generate("The king said", { maxTokens: 3, trace: true })) console.log(step.text, step.routing.at(-1)?.experts[0]);

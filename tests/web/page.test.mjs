@@ -1,0 +1,209 @@
+// What the page must do, in a real browser with the real demo model.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { loads } from "../../web/stats.js";
+import { Session, answer, finished, reference, write } from "./browser.mjs";
+
+const DEMO = new URL("../../examples/models/demo/", import.meta.url);
+const expected = JSON.parse(await readFile(new URL("expected.json", DEMO), "utf8"));
+const NEW_TOKENS = 14;
+
+let session;
+let page;
+before(async () => {
+  session = await Session.start();
+  page = await session.openWithWorker(`
+    for (const name of ["instantiate", "instantiateStreaming"]) {
+      const make = WebAssembly[name];
+      WebAssembly[name] = async (...all) => {
+        const result = await make.apply(WebAssembly, all);
+        globalThis.wasmMemory = (result.instance ?? result).exports.memory;
+        return result;
+      };
+    }
+  `);
+});
+after(() => session?.close());
+
+test("the demo model is on the GPU, and its weights came over the network once and never lay in the wasm memory whole", async () => {
+  const { device, from } = await page.evaluate(() => ({ ...window.moebius.state.info }));
+  assert.notEqual(device.kind, "reference", JSON.stringify(device));
+  assert.equal(from, "network");
+  assert.equal(device.limits.subgroupSize, null);
+  assert.equal(page.requests.filter(({ url }) => url.endsWith("model.safetensors")).length, 1);
+  const memory = await page.workers()[0].evaluate(() => globalThis.wasmMemory.buffer.byteLength);
+  console.log(`wasm memory after loading: ${(memory / 1e6).toFixed(1)} MB`);
+  assert.ok(memory < 34_525_920, `${memory} bytes of wasm memory for a model of 34525920`);
+});
+
+for (const { prompt, ids, greedy } of expected.slice(0, 3)) {
+  test(`greedy text after "${prompt}" is that of the native binary`, async () => {
+    const found = await write(page, prompt, NEW_TOKENS);
+    assert.deepEqual(found.promptIds, ids);
+    assert.deepEqual(found.ids, greedy.slice(0, NEW_TOKENS));
+    assert.ok(found.shown.startsWith(prompt), found.shown);
+    // The newest token has not been through the model.
+    assert.equal(found.rows.length, ids.length + NEW_TOKENS - 1);
+  });
+}
+
+test("the heat map and the colours show what was traced", async () => {
+  await page.click("[data-view=heatmap]");
+  const { rows } = await answer(page);
+  const counts = loads(rows, 6, 8);
+  const cells = await page.$$eval(".heatmap tbody tr", (lines) => lines.map((line) => [...line.querySelectorAll("td.cell")].map((cell) => Number(cell.dataset.count))));
+  assert.deepEqual(cells, counts);
+  const colours = await page.$$eval("#text-view .text > span[data-expert]", (spans) => spans.map((span) => Number(span.dataset.expert)));
+  assert.deepEqual(colours, rows.map(({ experts }) => experts[0][0]));
+  for (const { experts, weights } of rows) {
+    for (const layer of weights) assert.ok(Math.abs(layer[0] + layer[1] - 1) < 1e-3 && layer[0] >= layer[1]);
+    for (const layer of experts) assert.notEqual(layer[0], layer[1]);
+  }
+});
+
+test("the routing on the GPU is that of the reference for the same tokens", async () => {
+  const { prompt } = expected[2];
+  const found = await answer(page);
+  const wanted = await reference(DEMO, prompt, NEW_TOKENS);
+  assert.deepEqual(found.ids, wanted.ids);
+  assert.equal(found.rows.length, wanted.rows.length);
+  found.rows.forEach(({ experts, weights }, token) => {
+    assert.deepEqual(experts, wanted.rows[token].experts, `token ${token}`);
+    weights.forEach((layer, index) =>
+      layer.forEach((weight, rank) => assert.ok(Math.abs(weight - wanted.rows[token].weights[index][rank]) < 1e-3, `token ${token}, layer ${index}`)),
+    );
+  });
+});
+
+test("a token that is pointed at shows its experts in every layer", async () => {
+  const { rows } = await answer(page);
+  await page.locator("#text-view .text > span").nth(3).hover();
+  const shown = await page.$$eval("#text-view .layers li", (lines) => lines.map((line) => [...line.querySelectorAll(".chip")].map((chip) => Number.parseInt(chip.textContent, 10))));
+  assert.deepEqual(shown, rows[3].experts);
+});
+
+test("preferences list a token and an expert's tokens", async () => {
+  await page.click("[data-view=preferences]");
+  await page.fill("#view input", "the");
+  assert.match(await page.textContent("#view"), /It occurred \d+ times/);
+  assert.ok((await page.locator("ol.tokens li").count()) > 0);
+});
+
+test("stop ends an answer mid-way, and the page goes on working", async () => {
+  await page.fill("#maxTokens", "400");
+  await page.click("#generate");
+  await page.waitForFunction(() => window.moebius.state.tokens.length - window.moebius.state.numPrompt >= 3);
+  await page.keyboard.press("Escape");
+  await finished(page);
+  const { ids } = await answer(page);
+  assert.ok(ids.length >= 3 && ids.length < 400, `${ids.length} tokens`);
+  assert.match(await page.textContent("#status"), /stopped/);
+  const { prompt, greedy } = expected[0];
+  assert.deepEqual((await write(page, prompt, 4)).ids, greedy.slice(0, 4));
+});
+
+test("the keyboard generates, walks through the tokens and changes the view", async () => {
+  await page.fill("#maxTokens", "2");
+  await page.focus("#prompt");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForFunction(() => window.moebius.state.running);
+  await finished(page);
+  await page.focus("#text-view .text");
+  for (let step = 0; step < 3; step++) await page.keyboard.press("ArrowRight");
+  assert.match(await page.textContent("#text-view .detail h3"), /^Token 2 /);
+  await page.focus("[data-view=heatmap]");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.getAttribute("[data-view=preferences]", "aria-selected"), "true");
+});
+
+test("at phone width nothing is wider than the screen, in every view", async () => {
+  const before = page.viewportSize();
+  await page.setViewportSize({ width: 360, height: 740 });
+  for (const view of ["heatmap", "preferences", "compare", "device", "stored"]) {
+    await page.click(`[data-view=${view}]`);
+    const [width, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.ok(width <= screen, `${view}: ${width} > ${screen}`);
+  }
+  await page.setViewportSize(before);
+});
+
+test("every kernel agrees with its reference in the browser, and the table can be copied", async () => {
+  await session.context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.click("[data-view=device]");
+  await page.getByRole("button", { name: "Check this device" }).click();
+  // Every kernel is compiled in every variant, for a software GPU.
+  await finished(page, 600_000);
+  assert.match(await page.textContent("#view [role=status]"), /All \d+ cases passed/);
+  await page.getByRole("button", { name: "Copy as text" }).click();
+  await page.getByText("copied").waitFor();
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /router_topk\t\d+\t0\t/);
+});
+
+test("two prompts can be compared", async () => {
+  await page.fill("#maxTokens", "3");
+  await page.click("[data-view=compare]");
+  await page.click("#view button");
+  await page.waitForSelector("#view .heatmap");
+  assert.equal(await page.locator("#view .heatmap tbody tr").count(), 6);
+});
+
+test("a reload takes the model from storage: no weights on the network", async () => {
+  session.assertClean(page);
+  page.requests.length = 0;
+  const started = performance.now();
+  await page.reload();
+  await session.ready(page);
+  const { from } = await page.evaluate(() => ({ ...window.moebius.state.info }));
+  assert.equal(from, "storage");
+  assert.deepEqual(page.requests.filter(({ url }) => url.includes("/models/")), []);
+  await write(page, "The king", 1);
+  console.log(`from navigation to the first token, warm cache: ${((performance.now() - started) / 1000).toFixed(1)} s`);
+});
+
+test("storage lists the model, verifies it, and removes it", async () => {
+  await page.click("[data-view=stored]");
+  await page.getByRole("button", { name: "Verify" }).click();
+  await page.getByText("every file is as it was fetched").waitFor();
+  await page.getByRole("button", { name: "Remove" }).click();
+  await page.getByText("No model is stored").waitFor();
+});
+
+test("an interrupted download is resumed, and a damaged one is refused", async () => {
+  let cut = true;
+  await session.context.route("**/models/demo/model.safetensors", async (route) => {
+    if (!cut) return await route.fallback();
+    cut = false;
+    const whole = await readFile(new URL("model.safetensors", DEMO));
+    await route.fulfill({ status: 200, body: whole.subarray(0, 5_000_000) });
+  });
+  await page.click("#load");
+  await finished(page);
+  assert.match(await page.textContent("#notice"), /arrived damaged: expected 34525920 bytes, received 5000000/);
+  page.requests.length = 0;
+  await page.click("#load");
+  await finished(page);
+  assert.equal(await page.isVisible("#notice"), false);
+  assert.deepEqual(page.requests.filter(({ url }) => url.endsWith("model.safetensors")).map(({ range }) => range), ["bytes=5000000-"]);
+  const { prompt, greedy } = expected[1];
+  assert.deepEqual((await write(page, prompt, 4)).ids, greedy.slice(0, 4));
+});
+
+test("nothing went elsewhere or into the console", () => session.assertClean(page));
+
+test("a model comes from a URL without a list of its files, and from a folder", async () => {
+  const { prompt, greedy } = expected[1];
+  for (const kind of ["url", "folder"]) {
+    await page.selectOption("#model-kind", kind);
+    if (kind === "url") await page.fill("#model-name", "/models//demo");
+    else await page.setInputFiles("#model-folder", fileURLToPath(DEMO));
+    await page.click("#load");
+    await finished(page);
+    assert.match(await page.textContent("#status"), kind === "url" ? /from network/ : /from folder/);
+    assert.deepEqual((await write(page, prompt, 4)).ids, greedy.slice(0, 4));
+  }
+  // Browsers report it when an optional file is not there.
+  assert.deepEqual(page.problems.filter((text) => !text.includes("404")), []);
+});

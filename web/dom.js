@@ -1,0 +1,40 @@
+// Small helpers for building elements. Text always becomes text nodes: what a model writes is never read as HTML.
+
+/** `element("p", { class: "x", onclick: f, data: { a: 1 } }, "text", child)` */
+export function element(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "data") Object.assign(node.dataset, value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== undefined));
+  return node;
+}
+
+/** The hue of an expert: neighbours are far apart. */
+export function hue(expert, numExperts) {
+  const steps = Math.max(numExperts, 1);
+  const stride = numExperts % 3 === 0 ? 5 : 3;
+  return (((expert * stride) % steps) * 360) / steps + 20;
+}
+
+export function select(label, options, value, onchange) {
+  const list = element("select", { onchange: (event) => onchange(event.target.value) });
+  for (const [key, text] of options) list.append(element("option", { value: key, selected: String(key) === String(value) }, text));
+  return element("label", {}, `${label} `, list);
+}
+
+export const percent = (share) => `${Math.round(share * 100)} %`;
+
+export function bytes(count) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  for (; count >= 1000 && unit < units.length - 1; unit++) count /= 1000;
+  return `${count >= 100 || unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
+}
+
+/** A token as one sees it in a list: white space made visible. */
+export const visible = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";

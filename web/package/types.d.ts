@@ -1,0 +1,120 @@
+/** A file that is read in slices: see `fileFromBlob` and `fileFromUrl`. */
+export interface ModelFile {
+  /** Length in bytes. */
+  readonly size: number;
+  /** The bytes from `start` up to `end`. */
+  read(start: number, end: number): Promise<Uint8Array>;
+}
+
+/** The files of a checkpoint in Hugging Face layout, by name. */
+export type ModelFiles = Record<string, ModelFile>;
+
+export interface LoadOptions {
+  /** `auto` (WebGPU), or `cpu` for the reference implementation, which needs no GPU. */
+  device?: string;
+  /** Format of the weight matrices on the device; as stored by default. */
+  quant?: string;
+  /** Positions of the KV cache. */
+  context?: number;
+}
+
+/** The device, once; then the weights. */
+export interface LoadEvent {
+  device?: string;
+  kind?: string;
+  why?: string;
+  doneBytes?: number;
+  totalBytes?: number;
+}
+
+export interface GenerateOptions {
+  maxTokens?: number;
+  /** 0, the default, always takes the most likely token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repeatPenalty?: number;
+  seed?: number;
+  /** Texts that end the output. */
+  stop?: string[];
+  /** Go on after the token that ends a text. */
+  ignoreEnd?: boolean;
+  /** Fill `Step.routing`. */
+  trace?: boolean;
+}
+
+/** What the routers did with one token: `[MoE layer][rank]`, best expert first. */
+export interface TokenRouting {
+  experts: number[][];
+  weights: number[][];
+}
+
+/** One new token. */
+export interface Step {
+  id: number;
+  /** The text that is certain because of it, often empty. */
+  text: string;
+  /** Of the tokens that were run for it: the whole prompt at first, then the token before. Empty without `trace`. */
+  routing: TokenRouting[];
+}
+
+export interface TextToken {
+  id: number;
+  text: string;
+}
+
+export interface Summary {
+  promptIds: number[];
+  ids: number[];
+  text: string;
+  stop: "eos" | "max_tokens" | "stop_string" | "context_full" | "cancelled";
+  prefillTokens: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  decodeRate: number;
+  /** `[layer][expert]`: assignments of all tokens that were run. */
+  expertLoads: number[][];
+}
+
+export interface Description {
+  device: {
+    name: string;
+    /** `discrete`, `integrated`, `software`, ... or `reference`. */
+    kind: string;
+    backend: string;
+    driver: string;
+    why: string;
+    limits: Record<string, number | boolean | null> | null;
+    allocatedBytes: number | null;
+  };
+  model: {
+    family: string;
+    layers: number;
+    /** Indices of the layers with a router. */
+    moeLayers: number[];
+    /** Of the layer that has most. */
+    experts: number;
+    expertsPerToken: number;
+    hiddenSize: number;
+    vocabSize: number;
+    parameters: number;
+    activeParameters: number;
+    context: number;
+  };
+  /** How the makers of the model want it to be sampled. */
+  suggested: Required<Pick<GenerateOptions, "temperature" | "topK" | "topP" | "minP" | "repeatPenalty">>;
+}
+
+/** What `checkDevice` found. */
+export interface CheckReport {
+  passed: boolean;
+  device: string;
+  kernels: { kernel: string; cases: number; failed: number; maxAbsError: number; nmse: number }[];
+  failures: { kernel: string; case: string; variant: string; detail: string }[];
+}
+
+export interface Engine {
+  /** Continues a prompt, token by token. Leaving the loop ends it: nothing is computed ahead. */
+  generate(prompt: string | number[], options?: GenerateOptions): AsyncGenerator<Step, Summary, void>;
+}

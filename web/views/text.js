@@ -1,0 +1,104 @@
+// The prompt and the answer, each token in the colour of its top expert in the chosen layer; one token's experts in every layer below.
+
+import { element, hue, percent, select, visible } from "../dom.js";
+
+export class TextView {
+  constructor(root, state) {
+    this.root = root;
+    this.state = state;
+    this.selected = undefined;
+    this.text = element("div", {
+      class: "text",
+      tabindex: "0",
+      role: "textbox",
+      "aria-readonly": "true",
+      "aria-multiline": "true",
+      "aria-label": "Prompt and answer; the arrow keys go from token to token",
+      onkeydown: (event) => this.step(event),
+      onpointerover: (event) => this.choose(event.target),
+      onclick: (event) => this.choose(event.target),
+    });
+    this.bar = element("div", { class: "row bar" });
+    this.detail = element("div", { class: "detail", "aria-live": "polite" });
+    root.replaceChildren(this.bar, this.text, this.detail);
+    this.reset();
+  }
+
+  /** Another model or another answer. */
+  reset() {
+    this.selected = undefined;
+    this.text.replaceChildren();
+    const { info } = this.state;
+    this.root.hidden = !info || this.state.tokens.length === 0;
+    if (info) {
+      const { moeLayers, experts } = info.model;
+      const options = moeLayers.map((layer, index) => [index, `layer ${layer}`]);
+      const legend = element("span", { class: "legend", "aria-label": "Colours of the experts" });
+      for (let expert = 0; expert < experts; expert++) {
+        legend.append(element("span", { class: "token", style: { "--hue": hue(expert, experts) } }, String(expert)));
+      }
+      const layer = select("Coloured by the top expert of", options, this.state.layer, (value) => {
+        this.state.layer = Number(value);
+        this.update();
+      });
+      this.bar.replaceChildren(layer, legend);
+    }
+    this.detail.replaceChildren(element("p", { class: "hint" }, "Point at a token to see its experts in every layer."));
+    this.update();
+  }
+
+  update() {
+    const { tokens, rows, numPrompt, info, layer } = this.state;
+    this.root.hidden = !info || tokens.length === 0;
+    for (let index = 0; index < tokens.length; index++) {
+      const span = this.text.children[index] ?? this.text.appendChild(element("span", { data: { index } }, tokens[index].text));
+      const expert = rows[index]?.experts[layer][0];
+      span.className = index < numPrompt ? "token prompt" : "token";
+      if (expert === undefined) {
+        span.classList.add("unknown");
+      } else {
+        span.style.setProperty("--hue", hue(expert, info.model.experts));
+        span.dataset.expert = expert;
+      }
+    }
+    if (this.selected !== undefined) this.show(this.selected);
+  }
+
+  choose(target) {
+    if (target.dataset?.index !== undefined) this.show(Number(target.dataset.index));
+  }
+
+  step(event) {
+    const move = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const last = this.state.tokens.length - 1;
+    this.show(Math.min(Math.max((this.selected ?? -1) + move, 0), last));
+    this.text.children[this.selected]?.scrollIntoView({ block: "nearest" });
+  }
+
+  show(index) {
+    this.text.children[this.selected]?.classList.remove("selected");
+    this.selected = index;
+    this.text.children[index]?.classList.add("selected");
+    const { tokens, rows, info } = this.state;
+    const head = element("h3", {}, "Token ", String(index), " ", element("code", {}, visible(tokens[index].text)));
+    const row = rows[index];
+    if (!row) {
+      const why = "The newest token has not been through the model yet.";
+      this.detail.replaceChildren(head, element("p", { class: "hint" }, why));
+      return;
+    }
+    const lines = row.experts.map((experts, layer) => {
+      const chips = experts.map((expert, rank) =>
+        element(
+          "span",
+          { class: "token chip", style: { "--hue": hue(expert, info.model.experts), "--share": row.weights[layer][rank] } },
+          `${expert} · ${percent(row.weights[layer][rank])}`,
+        ),
+      );
+      return element("li", { class: layer === this.state.layer ? "current" : undefined }, element("span", {}, `layer ${info.model.moeLayers[layer]}`), ...chips);
+    });
+    this.detail.replaceChildren(head, element("ol", { class: "layers" }, ...lines));
+  }
+}

@@ -1,24 +1,17 @@
 //! Down projection of the chosen experts.
 
 use super::expert_gate_up::{Problem, Routing, tile};
-use super::slab::{SHARDS_PER_DISPATCH, Slabs};
-use super::to_u32;
+use super::slab::{SHARDS_PER_DISPATCH, SLAB_PARAMS, Slabs};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::padded;
-use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
     name: "expert_down",
     source: include_str!("../../shaders/expert_down.wgsl"),
     summary: "down projection of the chosen experts; in decode summed by routing weight into the residual stream",
-    params: &[
-        ("first_slot", offset_of!(Params, first_slot)),
-        ("num_slots", offset_of!(Params, num_slots)),
-        ("first_row", offset_of!(Params, first_row)),
-        ("num_rows", offset_of!(Params, num_rows)),
-    ],
+    params: SLAB_PARAMS,
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::read(1, "h"),
@@ -33,15 +26,6 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(8, "slab_3").only(When::Flag("SHARD_3")),
     ],
 };
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
-    first_slot: u32,
-    num_slots: u32,
-    first_row: u32,
-    num_rows: u32,
-}
 
 /// # Shapes
 /// `h [num_tokens * top_k, padded(intermediate)]`, `weights [num_tokens, top_k]`, `slabs [slots, hidden, intermediate]`;
@@ -78,12 +62,6 @@ pub fn record(
     // Tiles when sorted; otherwise a workgroup sums all assignments of its token.
     let grid_rows = if sorted { buffers.routing.grid_rows(device.caps(), problem) } else { problem.num_tokens };
     for dispatch in buffers.slabs.dispatches(SHARDS_PER_DISPATCH) {
-        let params = Params {
-            first_slot: to_u32(dispatch.first_slot),
-            num_slots: to_u32(dispatch.num_slots),
-            first_row: to_u32(dispatch.cut.first_row),
-            num_rows: to_u32(dispatch.cut.num_rows),
-        };
         let mut bound = vec![("h", buffers.h), ("y", buffers.y)];
         match buffers.routing {
             Routing::Direct { slots } => bound.extend([("slots", slots), ("weights", buffers.weights)]),
@@ -96,7 +74,7 @@ pub fn record(
                 kernel: &KERNEL,
                 variant: dispatch.variant(base.clone(), &buffers.slabs.shape),
                 layer,
-                params: bytemuck::bytes_of(&params),
+                params: bytemuck::bytes_of(&dispatch.params()),
                 buffers: &bound,
                 grid: [tile.row_groups(dispatch.cut.num_rows), grid_rows, 1],
             },

@@ -1,24 +1,18 @@
 //! Gate and up projection of the chosen experts, with the activation.
 
-use super::slab::{SHARDS_PER_DISPATCH, Slabs};
-use super::{expert_sort, tile::Tile, to_u32};
+use super::slab::{SHARDS_PER_DISPATCH, SLAB_PARAMS, Slabs};
+use super::{expert_sort, tile::Tile};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::{Quant, padded};
 use crate::spec::Activation;
-use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
     name: "expert_gate_up",
     source: include_str!("../../shaders/expert_gate_up.wgsl"),
     summary: "gate and up projection of the chosen experts, and their activation",
-    params: &[
-        ("first_slot", offset_of!(Params, first_slot)),
-        ("num_slots", offset_of!(Params, num_slots)),
-        ("first_row", offset_of!(Params, first_row)),
-        ("num_rows", offset_of!(Params, num_rows)),
-    ],
+    params: SLAB_PARAMS,
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::read(1, "x"),
@@ -33,15 +27,6 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(9, "weights").only(When::Flag("WEIGHT_INPUT")),
     ],
 };
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
-    first_slot: u32,
-    num_slots: u32,
-    first_row: u32,
-    num_rows: u32,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub struct Problem {
@@ -128,12 +113,6 @@ pub fn record(
     let base = choose(device.caps(), problem, sorted);
     let tile = tile(device.caps(), sorted);
     for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
-        let params = Params {
-            first_slot: to_u32(dispatch.first_slot),
-            num_slots: to_u32(dispatch.num_slots),
-            first_row: to_u32(dispatch.cut.first_row),
-            num_rows: to_u32(dispatch.cut.num_rows),
-        };
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {
             Routing::Direct { slots } => bound.push(("slots", slots)),
@@ -149,7 +128,7 @@ pub fn record(
                 kernel: &KERNEL,
                 variant: dispatch.variant(base.clone(), &buffers.slabs.shape),
                 layer,
-                params: bytemuck::bytes_of(&params),
+                params: bytemuck::bytes_of(&dispatch.params()),
                 buffers: &bound,
                 grid: [tile.row_groups(dispatch.cut.num_rows), buffers.routing.grid_rows(device.caps(), problem), 1],
             },

@@ -1,8 +1,10 @@
 //! Weights of the experts of one layer, addressed by cache slot.
 
+use super::to_u32;
 use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Buffer, Caps, Device, Variant};
 use crate::quant::Quant;
+use std::mem::offset_of;
 
 /// Shard buffers that one dispatch can bind, as far as the other buffers of the kernels leave room.
 pub const SHARDS_PER_DISPATCH: usize = 4;
@@ -165,7 +167,34 @@ impl Slabs {
     }
 }
 
+/// `struct Params` of the kernels that read slabs: what one dispatch serves.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct SlabParams {
+    first_slot: u32,
+    num_slots: u32,
+    first_row: u32,
+    num_rows: u32,
+}
+
+/// Its fields, for the descriptors of those kernels.
+pub(super) const SLAB_PARAMS: &[(&str, usize)] = &[
+    ("first_slot", offset_of!(SlabParams, first_slot)),
+    ("num_slots", offset_of!(SlabParams, num_slots)),
+    ("first_row", offset_of!(SlabParams, first_row)),
+    ("num_rows", offset_of!(SlabParams, num_rows)),
+];
+
 impl SlabDispatch<'_> {
+    pub fn params(&self) -> SlabParams {
+        SlabParams {
+            first_slot: to_u32(self.first_slot),
+            num_slots: to_u32(self.num_slots),
+            first_row: to_u32(self.cut.first_row),
+            num_rows: to_u32(self.cut.num_rows),
+        }
+    }
+
     pub fn variant(&self, base: Variant, shape: &SlabShape) -> Variant {
         self.cut.variant(base, shape, self.shards.len())
     }

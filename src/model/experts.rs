@@ -3,7 +3,7 @@
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Planner, Target};
 use super::state::{LayerTaps, TapPlaces};
-use super::weights::{Matrix, MlpWeights, MoeWeights, SharedWeights};
+use super::weights::{MlpWeights, MoeWeights, SharedWeights};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::Buffer;
@@ -85,10 +85,16 @@ impl<'a> Experts<'a, '_> {
         let bias = weights.router_bias.as_ref();
         let mut x = (self.input(), self.planner.decoder.spec.hidden_size);
         if let (Some(first), Some(width)) = (&weights.router_hidden, spec.router.hidden) {
-            self.project(first, x, None, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
+            self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
             x = (&state.router_hidden, width);
         }
-        self.project(&weights.router, x, bias, (matmul::Output::Replace, y_stride), &state.router_logits)?;
+        self.planner.project(
+            self.layer,
+            (&weights.router, bias),
+            x,
+            (matmul::Output::Replace, y_stride),
+            &state.router_logits,
+        )?;
         router_topk::record(
             device,
             &mut self.planner.recording,
@@ -120,52 +126,17 @@ impl<'a> Experts<'a, '_> {
         let state = &self.planner.decoder.state;
         let Some(gate) = &weights.gate else { return self.everyone(&spec.mlp, &weights.mlp, &state.ones) };
         let x = (self.input(), self.planner.decoder.spec.hidden_size);
-        self.project(gate, x, None, (matmul::Output::Sigmoid, 1), &state.shared_weights)?;
+        self.planner.project(self.layer, (gate, None), x, (matmul::Output::Sigmoid, 1), &state.shared_weights)?;
         self.everyone(&spec.mlp, &weights.mlp, &state.shared_weights)
-    }
-
-    /// `y = matrix * x`, where `x` comes with its columns, and `y` with what happens to it and its stride.
-    fn project(
-        &mut self,
-        matrix: &Matrix,
-        (x, cols): (&Buffer, usize),
-        bias: Option<&Buffer>,
-        (output, y_stride): (matmul::Output, usize),
-        y: &Buffer,
-    ) -> Result<()> {
-        let GpuDecoder { device, .. } = self.planner.decoder;
-        let problem = matmul::Problem {
-            num_tokens: self.planner.key.num_tokens,
-            cols,
-            y_stride,
-            bias: bias.is_some(),
-            scale: 1.0,
-            output,
-            quant: matrix.quant,
-        };
-        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias, y };
-        matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)
     }
 
     /// One MLP for all tokens, each with its weight.
     fn everyone(&mut self, spec: &MlpSpec, weights: &MlpWeights, token_weights: &Buffer) -> Result<()> {
-        let GpuDecoder { device, state, .. } = self.planner.decoder;
-        let num_tokens = self.planner.key.num_tokens;
-        // The tiles of a routing that is known beforehand.
-        let tile_len = expert_sort::tile_len(device.caps());
-        let tile = |first: usize| [0, first as u32, tile_len.min(num_tokens - first) as u32, 0];
-        let mut tiles: Vec<[u32; 4]> = (0..num_tokens).step_by(tile_len).map(tile).collect();
-        tiles.resize(expert_sort::num_tiles(tile_len, num_tokens, 1), [0; 4]);
-        let order: Vec<u32> = (0..num_tokens as u32).collect();
-        let [tiles, order] = [bytemuck::cast_slice(&tiles), bytemuck::cast_slice(&order)].map(|bytes: &[u8]| {
-            let buffer = device.storage("known_routing", bytes.len() as u64);
-            device.write(&buffer, 0, bytes);
-            buffer
-        });
-        let routing = if num_tokens > 1 {
-            Routing::Sorted { tiles: &tiles, order: &order }
-        } else {
-            Routing::Direct { slots: &state.zeros }
+        let state = &self.planner.decoder.state;
+        let known = self.planner.known_routing();
+        let routing = match &known {
+            Some([tiles, order]) => Routing::Sorted { tiles, order },
+            None => Routing::Direct { slots: &state.zeros },
         };
         let weight_on = WeightOn::Output;
         let routed = Routed { num_experts: 1, num_experts_per_tok: 1, weight_on, weights: token_weights, routing };

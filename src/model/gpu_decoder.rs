@@ -93,16 +93,6 @@ impl GpuDecoder {
         &self.device
     }
 
-    /// Dispatches of one decode step.
-    ///
-    /// # Errors
-    /// What recording can fail with.
-    pub async fn dispatches_per_token(&mut self) -> Result<usize> {
-        let key = PlanKey { num_tokens: 1, output: Output::Token, taps: false };
-        self.prepare(key).await?;
-        Ok(self.plans[&key].num_dispatches())
-    }
-
     pub(super) fn keep_routing(&mut self, keep: bool) {
         self.routing = keep.then(Vec::new);
     }
@@ -255,7 +245,7 @@ impl GpuDecoder {
         if self.plans.len() >= MAX_PLANS {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
-        let planner = Planner { decoder: self, key, recording: Recording::default() };
+        let planner = Planner { decoder: self, key, recording: Recording::default(), known_routing: None };
         let recording = self.device.catch("preparing the kernels", || planner.record()).await?;
         self.plans.insert(key, recording);
         Ok(())

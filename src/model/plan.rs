@@ -6,7 +6,7 @@ use super::state::{LayerTaps, RING};
 use super::weights::{AttentionWeights, FfnWeights, LatentWeights, LayerWeights, Matrix, MixerKind, MixerWeights, Norms};
 use crate::error::Result;
 use crate::gpu::{Buffer, Recording};
-use crate::kernels::{attention, embed, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
+use crate::kernels::{attention, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
 use crate::quant::padded;
 use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, Residual};
 
@@ -35,6 +35,8 @@ pub(super) struct Planner<'a> {
     pub decoder: &'a GpuDecoder,
     pub key: PlanKey,
     pub recording: Recording,
+    /// Made when first asked for.
+    pub known_routing: Option<[Buffer; 2]>,
 }
 
 /// Where a part of a layer puts its result.
@@ -216,7 +218,7 @@ impl<'a> Planner<'a> {
         match &weights.gate {
             Some(gate) => {
                 let y = (matmul::Output::Gate, padded(attention.output_width()));
-                self.project(layer, gate, self.hidden(spec), y, &state.attended)
+                self.project(layer, (gate, None), self.hidden(spec), y, &state.attended)
             }
             None => Ok(()),
         }
@@ -284,7 +286,7 @@ impl<'a> Planner<'a> {
         let replace = |width: usize| (matmul::Output::Replace, padded(width));
         let query = match (&weights.query_down, latent.query_rank) {
             (Some((down, weight)), Some(rank)) => {
-                self.project(layer, down, input, replace(rank), &state.latent_query)?;
+                self.project(layer, (down, None), input, replace(rank), &state.latent_query)?;
                 let norm = NormSpec::rms(latent.norm_eps);
                 let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None };
                 let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed };
@@ -293,8 +295,8 @@ impl<'a> Planner<'a> {
             }
             _ => input,
         };
-        self.project(layer, &weights.query_up, query, replace(latent.query_width()), &state.qkv)?;
-        self.project(layer, &weights.down, input, replace(latent.cache_dim()), &state.latent)?;
+        self.project(layer, (&weights.query_up, None), query, replace(latent.query_width()), &state.qkv)?;
+        self.project(layer, (&weights.down, None), input, replace(latent.cache_dim()), &state.latent)?;
         let problem = latent::Problem { num_tokens, context: shape.context, latent };
         let buffers = latent::Buffers {
             rows: &state.rows,
@@ -313,11 +315,31 @@ impl<'a> Planner<'a> {
         (self.input(spec), self.decoder.spec.hidden_size)
     }
 
-    /// `y = matrix * x`, where `x` comes with its columns, and `y` with what happens to it and its stride.
-    fn project(
+    /// The tiles and the order of a batch whose tokens all go to slot 0, made once; `None` for a single token, which needs neither.
+    pub fn known_routing(&mut self) -> Option<[Buffer; 2]> {
+        let num_tokens = self.key.num_tokens;
+        if num_tokens > 1 && self.known_routing.is_none() {
+            let device = &self.decoder.device;
+            let tile_len = expert_sort::tile_len(device.caps());
+            let tile = |first: usize| [0, first as u32, tile_len.min(num_tokens - first) as u32, 0];
+            let mut tiles: Vec<[u32; 4]> = (0..num_tokens).step_by(tile_len).map(tile).collect();
+            tiles.resize(expert_sort::num_tiles(tile_len, num_tokens, 1), [0; 4]);
+            let order: Vec<u32> = (0..num_tokens as u32).collect();
+            let upload = |bytes: &[u8]| {
+                let buffer = device.storage("known_routing", bytes.len() as u64);
+                device.write(&buffer, 0, bytes);
+                buffer
+            };
+            self.known_routing = Some([upload(bytemuck::cast_slice(&tiles)), upload(bytemuck::cast_slice(&order))]);
+        }
+        self.known_routing.clone()
+    }
+
+    /// `y = matrix * x + bias`, where `x` comes with its columns, and `y` with what happens to it and its stride.
+    pub fn project(
         &mut self,
         layer: usize,
-        matrix: &Matrix,
+        (matrix, bias): (&Matrix, Option<&Buffer>),
         (x, cols): (&Buffer, usize),
         (output, y_stride): (matmul::Output, usize),
         y: &Buffer,
@@ -326,12 +348,12 @@ impl<'a> Planner<'a> {
             num_tokens: self.key.num_tokens,
             cols,
             y_stride,
-            bias: false,
+            bias: bias.is_some(),
             scale: 1.0,
             output,
             quant: matrix.quant,
         };
-        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias: None, y };
+        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias, y };
         matmul::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
@@ -372,17 +394,8 @@ impl<'a> Planner<'a> {
             };
             return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
         }
-        let problem = matmul::Problem {
-            num_tokens,
-            cols: model.hidden_size,
-            y_stride: padded(attention.qkv_rows()),
-            bias: attention.qkv_bias,
-            scale: 1.0,
-            output: matmul::Output::Replace,
-            quant: weights.qkv.quant,
-        };
-        let buffers = matmul::Buffers { x, weight: &weights.qkv.shards, bias, y: &state.qkv };
-        matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+        let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
+        self.project(layer, (&weights.qkv, bias), (x, model.hidden_size), y, &state.qkv)?;
         let problem = qk_rope::Problem { num_tokens, context, attention };
         let buffers = qk_rope::Buffers {
             rows: &state.rows,

@@ -8,6 +8,7 @@
 // sinks     [NUM_HEADS] f32                                       in   #ifdef SINKS: one more logit per head, without a value
 // Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
 // #ifdef SOFTCAP: scores become CAP * tanh(score / CAP).
+// #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
@@ -38,11 +39,19 @@ var<workgroup> wg_sum: array<f32, GROUP>;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = rows[workgroup.y];
     let first_head = workgroup.x * GROUP;
+#ifdef ROLLED
+    let one = min(1u, arrayLength(&q)); // no constant, and neither is a bound that it multiplies
+#else
+    let one = 1u;
+#endif
+    let head_quads = HEAD_QUADS * one;
+    let group_scores = GROUP * TILE * one;
+    let quads_per_lane = QUADS_PER_LANE * one;
     let kv_head = first_head / HEADS_PER_KV_HEAD;
     let cache = (row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
     let q_base = workgroup.y * Q_QUADS + first_head * HEAD_QUADS;
 
-    for (var i = local; i < GROUP * HEAD_QUADS; i += WG) {
+    for (var i = local; i < GROUP * head_quads; i += WG) {
         wg_q[i] = q[q_base + i] * SCALE;
     }
     if local < GROUP {
@@ -70,13 +79,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var tile = first_key; tile < end_key; tile += TILE) {
         let count = min(TILE, end_key - tile);
 
-        for (var i = local; i < GROUP * TILE; i += WG) {
+        for (var i = local; i < group_scores; i += WG) {
             let head = i / TILE;
             let key = i % TILE;
             if key < count {
                 let k = (cache + tile + key) * HEAD_QUADS;
                 var score = 0.0;
-                for (var quad = 0u; quad < HEAD_QUADS; quad++) {
+                for (var quad = 0u; quad < head_quads; quad++) {
                     score += dot(wg_q[head * HEAD_QUADS + quad], k_cache[k + quad]);
                 }
 #ifdef SOFTCAP
@@ -98,7 +107,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         workgroupBarrier();
 
-        for (var i = local; i < GROUP * TILE; i += WG) {
+        for (var i = local; i < group_scores; i += WG) {
             if i % TILE < count {
                 wg_scores[i] = exp(wg_scores[i] - wg_max[i / TILE]);
             }
@@ -112,7 +121,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             }
             wg_sum[local] = sum;
         }
-        for (var n = 0u; n < QUADS_PER_LANE; n++) {
+        for (var n = 0u; n < quads_per_lane; n++) {
             let i = local + n * WG;
             if i < GROUP * VALUE_QUADS {
                 let head = i / VALUE_QUADS;
@@ -127,7 +136,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
     }
 
-    for (var n = 0u; n < QUADS_PER_LANE; n++) {
+    for (var n = 0u; n < quads_per_lane; n++) {
         let i = local + n * WG;
         if i < GROUP * VALUE_QUADS {
             y[workgroup.y * Y_QUADS + first_head * VALUE_QUADS + i] = out[n] / wg_sum[i / VALUE_QUADS];

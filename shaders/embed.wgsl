@@ -1,7 +1,7 @@
 // embed: SCALE times the embedding row of each token.
-// grid      x = chunks of 8 columns, WG per workgroup; y = token
+// grid      x = words of a row, WG per workgroup; y = token
 // rows      [num_tokens] Row                      in
-// table     [num_rows, K_CHUNKS] words            in   one shard of the vocabulary: ids first_row .. first_row + num_rows
+// table     [num_rows, ROW_WORDS] words           in   one shard of the vocabulary: ids first_row .. first_row + num_rows
 // x         [num_tokens, ROW_QUADS] vec4<f32>     out  tokens of other shards are left alone
 // twin      src/reference/embed.rs
 #import rows
@@ -21,15 +21,30 @@ fn weight_word(word: u32) -> vec4<u32> {
     return table[word];
 }
 
+fn weight_u32(word: u32, part: u32) -> u32 {
+    return table[word][part];
+}
+
+// Padding columns of x are zero; #ifdef RAGGED: those of the table are not.
+fn within(column: u32, values: vec4<f32>) -> vec4<f32> {
+#ifdef RAGGED
+    return select(vec4<f32>(), values, vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLUMNS));
+#else
+    return values;
+#endif
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunk = workgroup.x * WG + local;
     let row = rows[workgroup.y].token - params.first_row; // wraps for ids below the shard, and fails the test that follows
-    if chunk >= K_CHUNKS || row >= params.num_rows {
+    if chunk >= ROW_CHUNKS || row >= params.num_rows {
         return;
     }
-    let weights = weight_chunk((row * K_CHUNKS + chunk) * CHUNK_WORDS);
-    let quad = (workgroup.y * K_CHUNKS + chunk) * 2u;
-    x[quad] = weights.lo * SCALE;
-    x[quad + 1u] = weights.hi * SCALE;
+    let word = weight_word(row * ROW_WORDS + chunk);
+    let scale = block_scale(row * ROW_WORDS, chunk / BLOCK_CHUNKS);
+    let quad = (workgroup.y * ROW_CHUNKS + chunk) * CHUNK_QUADS;
+#for Q in CHUNK_QUADS
+    x[quad + $Qu] = within((chunk * CHUNK_QUADS + $Qu) * 4u, weight_quad(word, $Qu, scale) * SCALE);
+#end
 }

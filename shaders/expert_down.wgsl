@@ -1,7 +1,7 @@
 // expert_down: the experts' way back to the residual stream.
 // #ifdef SORTED (prefill): y[assignment] = down(h[assignment]), tile by tile; expert_combine adds them up.
 // #else (decode): y[token] += SCALE * sum over its TOP_K assignments of weight * down(h[assignment]); #ifdef WEIGHT_INPUT: of weight 1.
-// grid      x = groups of TEAMS quads of weight rows; y = token; #ifdef SORTED: tile
+// grid      x = ROWS weight rows; y = token; #ifdef SORTED: tile
 // h         [num_assignments, ROW_QUADS] vec4<f32>  in
 // slots     [num_tokens, TOP_K] u32                 in   #ifndef SORTED: cache slot of each assignment
 // weights   [num_tokens, TOP_K] f32                 in   #ifndef SORTED: routing weight of each assignment
@@ -53,6 +53,14 @@ fn activation(quad: u32) -> vec4<f32> {
 fn assignment_of(token: u32) -> u32 {
     return order[tile.y + min(token, tile.z - 1u)];
 }
+#else
+fn weight_of(assignment: u32) -> f32 {
+#ifdef WEIGHT_INPUT
+    return 1.0;
+#else
+    return weights[assignment];
+#endif
+}
 #endif
 
 fn store(token: u32, rows: u32, sums: vec4<f32>) {
@@ -69,20 +77,28 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
         y[base + i] = result[i];
     }
 #else
+    var result = sums;
+#ifdef BIAS
+    for (var rank = 0u; rank < TOP_K; rank++) {
+        let assignment = tile.y * TOP_K + rank;
+        let slot = slots[assignment] - params.first_slot;
+        if slot < params.num_slots {
+            open_slab(slot);
+            result += weight_of(assignment) * slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
+        }
+    }
+#endif
     let base = tile.y * Y_STRIDE + params.first_row + rows;
     for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
-        y[base + i] += SCALE * sums[i];
+        y[base + i] += SCALE * result[i];
     }
 #endif
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let team = local / LANES;
-    let lane = local % LANES;
-    let rows = (workgroup.x * TEAMS + team) * 4u;
-    // Rows past the end repeat the last one; store() drops them.
-    let row_words = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.num_rows - 1u)) * ROW_WORDS;
+    slab_row = workgroup.x * ROWS;
+    let count = min(ROWS, params.num_rows - slab_row);
     var token_quads: array<u32, TOKENS>;
 #ifdef SORTED
     let work = tiles[workgroup.y];
@@ -94,29 +110,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var token = 0u; token < TOKENS; token++) {
         token_quads[token] = assignment_of(token) * ROW_QUADS;
     }
-    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+    matmul_rows(local, count, token_quads, 1.0);
 #else
     tile = vec4<u32>(0u, workgroup.y, 1u, 0u);
-    var sums: array<vec4<f32>, TOKENS>; // TOKENS is 1
     for (var rank = 0u; rank < TOP_K; rank++) {
         let assignment = workgroup.y * TOP_K + rank;
         let slot = slots[assignment] - params.first_slot;
         if slot < params.num_slots {
             open_slab(slot);
             token_quads[0] = assignment * ROW_QUADS;
-            var product = matmul_tile(lane, row_words, token_quads)[0];
-#ifdef BIAS
-            if lane == 0u {
-                product += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
-            }
-#endif
-#ifdef WEIGHT_INPUT
-            sums[0] += product;
-#else
-            sums[0] += weights[assignment] * product;
-#endif
+            matmul_rows(local, count, token_quads, weight_of(assignment));
         }
     }
-    finish_tile(lane, team, rows, sums);
 #endif
+    matmul_store(local, slab_row, count);
 }

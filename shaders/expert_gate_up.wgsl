@@ -1,12 +1,13 @@
 // expert_gate_up: h = act(gate(x), up(x)), for the expert of each assignment. act is silu(gate) * up (#ifdef SILU), gelu(gate) * up in the
 // tanh approximation (GELU_TANH), or (up + 1) gate sigmoid(ALPHA gate) with gate <= LIMIT and |up| <= LIMIT (CLAMPED_SWIGLU).
-// grid      x = groups of TEAMS quads of weight rows; y = assignment; #ifdef SORTED: tile
-// x         [num_tokens, ROW_QUADS] vec4<f32>   in   normed
+// grid      x = ROWS weight rows; y = assignment; #ifdef SORTED: tile
+// x         [num_tokens, ROW_QUADS] vec4<f32>   in   normed; #ifdef NORM: to be normed, one token
 // slots     [num_tokens, TOP_K] u32             in   #ifndef SORTED: cache slot of each assignment (decode)
 // tiles     [num_tiles] vec4<u32>               in   #ifdef SORTED: (slot, first, count, 0) of expert_sort (prefill)
 // order     [num_assignments] u32               in   #ifdef SORTED: assignments, by expert
 // h         [num_assignments, H_STRIDE] f32     out
 // weights   [num_tokens, TOP_K] f32             in   #ifdef WEIGHT_INPUT: multiplies x
+// norm      [ROW_QUADS] vec4<f32>               in   #ifdef NORM: weight of the RMSNorm that x goes through first
 // slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up; #ifdef BIAS: then a bias each
 // One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
 // twin      src/reference/expert_gate_up.rs
@@ -41,6 +42,13 @@ struct Params {
 #endif
 #ifdef WEIGHT_INPUT
 @group(0) @binding(9) var<storage, read> weights: array<f32>;
+#endif
+#ifdef NORM
+@group(0) @binding(10) var<storage, read> norm: array<vec4<f32>>;
+
+fn norm_weight(quad: u32) -> vec4<f32> {
+    return norm[quad];
+}
 #endif
 
 var<private> tile: vec4<u32>; // slot, first, count
@@ -109,14 +117,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     tile = work;
     open_slab(work.x - params.first_slot);
 
-    let team = local / LANES;
-    let lane = local % LANES;
-    let rows = (workgroup.x * TEAMS + team) * 4u;
-    // Rows past the end repeat the last one; store() drops them.
-    let row_words = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.num_rows - 1u)) * ROW_WORDS;
+    slab_row = workgroup.x * ROWS;
+    let count = min(ROWS, params.num_rows - slab_row);
     var token_quads: array<u32, TOKENS>;
     for (var token = 0u; token < TOKENS; token++) {
         token_quads[token] = assignment_of(token) / TOP_K * ROW_QUADS;
     }
-    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+    matmul_rows(local, count, token_quads, 1.0);
+    matmul_store(local, slab_row, count);
 }

@@ -1,9 +1,9 @@
 // head_matmul: y[token, head] = W[head] x[token, head], a matrix of its own for each head.
-// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens; z = head of the shard
+// grid      x = ROWS weight rows; y = tile of TOKENS tokens; z = head of the shard
 // x         [num_tokens, X_STRIDE quads] vec4<f32>     in   a head begins every X_HEAD quads
 // weight    [num_heads, NUM_ROWS, ROW_WORDS] words     in   one shard of whole heads, from first_head on
 // y         [num_tokens, Y_STRIDE] f32                 out  a head begins every Y_HEAD values
-// What x holds beyond a head's columns meets weights that are zero.
+// What x holds beyond a head's columns meets weights that are zero; #ifdef RAGGED: they may be anything, and x is cut at COLUMNS.
 // twin      src/reference/head_matmul.rs
 #import matmul
 
@@ -19,13 +19,27 @@ struct Params {
 
 var<private> first_token: u32;
 var<private> head: u32;
+var<private> first_word: u32; // of the workgroup's rows
 
 fn weight_word(word: u32) -> vec4<u32> {
     return weight[word];
 }
 
+fn weight_u32(word: u32, part: u32) -> u32 {
+    return weight[word][part];
+}
+
+fn row_word(row: u32) -> u32 {
+    return first_word + row * ROW_WORDS;
+}
+
 fn activation(quad: u32) -> vec4<f32> {
+#ifdef RAGGED
+    let column = (quad - head * X_HEAD) % X_STRIDE * 4u;
+    return select(vec4<f32>(), x[quad], vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLUMNS));
+#else
     return x[quad];
+#endif
 }
 
 fn store(token: u32, rows: u32, sums: vec4<f32>) {
@@ -40,18 +54,17 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let team = local / LANES;
-    let lane = local % LANES;
-    let rows = (workgroup.x * TEAMS + team) * 4u;
     first_token = workgroup.y * TOKENS;
     head = params.first_head + workgroup.z;
+    let first_row = workgroup.x * ROWS;
+    let count = min(ROWS, NUM_ROWS - first_row);
+    first_word = (workgroup.z * NUM_ROWS + first_row) * ROW_WORDS;
 
-    // Rows and tokens past the end repeat the last one; store() drops them.
-    let row = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(NUM_ROWS - 1u));
-    let row_words = (workgroup.z * NUM_ROWS + row) * ROW_WORDS;
+    // Tokens past the end repeat the last one; store() drops them.
     var token_quads: array<u32, TOKENS>;
     for (var token = 0u; token < TOKENS; token++) {
         token_quads[token] = min(first_token + token, params.num_tokens - 1u) * X_STRIDE + head * X_HEAD;
     }
-    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+    matmul_rows(local, count, token_quads, 1.0);
+    matmul_store(local, first_row, count);
 }

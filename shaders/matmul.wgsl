@@ -1,5 +1,5 @@
 // matmul: y = SCALE * (x W^T) for rows of tokens; serves every projection that is not an expert's.
-// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens
+// grid      x = ROWS weight rows; y = tile of TOKENS tokens
 // x         [num_tokens, ROW_QUADS] vec4<f32>        in
 // weight    [num_rows, ROW_WORDS] words              in   one shard of whole rows
 // y         [num_tokens, Y_STRIDE] f32               out  columns first_row .. first_row + num_rows
@@ -7,6 +7,7 @@
 //                                                         #ifdef SIGMOID: the sigmoid of it; TANH: its tanh;
 //                                                         #ifdef GATE: y is multiplied by the sigmoid of it
 // bias      [all rows] f32                           in   #ifdef BIAS: added before SCALE
+// norm      [ROW_QUADS] vec4<f32>                    in   #ifdef NORM: weight of the RMSNorm that x goes through first; one token
 // twin      src/reference/matmul.rs
 #import matmul
 
@@ -23,11 +24,27 @@ struct Params {
 #ifdef BIAS
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 #endif
+#ifdef NORM
+@group(0) @binding(5) var<storage, read> norm: array<vec4<f32>>;
+
+fn norm_weight(quad: u32) -> vec4<f32> {
+    return norm[quad];
+}
+#endif
 
 var<private> first_token: u32;
+var<private> first_row: u32; // of the workgroup, in this shard
 
 fn weight_word(word: u32) -> vec4<u32> {
     return weight[word];
+}
+
+fn weight_u32(word: u32, part: u32) -> u32 {
+    return weight[word][part];
+}
+
+fn row_word(row: u32) -> u32 {
+    return (first_row + row) * ROW_WORDS;
 }
 
 fn activation(quad: u32) -> vec4<f32> {
@@ -65,17 +82,15 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let team = local / LANES;
-    let lane = local % LANES;
-    let rows = (workgroup.x * TEAMS + team) * 4u;
     first_token = workgroup.y * TOKENS;
+    first_row = workgroup.x * ROWS;
+    let count = min(ROWS, params.num_rows - first_row);
 
-    // Rows and tokens past the end repeat the last one; store() drops them.
-    let last_row = vec4<u32>(params.num_rows - 1u);
-    let row_words = min(vec4<u32>(rows) + vec4<u32>(0u, 1u, 2u, 3u), last_row) * ROW_WORDS;
+    // Tokens past the end repeat the last one; store() drops them.
     var token_quads: array<u32, TOKENS>;
     for (var token = 0u; token < TOKENS; token++) {
         token_quads[token] = min(first_token + token, params.num_tokens - 1u) * ROW_QUADS;
     }
-    finish_tile(lane, team, rows, matmul_tile(lane, row_words, token_quads));
+    matmul_rows(local, count, token_quads, 1.0);
+    matmul_store(local, first_row, count);
 }

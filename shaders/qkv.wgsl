@@ -1,7 +1,7 @@
 // qkv: query, key and value projection, rotary embedding of query and key, append to the KV cache.
-// grid      x = groups of TEAMS quads of weight rows; y = tile of TOKENS tokens
+// grid      x = ROWS weight rows, in quads; y = tile of TOKENS tokens
 // rows      [num_tokens] Row                                 in
-// x         [num_tokens, ROW_QUADS] vec4<f32>                in   normed
+// x         [num_tokens, ROW_QUADS] vec4<f32>                in   normed; #ifdef NORM: to be normed, one token
 // weight    [num_heads * HEAD_DIM, ROW_WORDS] words          in   one shard of whole heads, from first_head on:
 //                                                                 heads in the order queries, keys, values
 // rope      [CONTEXT, HEAD_DIM / 2] vec2<f32>                in   cosine and sine
@@ -9,6 +9,7 @@
 // k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
 // v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out
 // bias      [all heads, HEAD_DIM] f32                        in   #ifdef BIAS: added to the projection
+// norm      [ROW_QUADS] vec4<f32>                            in   #ifdef NORM: weight of the RMSNorm that x goes through first
 // #ifdef CLIP: the projection is clamped to +-CLIP_TO. For norms of q and k, or other rotary embeddings, see qk_rope.
 // A quad is two rotary pairs of one head: rows i, i + 1, i + HEAD_DIM / 2, i + 1 + HEAD_DIM / 2.
 // source    Su et al. 2021, arXiv 2104.09864, pairs in the Llama ordering
@@ -33,25 +34,44 @@ struct Params {
 #ifdef BIAS
 @group(0) @binding(8) var<storage, read> bias: array<f32>;
 #endif
+#ifdef NORM
+@group(0) @binding(9) var<storage, read> norm: array<vec4<f32>>;
+
+fn norm_weight(quad: u32) -> vec4<f32> {
+    return norm[quad];
+}
+#endif
 
 const HALF: u32 = HEAD_DIM / 2u;
 const QUADS_PER_HEAD: u32 = HEAD_DIM / 4u;
 
 var<private> first_token: u32;
+var<private> first_row: u32; // of the workgroup, as quads count rows
 
 fn weight_word(word: u32) -> vec4<u32> {
     return weight[word];
+}
+
+fn weight_u32(word: u32, part: u32) -> u32 {
+    return weight[word][part];
+}
+
+fn row_word(row: u32) -> u32 {
+    let quad = (first_row + row) / 4u;
+    let in_head = quad % QUADS_PER_HEAD * 2u + (row & 1u) + (row & 2u) / 2u * HALF;
+    return (quad / QUADS_PER_HEAD * HEAD_DIM + in_head) * ROW_WORDS;
 }
 
 fn activation(quad: u32) -> vec4<f32> {
     return x[quad];
 }
 
-// `quad` counts from the shard's first head.
-fn store(token: u32, quad: u32, sums: vec4<f32>) {
-    if first_token + token >= params.num_tokens || quad >= params.num_heads * QUADS_PER_HEAD {
+// `first` counts from the shard's first head, four to a quad.
+fn store(token: u32, first: u32, sums: vec4<f32>) {
+    if first_token + token >= params.num_tokens {
         return;
     }
+    let quad = first / 4u;
     let row = rows[first_token + token];
     let head = params.first_head + quad / QUADS_PER_HEAD;
     let i = quad % QUADS_PER_HEAD * 2u;
@@ -66,10 +86,10 @@ fn store(token: u32, quad: u32, sums: vec4<f32>) {
 #endif
     var turned = projected;
     if head < NUM_HEADS + NUM_KV_HEADS {
-        let first = rope[row.position * HALF + i];
-        let second = rope[row.position * HALF + i + 1u];
-        let cosine = vec2<f32>(first.x, second.x);
-        let sine = vec2<f32>(first.y, second.y);
+        let turn = rope[row.position * HALF + i];
+        let next_turn = rope[row.position * HALF + i + 1u];
+        let cosine = vec2<f32>(turn.x, next_turn.x);
+        let sine = vec2<f32>(turn.y, next_turn.y);
         turned = vec4<f32>(projected.xy * cosine - projected.zw * sine, projected.zw * cosine + projected.xy * sine);
     }
 
@@ -98,18 +118,15 @@ fn store(token: u32, quad: u32, sums: vec4<f32>) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let team = local / LANES;
-    let lane = local % LANES;
-    let quad = workgroup.x * TEAMS + team;
     first_token = workgroup.y * TOKENS;
+    first_row = workgroup.x * ROWS;
+    let count = min(ROWS, params.num_heads * HEAD_DIM - first_row);
 
-    // Quads and tokens past the end repeat the last one; store() drops them.
-    let clamped = min(quad, params.num_heads * QUADS_PER_HEAD - 1u);
-    let first_row = clamped / QUADS_PER_HEAD * HEAD_DIM + clamped % QUADS_PER_HEAD * 2u;
-    let row_words = (vec4<u32>(first_row) + vec4<u32>(0u, 1u, HALF, HALF + 1u)) * ROW_WORDS;
+    // Tokens past the end repeat the last one; store() drops them.
     var token_quads: array<u32, TOKENS>;
     for (var token = 0u; token < TOKENS; token++) {
         token_quads[token] = min(first_token + token, params.num_tokens - 1u) * ROW_QUADS;
     }
-    finish_tile(lane, team, quad, matmul_tile(lane, row_words, token_quads));
+    matmul_rows(local, count, token_quads, 1.0);
+    matmul_store(local, first_row, count);
 }

@@ -1,79 +1,265 @@
-// matmul: four weight rows times TOKENS activation rows, by a team of LANES invocations.
+// matmul: weight rows times TOKENS activation rows.
 // needs     fn weight_word(word: u32) -> vec4<u32>         16-byte words of the weights
+//           fn weight_u32(word: u32, part: u32) -> u32     one of the four parts of a word
+//           fn row_word(row: u32) -> u32                   first word of a row, as the workgroup counts rows; any row may be asked for
 //           fn activation(quad: u32) -> vec4<f32>          four values of the activations
-//           fn store(token: u32, rows: u32, sums: vec4<f32>)  one finished result: four rows of one token
-// consts    WG invocations per workgroup, LANES per team (1, or a power of two >= TOKENS), TOKENS per tile,
-//           K_CHUNKS chunks of 8 columns per row
-// flags     LANES_1 no reduction; SUBGROUPS LANES is the subgroup size; otherwise workgroup memory
-// A lane takes every LANES-th chunk of the columns. All accumulation is in f32.
+//           fn store(token: u32, rows: u32, sums: vec4<f32>)  one finished result: rows rows .. rows + 4 of one token
+// consts    WG invocations per workgroup, ROWS rows of one workgroup, TOKENS per tile, ROW_QUADS quads of activations per row,
+//           and those of weights
+// flags     NORM the activations go through an RMSNorm first, whose division is put off until the sums are known (only TOKENS 1):
+//           needs fn norm_weight(quad: u32) -> vec4<f32>, consts COLUMNS and NORM_EPS
+// A kernel calls matmul_rows(), once or more, then matmul_store(), all from uniform control flow. All accumulation is in f32.
+// Two ways to cut the work, by profile:
+// #ifdef SLICE: the workgroup is one subgroup; a lane keeps its slice of the activations in registers and meets every row with it.
+// #else: teams of LANES invocations take four rows each; a lane strides over the chunks of those rows.
 
 #import weights
 
-const TEAMS: u32 = WG / LANES;
-const ROW_WORDS: u32 = K_CHUNKS * CHUNK_WORDS;
-const ROW_QUADS: u32 = K_CHUNKS * 2u;
+#ifdef NORM
+var<private> norm_squares: f32; // of the activations that this lane has seen
 
-// sums[token] holds the four rows.
-fn matmul_tile(lane: u32, row_words: vec4<u32>, token_quads: array<u32, TOKENS>) -> array<vec4<f32>, TOKENS> {
+fn normed(quad: u32) -> vec4<f32> {
+    let value = activation(quad);
+    norm_squares += dot(value, value);
+    return value * norm_weight(quad);
+}
+#else
+fn normed(quad: u32) -> vec4<f32> {
+    return activation(quad);
+}
+#endif
+
+#ifdef SLICE
+// A pass gives every lane its next slice: SLICE_CHUNKS words of a row, in PARTS blocks or, without scales, all of one kind. One token and
+// scaled blocks: two of them, whose scales lie together. More words than a few make no step faster, and drivers slow to compile.
+#ifdef SCALED
+const PART_CHUNKS: u32 = BLOCK_CHUNKS;
+#else
+const PART_CHUNKS: u32 = SLICE_CHUNKS;
+#endif
+const PARTS: u32 = SLICE_CHUNKS / PART_CHUNKS;
+const SLICE_QUADS: u32 = SLICE_CHUNKS * CHUNK_QUADS;
+const PASSES: u32 = (ROW_CHUNKS + SLICE_CHUNKS * WG - 1u) / (SLICE_CHUNKS * WG);
+
+var<workgroup> wg_sums: array<f32, ROWS * TOKENS>;
+var<private> slice_began: bool; // wg_sums holds something
+
+// Adds `factor` times the products of rows 0 .. count with the activations that begin at token_quads.
+fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f32) {
+    var first_quads = token_quads;
+    var slice: array<vec4<f32>, SLICE_QUADS * TOKENS>;
+    for (var pass_index = 0u; pass_index < PASSES; pass_index++) {
+        let first_chunk = (pass_index * WG + lane) * SLICE_CHUNKS;
+        let first_quad = first_chunk * CHUNK_QUADS;
+        // Beyond the end of a row: zeros, and words that are certain to exist. The bound is no constant, so that nobody unrolls the loops:
+        // software devices compile each load of this many lanes into a page of code.
+        let valid = min(max(first_quad, ROW_QUADS) - first_quad, SLICE_QUADS);
+        for (var token = 0u; token < TOKENS; token++) {
+            for (var i = 0u; i < valid; i++) {
+                slice[token * SLICE_QUADS + i] = normed(first_quads[token] + first_quad + i);
+            }
+            for (var i = valid; i < SLICE_QUADS; i++) {
+                slice[token * SLICE_QUADS + i] = vec4<f32>();
+            }
+        }
+#for C in SLICE_CHUNKS
+        let chunk_$C = min(first_chunk + $Cu, ROW_CHUNKS - 1u);
+#end
+        let block = chunk_0 / BLOCK_CHUNKS;
+        let fresh = !slice_began;
+#ifdef OFFSET
+#ifdef ONE_TOKEN
+        // What an offset of 1 adds in each block.
+        var sums_0 = vec4<f32>();
+        var sums_1 = vec4<f32>();
+#for I in 8
+        sums_0 += slice[$I];
+        sums_1 += slice[8 + $I];
+#end
+        let offset_sums = vec2<f32>(dot(sums_0, vec4<f32>(1.0)), dot(sums_1, vec4<f32>(1.0)));
+#endif
+#endif
+#ifdef ONE_TOKEN
+        for (var row = 0u; row < count; row++) {
+            let base = row_word(row);
+            // The scales wait until the block is summed.
+            var parts: array<vec4<f32>, PARTS>;
+#for C in SLICE_CHUNKS
+            let word_$C = weight_word(base + chunk_$C);
+#for Q in CHUNK_QUADS
+            parts[$C / PART_CHUNKS] = fma(unpack_quad(word_$C, $Qu), slice[$C * CHUNK_QUADS + $Q], parts[$C / PART_CHUNKS]);
+#end
+#end
+#ifdef SCALED
+            let scales = pair_scales(base, block / 2u);
+            var sum = dot(parts[0] * scales.x + parts[1] * scales.z, vec4<f32>(1.0));
+#else
+            var sum = dot(parts[0], vec4<f32>(1.0));
+#endif
+#ifdef OFFSET
+            sum += dot(scales.yw, offset_sums);
+#endif
+            let total = factor * subgroupAdd(sum);
+            if lane == 0u {
+                wg_sums[row] = total + select(wg_sums[row], 0.0, fresh);
+            }
+        }
+#else
+        for (var row = 0u; row < count; row++) {
+            let base = row_word(row);
+            let scale = block_scale(base, block);
+#for T in TOKENS
+            var part_$T = vec4<f32>();
+#end
+#for C in SLICE_CHUNKS
+            let word_$C = weight_word(base + chunk_$C);
+#for Q in CHUNK_QUADS
+            let quad_$C_$Q = weight_quad(word_$C, $Qu, scale);
+#for T in TOKENS
+            part_$T = fma(quad_$C_$Q, slice[$T * SLICE_QUADS + $C * CHUNK_QUADS + $Q], part_$T);
+#end
+#end
+#end
+#for T in TOKENS
+            let total_$T = factor * subgroupAdd(dot(part_$T, vec4<f32>(1.0)));
+#end
+            for (var token = lane; token < TOKENS; token += WG) {
+                var total = 0.0;
+#for T in TOKENS
+                total = select(total, total_$T, token == $Tu);
+#end
+                wg_sums[row * TOKENS + token] = total + select(wg_sums[row * TOKENS + token], 0.0, fresh);
+            }
+        }
+#endif
+        slice_began = true;
+    }
+}
+
+// `first` is the row that row 0 of the workgroup is to store().
+fn matmul_store(lane: u32, first: u32, count: u32) {
+    var scale = 1.0;
+#ifdef NORM
+    scale = inverseSqrt(subgroupAdd(norm_squares) / f32(COLUMNS) + NORM_EPS);
+#endif
+    workgroupBarrier();
+    for (var i = lane; i < (count + 3u) / 4u * TOKENS; i += WG) {
+        let token = i % TOKENS;
+        let row = i / TOKENS * 4u;
+        var sums: vec4<f32>;
+        for (var j = 0u; j < 4u; j++) {
+            sums[j] = select(0.0, scale * wg_sums[min(row + j, count - 1u) * TOKENS + token], slice_began);
+        }
+        store(token, first + row, sums);
+    }
+}
+#else
+const TEAMS: u32 = WG / LANES;
+
+var<private> team_sums: array<vec4<f32>, TOKENS>; // of four rows
+
+// Adds `factor` times the products of this team's four rows with the activations that begin at token_quads. Rows past count repeat the last.
+fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f32) {
     var quads = token_quads;
     var sums: array<vec4<f32>, TOKENS>;
-    for (var chunk = lane; chunk < K_CHUNKS; chunk += LANES) {
-        let word = row_words + chunk * CHUNK_WORDS;
-        let w0 = weight_chunk(word.x);
-        let w1 = weight_chunk(word.y);
-        let w2 = weight_chunk(word.z);
-        let w3 = weight_chunk(word.w);
-        for (var token = 0u; token < TOKENS; token++) {
-            let lo = activation(quads[token] + chunk * 2u);
-            let hi = activation(quads[token] + chunk * 2u + 1u);
-            sums[token] += vec4<f32>(
-                dot(w0.lo, lo) + dot(w0.hi, hi),
-                dot(w1.lo, lo) + dot(w1.hi, hi),
-                dot(w2.lo, lo) + dot(w2.hi, hi),
-                dot(w3.lo, lo) + dot(w3.hi, hi),
-            );
+    let row = local / LANES * 4u;
+    let row_0 = row_word(min(row, count - 1u));
+    let row_1 = row_word(min(row + 1u, count - 1u));
+    let row_2 = row_word(min(row + 2u, count - 1u));
+    let row_3 = row_word(min(row + 3u, count - 1u));
+    for (var chunk = local % LANES; chunk < ROW_CHUNKS; chunk += LANES) {
+        let word_0 = weight_word(row_0 + chunk);
+        let word_1 = weight_word(row_1 + chunk);
+        let word_2 = weight_word(row_2 + chunk);
+        let word_3 = weight_word(row_3 + chunk);
+        let block = chunk / BLOCK_CHUNKS;
+        let scale_0 = block_scale(row_0, block);
+        let scale_1 = block_scale(row_1, block);
+        let scale_2 = block_scale(row_2, block);
+        let scale_3 = block_scale(row_3, block);
+#for Q in CHUNK_QUADS
+        {
+            let quad_0 = weight_quad(word_0, $Qu, scale_0);
+            let quad_1 = weight_quad(word_1, $Qu, scale_1);
+            let quad_2 = weight_quad(word_2, $Qu, scale_2);
+            let quad_3 = weight_quad(word_3, $Qu, scale_3);
+            for (var token = 0u; token < TOKENS; token++) {
+                let value = normed(quads[token] + chunk * CHUNK_QUADS + $Qu);
+                sums[token] += vec4<f32>(dot(quad_0, value), dot(quad_1, value), dot(quad_2, value), dot(quad_3, value));
+            }
         }
+#end
     }
-    return sums;
+    for (var token = 0u; token < TOKENS; token++) {
+        team_sums[token] += factor * sums[token];
+    }
 }
 
 #ifdef LANES_1
-fn finish_tile(lane: u32, team: u32, rows: u32, partial: array<vec4<f32>, TOKENS>) {
-    var sums = partial;
+fn matmul_store(local: u32, first: u32, count: u32) {
+    let rows = local * 4u;
+    if rows >= count {
+        return;
+    }
+    var scale = 1.0;
+#ifdef NORM
+    scale = inverseSqrt(norm_squares / f32(COLUMNS) + NORM_EPS);
+#endif
     for (var token = 0u; token < TOKENS; token++) {
-        store(token, rows, sums[token]);
+        store(token, first + rows, scale * team_sums[token]);
     }
 }
 #else
 #ifdef SUBGROUPS
 // The team is one subgroup.
-fn finish_tile(lane: u32, team: u32, rows: u32, partial: array<vec4<f32>, TOKENS>) {
-    var sums = partial;
+fn matmul_store(local: u32, first: u32, count: u32) {
+    let lane = local % LANES;
+    let rows = local / LANES * 4u;
+    var scale = 1.0;
+#ifdef NORM
+    scale = inverseSqrt(subgroupAdd(norm_squares) / f32(COLUMNS) + NORM_EPS);
+#endif
     for (var token = 0u; token < TOKENS; token++) {
-        let sum = subgroupAdd(sums[token]);
-        if lane == token {
-            store(token, rows, sum);
+        let sum = subgroupAdd(team_sums[token]);
+        if lane == token && rows < count {
+            store(token, first + rows, scale * sum);
         }
     }
 }
 #else
 var<workgroup> wg_partial: array<vec4<f32>, WG * TOKENS>;
+#ifdef NORM
+var<workgroup> wg_squares: array<f32, WG>;
+#endif
 
-// Lane `token` of a team adds up what its team's lanes have for that token. One barrier: call it once, from uniform control flow.
-fn finish_tile(lane: u32, team: u32, rows: u32, partial: array<vec4<f32>, TOKENS>) {
-    var sums = partial;
-    let base = team * LANES * TOKENS;
+// Lane `token` of a team adds up what its team's lanes have for that token. One barrier.
+fn matmul_store(local: u32, first: u32, count: u32) {
+    let lane = local % LANES;
+    let rows = local / LANES * 4u;
+    let base = (local - lane) * TOKENS;
     for (var token = 0u; token < TOKENS; token++) {
-        wg_partial[base + lane * TOKENS + token] = sums[token];
+        wg_partial[base + lane * TOKENS + token] = team_sums[token];
     }
+#ifdef NORM
+    wg_squares[local] = norm_squares;
+#endif
     workgroupBarrier();
-    if lane < TOKENS {
-        var sum = vec4<f32>();
-        for (var other = 0u; other < LANES; other++) {
-            sum += wg_partial[base + other * TOKENS + lane];
-        }
-        store(lane, rows, sum);
+    if lane >= TOKENS || rows >= count {
+        return;
     }
+    var sum = vec4<f32>();
+    for (var other = 0u; other < LANES; other++) {
+        sum += wg_partial[base + other * TOKENS + lane];
+    }
+#ifdef NORM
+    var squares = 0.0;
+    for (var other = 0u; other < LANES; other++) {
+        squares += wg_squares[local - lane + other];
+    }
+    sum *= inverseSqrt(squares / f32(COLUMNS) + NORM_EPS);
+#endif
+    store(lane, first + rows, sum);
 }
+#endif
 #endif
 #endif

@@ -6,6 +6,7 @@
 
 var<private> slab_shard: u32;
 var<private> slab_offset: u32;
+var<private> slab_row: u32; // first of the workgroup
 
 #ifdef BIAS
 // The biases of four rows.
@@ -13,6 +14,10 @@ fn slab_bias(rows: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(weight_word(BIAS_WORD + rows / 4u));
 }
 #endif
+
+fn row_word(row: u32) -> u32 {
+    return (slab_row + row) * ROW_WORDS;
+}
 
 // `slot` counts from the first bound shard.
 fn open_slab(slot: u32) {
@@ -37,4 +42,23 @@ fn weight_word(word: u32) -> vec4<u32> {
     }
 #endif
     return slab_0[slab_offset + word];
+}
+
+fn weight_u32(word: u32, part: u32) -> u32 {
+#ifdef SHARD_3
+    if slab_shard == 3u {
+        return slab_3[slab_offset + word][part];
+    }
+#endif
+#ifdef SHARD_2
+    if slab_shard == 2u {
+        return slab_2[slab_offset + word][part];
+    }
+#endif
+#ifdef SHARD_1
+    if slab_shard == 1u {
+        return slab_1[slab_offset + word][part];
+    }
+#endif
+    return slab_0[slab_offset + word][part];
 }

@@ -1,42 +1,113 @@
-// weights: eight consecutive weights of a row, whatever format the row is stored in.
+// weights: the values of a row, whatever format it is stored in.
 // needs     fn weight_word(word: u32) -> vec4<u32>, the 16-byte word at an index, from the kernel
-// flags     exactly one of WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16
-// packing   src/quant/: rows padded to whole chunks, so a chunk never straddles two rows
+//           fn weight_u32(word: u32, part: u32) -> u32, one of its four parts
+// consts    CHUNK_QUADS quads of values in one word, a chunk; BLOCK_CHUNKS chunks in a block of 32 values;
+//           ROW_CHUNKS chunks, then ROW_WORDS - ROW_CHUNKS words of scales, per row
+// flags     exactly one of WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_Q8_0, WEIGHT_Q4_1, WEIGHT_Q4_0, WEIGHT_MXFP4
+//           SCALED the blocks have scales; OFFSET and something to add
+// packing   src/quant/: rows padded to whole blocks. A weight is value * scale + offset.
 
-struct Chunk {
-    lo: vec4<f32>, // weights 0..3
-    hi: vec4<f32>, // weights 4..7
-}
+const BLOCK_QUADS: u32 = 8u;
 
+// Four values of a word as they are stored. `quad` is a constant wherever this is called, and all branches on it vanish.
 #ifdef WEIGHT_F32
-const CHUNK_WORDS: u32 = 2u;
-
-fn weight_chunk(word: u32) -> Chunk {
-    return Chunk(bitcast<vec4<f32>>(weight_word(word)), bitcast<vec4<f32>>(weight_word(word + 1u)));
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(word);
 }
 #endif
 #ifdef WEIGHT_F16
-const CHUNK_WORDS: u32 = 1u;
-
 // unpack2x16float is core WGSL: no shader-f16 needed.
-fn weight_chunk(word: u32) -> Chunk {
-    let w = weight_word(word);
-    return Chunk(
-        vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y)),
-        vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w)),
-    );
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    let pair = select(word.zw, word.xy, quad == 0u);
+    return vec4<f32>(unpack2x16float(pair.x), unpack2x16float(pair.y));
 }
 #endif
 #ifdef WEIGHT_BF16
-const CHUNK_WORDS: u32 = 1u;
-
 // A bf16 is the upper half of an f32: widening is a shift.
-fn widen_bf16(pair: vec2<u32>) -> vec4<f32> {
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    let pair = select(word.zw, word.xy, quad == 0u);
     return bitcast<vec4<f32>>(vec4<u32>(pair.x << 16u, pair.x & 0xffff0000u, pair.y << 16u, pair.y & 0xffff0000u));
 }
-
-fn weight_chunk(word: u32) -> Chunk {
-    let w = weight_word(word);
-    return Chunk(widen_bf16(w.xy), widen_bf16(w.zw));
+#endif
+#ifdef WEIGHT_Q8_0
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    return vec4<f32>(unpack4xI8(word[quad]));
 }
 #endif
+#ifdef NIBBLES
+// A part of a word holds eight values: the first four in the low halves of its bytes.
+fn nibble_quad(word: vec4<u32>, quad: u32) -> vec4<u32> {
+    return unpack4xU8((word[quad / 2u] >> (quad % 2u * 4u)) & 0x0f0f0f0fu);
+}
+#endif
+#ifdef WEIGHT_Q4_1
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    return vec4<f32>(nibble_quad(word, quad));
+}
+#endif
+#ifdef WEIGHT_Q4_0
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    return vec4<f32>(nibble_quad(word, quad));
+}
+#endif
+#ifdef WEIGHT_MXFP4
+// Twice the value: 0, 1, 2, 3, 4, 6, 8 or 12 by the lower three bits, a table of nibbles in one integer; the fourth is the sign.
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    let code = nibble_quad(word, quad);
+    let doubled = vec4<f32>((vec4<u32>(0xc8643210u) >> ((code & vec4<u32>(7u)) * 4u)) & vec4<u32>(15u));
+    return select(-doubled, doubled, code < vec4<u32>(8u));
+}
+#endif
+
+// Scales and offsets of the two blocks of a pair: x and y of the first, z and w of the second.
+#ifdef WEIGHT_Q8_0
+fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
+    let d = unpack2x16float(weight_u32(row + ROW_CHUNKS + pair / 4u, pair % 4u));
+    return vec4<f32>(d.x, 0.0, d.y, 0.0);
+}
+#endif
+#ifdef WEIGHT_Q4_0
+fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
+    let d = unpack2x16float(weight_u32(row + ROW_CHUNKS + pair / 4u, pair % 4u));
+    return vec4<f32>(d.x, -8.0 * d.x, d.y, -8.0 * d.y);
+}
+#endif
+#ifdef WEIGHT_Q4_1
+fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
+    let word = row + ROW_CHUNKS + pair / 2u;
+    let part = pair % 2u * 2u;
+    return vec4<f32>(unpack2x16float(weight_u32(word, part)), unpack2x16float(weight_u32(word, part + 1u)));
+}
+#endif
+#ifdef WEIGHT_MXFP4
+// Half of a power of two: the values are doubled.
+fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
+    let exponents = weight_u32(row + ROW_CHUNKS + pair / 8u, pair / 2u % 4u) >> (pair % 2u * 16u);
+    return vec4<f32>(
+        bitcast<f32>((exponents & 0xffu) << 23u) * 0.5, 0.0,
+        bitcast<f32>(((exponents >> 8u) & 0xffu) << 23u) * 0.5, 0.0,
+    );
+}
+#endif
+
+// Scale and offset of one block.
+fn block_scale(row: u32, block: u32) -> vec2<f32> {
+#ifdef SCALED
+    let pair = pair_scales(row, block / 2u);
+    return select(pair.zw, pair.xy, block % 2u == 0u);
+#else
+    return vec2<f32>(1.0, 0.0);
+#endif
+}
+
+// Four weights of a word whose block has this scale.
+fn weight_quad(word: vec4<u32>, quad: u32, scale: vec2<f32>) -> vec4<f32> {
+    var weights = unpack_quad(word, quad);
+#ifdef SCALED
+    weights *= scale.x;
+#endif
+#ifdef OFFSET
+    weights += scale.y;
+#endif
+    return weights;
+}

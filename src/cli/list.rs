@@ -4,7 +4,7 @@ use super::table;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moebius::kernels::KERNELS;
-use moebius::quant::QUANTS;
+use moebius::quant::{MaxError, QUANTS};
 use moebius::spec::ARCHS;
 use std::io::Write;
 use std::process::ExitCode;
@@ -74,11 +74,12 @@ fn kernels() -> Listing {
 
 fn quants() -> Listing {
     let row = |quant: &moebius::quant::Quant| {
-        let error = match quant.max_relative_error {
-            0.0 => "none".to_owned(),
-            error => format!("{error:.1e}"),
+        let error = match quant.max_error {
+            MaxError::OfValue(0.0) => "none".to_owned(),
+            MaxError::OfValue(error) => format!("{error:.1e} of the value"),
+            MaxError::OfBlock(error) => format!("{error:.1e} of the largest in its block of 32"),
         };
-        vec![quant.name.to_owned(), quant.bits_per_weight.to_string(), error]
+        vec![quant.name.to_owned(), quant.bits_per_weight().to_string(), error]
     };
-    (vec!["format", "bits per weight", "largest relative error"], QUANTS.iter().map(row).collect())
+    (vec!["format", "bits per weight", "largest error"], QUANTS.iter().map(row).collect())
 }

@@ -63,6 +63,8 @@ pub struct Overrides {
     pub no_subgroups: bool,
     /// `MOEBIUS_DEFAULT_LIMITS`: no more than every WebGPU implementation grants.
     pub default_limits: bool,
+    /// `MOEBIUS_CHECKED_SHADERS`: every index is checked and every loop counted, as browsers always do.
+    pub checked_shaders: bool,
     /// `MOEBIUS_PROFILE=gpu|cpu`
     pub profile: Option<Profile>,
 }
@@ -75,6 +77,7 @@ impl Overrides {
             no_f16: set("MOEBIUS_NO_F16"),
             no_subgroups: set("MOEBIUS_NO_SUBGROUPS"),
             default_limits: set("MOEBIUS_DEFAULT_LIMITS"),
+            checked_shaders: set("MOEBIUS_CHECKED_SHADERS"),
             profile: match std::env::var("MOEBIUS_PROFILE").as_deref() {
                 Ok("gpu") => Some(Profile::Gpu),
                 Ok("cpu") => Some(Profile::Cpu),

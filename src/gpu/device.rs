@@ -47,6 +47,7 @@ pub struct Device {
     caps: Caps,
     info: wgpu::AdapterInfo,
     why: String,
+    checked_shaders: bool,
     health: Arc<Health>,
     dump_wgsl: Option<PathBuf>,
     break_kernel: Option<String>,
@@ -103,6 +104,7 @@ impl Device {
             caps,
             info,
             why,
+            checked_shaders: options.overrides.checked_shaders,
             health,
             dump_wgsl: options.dump_wgsl.clone(),
             break_kernel: options.break_kernel.clone(),
@@ -194,6 +196,16 @@ impl Device {
     /// Gives the device up, as a driver reset would. What follows returns [`Error::DeviceLost`].
     pub fn destroy(&self) {
         self.raw.destroy();
+    }
+
+    /// Compiles WGSL. A compiler error reaches the error scope.
+    pub(super) fn shader_module(&self, descriptor: wgpu::ShaderModuleDescriptor) -> wgpu::ShaderModule {
+        if self.checked_shaders || cfg!(target_family = "wasm") {
+            return self.raw.create_shader_module(descriptor);
+        }
+        // SAFETY: every kernel stays within its buffers and ends its loops; the conformance cases run with checks as well as without, and
+        // find canaries around every output untouched.
+        unsafe { self.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 
     pub(super) fn breaks(&self, kernel: &Kernel) -> bool {

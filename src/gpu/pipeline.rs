@@ -126,7 +126,7 @@ fn compile(device: &Device, kernel: &Kernel, variant: &Variant) -> Result<Pipeli
         bind_group_layouts: &[Some(&layout)],
         immediate_size: 0,
     });
-    let module = device.raw.create_shader_module(wgpu::ShaderModuleDescriptor {
+    let module = device.shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(kernel.name),
         source: wgpu::ShaderSource::Wgsl(source.into()),
     });

@@ -1,4 +1,7 @@
-//! The WGSL composer: `#import name`, `#ifdef FLAG` / `#else` / `#endif`, and a prelude of constants.
+//! The WGSL composer: `#import name`, `#ifdef FLAG` / `#else` / `#endif`, `#for X in COUNT` / `#end`, and a prelude of constants.
+//!
+//! `#for` writes its lines COUNT times, a number or an integer constant of the variant, with 0, 1, ... for `$X`: loops whose values live in
+//! registers must be unrolled, and no compiler can be relied on to do it.
 //!
 //! It only copies lines, so it needs no WGSL parser and works the same in a browser. Every kernel is one file under `shaders/`; what it
 //! imports lies in `shaders/lib/`.
@@ -58,6 +61,14 @@ impl Variant {
         self.flags.contains(flag)
     }
 
+    /// A number, or the value of the integer constant of that name.
+    fn count(&self, text: &str) -> Option<u32> {
+        match self.consts.get(text) {
+            Some(Const::U32(value)) => Some(*value),
+            _ => text.parse().ok(),
+        }
+    }
+
     /// The value of an integer constant.
     ///
     /// # Panics
@@ -103,7 +114,8 @@ pub fn compose(name: &str, source: &str, variant: &Variant) -> Result<String> {
 fn expand(name: &str, source: &str, variant: &Variant, imported: &mut BTreeSet<&'static str>, text: &mut String) -> Result<()> {
     // One entry per open #ifdef: whether its current branch is taken.
     let mut branches: Vec<bool> = Vec::new();
-    for (index, line) in source.lines().enumerate() {
+    let mut lines = source.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         let problem = |what: &str| Error::Gpu {
             attempted: format!("composing the shader {name}"),
             message: format!("line {}: {what}: {line}", index + 1),
@@ -116,6 +128,27 @@ fn expand(name: &str, source: &str, variant: &Variant, imported: &mut BTreeSet<&
             *taken = !*taken;
         } else if line.trim_end() == "#endif" {
             branches.pop().ok_or_else(|| problem("no #ifdef is open"))?;
+        } else if let Some(repeat) = line.strip_prefix("#for ") {
+            let (placeholder, count) = repeat.split_once(" in ").ok_or_else(|| problem("expected `#for X in COUNT`"))?;
+            let mut body = String::new();
+            let mut depth = 1;
+            for (_, line) in lines.by_ref() {
+                depth += i32::from(line.starts_with("#for ")) - i32::from(line.trim_end() == "#end");
+                if depth == 0 {
+                    break;
+                }
+                body.push_str(line);
+                body.push('\n');
+            }
+            if depth > 0 {
+                return Err(problem("never ends"));
+            }
+            if active {
+                let count = variant.count(count.trim()).ok_or_else(|| problem("neither a number nor an integer constant"))?;
+                for i in 0..count {
+                    expand(name, &body.replace(&format!("${}", placeholder.trim()), &i.to_string()), variant, imported, text)?;
+                }
+            }
         } else if let Some(wanted) = line.strip_prefix("#import ") {
             let (library, library_source) =
                 LIBRARY.iter().find(|(library, _)| *library == wanted.trim()).ok_or_else(|| problem("no such import"))?;

@@ -74,7 +74,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("CONTEXT", problem.context)
         .u32("Q_QUADS", padded(problem.num_heads * problem.head_dim) / 4)
         .f32("SCALE", problem.scale)
-        .flag_if(problem.sinks, "SINKS");
+        .flag_if(problem.sinks, "SINKS")
+        .flag_if(caps.profile == Profile::Cpu, "ROLLED");
     let variant = match problem.mask {
         Mask::Causal => variant,
         Mask::Window(window) => variant.flag("WINDOWED").u32("WINDOW", window),

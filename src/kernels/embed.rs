@@ -1,9 +1,12 @@
 //! The embedding row of each token.
 
-use super::{tile::CHUNK, to_u32};
+use super::{
+    tile::{is_ragged, weight_consts},
+    to_u32,
+};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Sharded, Variant};
-use crate::quant::{Quant, padded};
+use crate::quant::Quant;
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -40,16 +43,16 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    Variant::new()
+    weight_consts(Variant::new(), problem.hidden_size, problem.quant)
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
-        .u32("K_CHUNKS", padded(problem.hidden_size) / CHUNK)
         .f32("SCALE", problem.scale)
-        .flag(problem.quant.flag)
+        .u32("COLUMNS", problem.hidden_size)
+        .flag_if(is_ragged(problem.quant, problem.hidden_size), "RAGGED")
 }
 
 pub fn record(device: &Device, recording: &mut Recording, problem: &Problem, buffers: &Buffers) -> Result<()> {
     let variant = choose(device.caps(), problem);
-    let groups = variant.get("K_CHUNKS").div_ceil(variant.get("WG")) as usize;
+    let groups = variant.get("ROW_CHUNKS").div_ceil(variant.get("WG")) as usize;
     for shard in &buffers.table.shards {
         let params = Params { first_row: to_u32(shard.first_row), num_rows: to_u32(shard.num_rows), padding: [0; 2] };
         recording.dispatch(

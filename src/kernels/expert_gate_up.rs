@@ -1,5 +1,6 @@
 //! Gate and up projection of the chosen experts, with the activation.
 
+use super::norm::Fused;
 use super::slab::{SHARDS_PER_DISPATCH, SLAB_PARAMS, Slabs};
 use super::{expert_sort, tile::Tile};
 use crate::error::Result;
@@ -25,6 +26,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(7, "slab_2").only(When::Flag("SHARD_2")),
         Binding::read(8, "slab_3").only(When::Flag("SHARD_3")),
         Binding::read(9, "weights").only(When::Flag("WEIGHT_INPUT")),
+        Binding::read(10, "norm").only(When::Flag("NORM")),
     ],
 };
 
@@ -39,6 +41,8 @@ pub struct Problem {
     pub weight_on: WeightOn,
     /// Multiplies what the experts add to the residual stream.
     pub scale: f32,
+    /// Goes before the gate and up projections; one token only.
+    pub norm: Option<Fused>,
     pub quant: Quant,
 }
 
@@ -52,12 +56,13 @@ pub enum Routing<'a> {
 }
 
 /// # Shapes
-/// `x [num_tokens, padded(hidden)]`, `weights [num_tokens, top_k]` (read where they multiply the input),
+/// `x [num_tokens, padded(hidden)]`, `norm [padded(hidden)]`, `weights [num_tokens, top_k]` (read where they multiply the input),
 /// `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub routing: Routing<'a>,
     pub weights: &'a Buffer,
+    pub norm: Option<&'a Buffer>,
     pub h: &'a Buffer,
     pub slabs: &'a Slabs,
 }
@@ -77,24 +82,25 @@ impl Routing<'_> {
     }
 }
 
-/// The tile of both expert kernels.
-pub(super) fn tile(caps: &Caps, sorted: bool) -> Tile {
-    Tile::choose(caps, if sorted { usize::MAX } else { 1 })
+/// The tile of an expert kernel with `num_rows` rows.
+pub(super) fn tile(caps: &Caps, sorted: bool, num_rows: usize) -> Tile {
+    Tile::choose(caps, if sorted { usize::MAX } else { 1 }, num_rows)
 }
 
-/// Shard buffers that one dispatch can bind: one less where the weights take a binding.
+/// Shard buffers that one dispatch can bind: one less where the weights take a binding, and where a norm does.
 pub fn shards_per_dispatch(problem: &Problem) -> usize {
-    SHARDS_PER_DISPATCH - usize::from(problem.weight_on == WeightOn::Input)
+    SHARDS_PER_DISPATCH - usize::from(problem.weight_on == WeightOn::Input) - usize::from(problem.norm.is_some())
 }
 
 /// Without the consts of the slabs, which [`record`] adds.
 pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
-    let variant = tile(caps, sorted)
+    let variant = tile(caps, sorted, 2 * problem.intermediate_size)
         .variant(problem.hidden_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("H_STRIDE", padded(problem.intermediate_size))
         .flag_if(sorted, "SORTED")
         .flag_if(problem.weight_on == WeightOn::Input, "WEIGHT_INPUT");
+    let variant = Fused::variant(problem.norm, variant, problem.hidden_size);
     match problem.activation {
         Activation::Silu => variant.flag("SILU"),
         Activation::GeluTanh => variant.flag("GELU_TANH"),
@@ -111,7 +117,7 @@ pub fn record(
 ) -> Result<()> {
     let sorted = buffers.routing.is_sorted();
     let base = choose(device.caps(), problem, sorted);
-    let tile = tile(device.caps(), sorted);
+    let tile = tile(device.caps(), sorted, 2 * problem.intermediate_size);
     for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {
@@ -121,6 +127,7 @@ pub fn record(
         if problem.weight_on == WeightOn::Input {
             bound.push(("weights", buffers.weights));
         }
+        bound.extend(buffers.norm.map(|norm| ("norm", norm)));
         bound.extend(dispatch.buffers());
         recording.dispatch(
             device,

@@ -44,7 +44,7 @@ pub struct Buffers<'a> {
 
 /// Assignments that one tile holds: what the expert kernels of this device take.
 pub fn tile_len(caps: &Caps) -> usize {
-    Tile::choose(caps, usize::MAX).tokens
+    Tile::choose(caps, usize::MAX, usize::MAX).tokens
 }
 
 /// Tiles that suffice for any routing of `num_assignments` to `num_experts`.

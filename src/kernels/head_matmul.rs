@@ -1,6 +1,9 @@
 //! A matrix of its own for each head.
 
-use super::{tile::Tile, to_u32};
+use super::{
+    tile::{Tile, is_ragged},
+    to_u32,
+};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant};
 use crate::quant::Quant;
@@ -50,9 +53,11 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    Tile::choose(caps, problem.num_tokens)
+    Tile::choose(caps, problem.num_tokens, problem.rows)
         .variant(problem.cols, problem.quant)
         .u32("NUM_ROWS", problem.rows)
+        .u32("COLUMNS", problem.cols)
+        .flag_if(is_ragged(problem.quant, problem.cols), "RAGGED")
         .u32("X_STRIDE", problem.x.token_stride / 4)
         .u32("X_HEAD", problem.x.head_stride / 4)
         .u32("Y_STRIDE", problem.y.token_stride)
@@ -66,7 +71,7 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let tile = Tile::choose(device.caps(), problem.num_tokens);
+    let tile = Tile::choose(device.caps(), problem.num_tokens, problem.rows);
     for shard in &buffers.weight.shards {
         let params = Params {
             num_tokens: to_u32(problem.num_tokens),

@@ -1,5 +1,6 @@
 //! Rows of tokens times a weight matrix: every projection that is not an expert's.
 
+use super::norm::Fused;
 use super::{tile::Tile, to_u32};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
@@ -21,6 +22,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(2, "weight"),
         Binding::read_write(3, "y"),
         Binding::read(4, "bias").only(When::Flag("BIAS")),
+        Binding::read(5, "norm").only(When::Flag("NORM")),
     ],
 };
 
@@ -36,6 +38,7 @@ struct Params {
 #[derive(Debug, Clone, Copy)]
 pub struct Problem {
     pub num_tokens: usize,
+    pub rows: usize,
     pub cols: usize,
     /// Elements from one row of `y` to the next.
     pub y_stride: usize,
@@ -43,6 +46,8 @@ pub struct Problem {
     /// Multiplies the product and its bias.
     pub scale: f32,
     pub output: Output,
+    /// Goes before the product; one token only.
+    pub norm: Option<Fused>,
     pub quant: Quant,
 }
 
@@ -60,16 +65,17 @@ pub enum Output {
 }
 
 /// # Shapes
-/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `bias [rows]`, `y [num_tokens, y_stride]`.
+/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `bias [rows]`, `norm [padded(cols)]`, `y [num_tokens, y_stride]`.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub weight: &'a Sharded,
     pub bias: Option<&'a Buffer>,
+    pub norm: Option<&'a Buffer>,
     pub y: &'a Buffer,
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    Tile::choose(caps, problem.num_tokens)
+    let variant = Tile::choose(caps, problem.num_tokens, problem.rows)
         .variant(problem.cols, problem.quant)
         .u32("Y_STRIDE", problem.y_stride)
         .f32("SCALE", problem.scale)
@@ -77,7 +83,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(problem.output == Output::Add, "RESIDUAL")
         .flag_if(problem.output == Output::Sigmoid, "SIGMOID")
         .flag_if(problem.output == Output::Tanh, "TANH")
-        .flag_if(problem.output == Output::Gate, "GATE")
+        .flag_if(problem.output == Output::Gate, "GATE");
+    Fused::variant(problem.norm, variant, problem.cols)
 }
 
 pub fn record(
@@ -87,7 +94,7 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let tile = Tile::choose(device.caps(), problem.num_tokens);
+    let tile = Tile::choose(device.caps(), problem.num_tokens, problem.rows);
     for shard in &buffers.weight.shards {
         let params = Params {
             num_tokens: to_u32(problem.num_tokens),
@@ -97,6 +104,7 @@ pub fn record(
         };
         let mut bound = vec![("x", buffers.x), ("weight", &shard.buffer), ("y", buffers.y)];
         bound.extend(buffers.bias.map(|bias| ("bias", bias)));
+        bound.extend(buffers.norm.map(|norm| ("norm", norm)));
         recording.dispatch(
             device,
             &DispatchDescriptor {

@@ -33,6 +33,26 @@ pub struct Problem {
     pub residual: Option<f32>,
 }
 
+/// An RMSNorm that a matmul kernel applies to its input itself, where it has one token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fused {
+    pub eps: f32,
+}
+
+impl Fused {
+    /// The spec as a fused norm, if kernels can fuse it.
+    pub fn from_spec(norm: NormSpec) -> Option<Self> {
+        (norm.kind == NormKind::Rms && !norm.bias).then_some(Fused { eps: norm.eps })
+    }
+
+    pub(super) fn variant(fused: Option<Self>, variant: Variant, cols: usize) -> Variant {
+        match fused {
+            Some(Fused { eps }) => variant.flag("NORM").u32("COLUMNS", cols).f32("NORM_EPS", eps),
+            None => variant,
+        }
+    }
+}
+
 /// # Shapes
 /// `x [first_row + num_tokens, padded(cols)]`, `weight [1, padded(cols)]`, or 2 rows with the bias, `y [num_tokens, padded(cols)]`.
 pub struct Buffers<'a> {

@@ -1,5 +1,6 @@
 //! Query, key and value projection with rotary embedding, appended to the KV cache.
 
+use super::norm::Fused;
 use super::{tile::Tile, to_u32};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
@@ -25,6 +26,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(6, "k_cache"),
         Binding::read_write(7, "v_cache"),
         Binding::read(8, "bias").only(When::Flag("BIAS")),
+        Binding::read(9, "norm").only(When::Flag("NORM")),
     ],
 };
 
@@ -49,18 +51,27 @@ pub struct Problem {
     pub bias: bool,
     /// Clamp to this magnitude.
     pub clip: Option<f32>,
+    /// Goes before the projection; one token only, and not with a bias: no binding is left.
+    pub norm: Option<Fused>,
     pub quant: Quant,
+}
+
+impl Problem {
+    fn rows(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
 }
 
 /// # Shapes
 /// `rows [num_tokens]`, `x [num_tokens, padded(hidden)]`, `weight [(heads + 2 kv_heads) head_dim, hidden]` packed, cut at heads,
-/// `rope [context, head_dim / 2]` of (cosine, sine), `q [num_tokens, padded(heads head_dim)]`,
+/// `rope [context, head_dim / 2]` of (cosine, sine), `norm [padded(hidden)]`, `q [num_tokens, padded(heads head_dim)]`,
 /// caches `[sequences, kv_heads, context, head_dim]`.
 pub struct Buffers<'a> {
     pub rows: &'a Buffer,
     pub x: &'a Buffer,
     pub weight: &'a Sharded,
     pub bias: Option<&'a Buffer>,
+    pub norm: Option<&'a Buffer>,
     pub rope: &'a Buffer,
     pub q: &'a Buffer,
     pub k_cache: &'a Buffer,
@@ -68,7 +79,7 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    let variant = Tile::choose(caps, problem.num_tokens)
+    let variant = Tile::choose(caps, problem.num_tokens, problem.rows())
         .variant(problem.hidden_size, problem.quant)
         .u32("NUM_HEADS", problem.num_heads)
         .u32("NUM_KV_HEADS", problem.num_kv_heads)
@@ -76,6 +87,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("CONTEXT", problem.context)
         .u32("Q_STRIDE", padded(problem.num_heads * problem.head_dim))
         .flag_if(problem.bias, "BIAS");
+    let variant = Fused::variant(problem.norm, variant, problem.hidden_size);
     match problem.clip {
         Some(limit) => variant.flag("CLIP").f32("CLIP_TO", limit),
         None => variant,
@@ -89,7 +101,7 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let tile = Tile::choose(device.caps(), problem.num_tokens);
+    let tile = Tile::choose(device.caps(), problem.num_tokens, problem.rows());
     for shard in &buffers.weight.shards {
         let params = Params {
             num_tokens: to_u32(problem.num_tokens),
@@ -107,6 +119,7 @@ pub fn record(
             ("v_cache", buffers.v_cache),
         ];
         bound.extend(buffers.bias.map(|bias| ("bias", bias)));
+        bound.extend(buffers.norm.map(|norm| ("norm", norm)));
         recording.dispatch(
             device,
             &DispatchDescriptor {

@@ -1,55 +1,110 @@
-//! How the matmul kernels cut their work: the consts and flags of `shaders/lib/matmul.wgsl`.
+//! How the matmul kernels cut their work: the consts and flags of `shaders/lib/matmul.wgsl` and `weights.wgsl`.
 
 use crate::gpu::{Caps, Profile, Variant};
-use crate::quant::{Quant, padded};
+use crate::quant::{BLOCK, Quant, padded};
 
 /// Rows that one team computes at a time; fixed in the shader.
-pub(super) const QUAD: usize = 4;
-/// Columns of one chunk; fixed in the shader.
-pub(super) const CHUNK: usize = 8;
+const QUAD: usize = 4;
 
 /// Tokens of one tile where many share the weights.
-const MANY_TOKENS: usize = 8;
+pub(super) const MANY_TOKENS: usize = 8;
 
-/// A team of `lanes` invocations computes [`QUAD`] rows of `tokens` tokens.
+/// A workgroup computes `rows` rows of `tokens` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tile {
     pub workgroup: usize,
-    pub lanes: usize,
+    pub rows: usize,
     pub tokens: usize,
-    pub subgroups: bool,
+    work: Work,
+}
+
+/// Who computes what, and how partial sums meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// The workgroup is one subgroup, and every lane meets all rows with its slice of the activations.
+    Slice,
+    /// Each invocation has four rows to itself.
+    Alone,
+    /// Each subgroup has four rows.
+    Subgroups,
+    /// Each team of this many invocations has four rows; they add up through workgroup memory.
+    Teams(usize),
 }
 
 impl Tile {
-    /// The tile for a batch in which `num_tokens` rows share each weight.
-    pub fn choose(caps: &Caps, num_tokens: usize) -> Self {
+    /// The tile for a matrix of `num_rows` rows and a batch in which `num_tokens` rows share each weight.
+    pub fn choose(caps: &Caps, num_tokens: usize, num_rows: usize) -> Self {
         let tokens = if num_tokens > 1 { MANY_TOKENS } else { 1 };
         let subgroup = caps.subgroup_size.map(|size| size as usize);
         match (caps.profile, subgroup) {
-            // A software device runs a subgroup as one vector: no reduction through memory, and no barrier.
-            (Profile::Cpu, Some(size)) if tokens == 1 => Tile { workgroup: size, lanes: size, tokens, subgroups: true },
-            (Profile::Cpu, _) => Tile { workgroup: 8, lanes: 1, tokens, subgroups: false },
-            (Profile::Gpu, Some(size)) if tokens == 1 => Tile { workgroup: size.max(64), lanes: size, tokens, subgroups: true },
-            (Profile::Gpu, _) if tokens == 1 => Tile { workgroup: 64, lanes: 32, tokens, subgroups: false },
-            // Eight lanes read 128 consecutive bytes of a 16-bit row.
-            (Profile::Gpu, _) => Tile { workgroup: 64, lanes: 8, tokens, subgroups: false },
+            // A software device runs a subgroup as one vector, and loads lane by lane: what is in registers costs nothing to use again.
+            (Profile::Cpu, Some(size)) => Tile { workgroup: size, rows: slice_rows(tokens, num_rows), tokens, work: Work::Slice },
+            (Profile::Cpu, None) => Tile { workgroup: 8, rows: 8 * QUAD, tokens, work: Work::Alone },
+            (Profile::Gpu, Some(size)) if tokens == 1 => {
+                let workgroup = size.max(64);
+                Tile { workgroup, rows: workgroup / size * QUAD, tokens, work: Work::Subgroups }
+            }
+            (Profile::Gpu, _) if tokens == 1 => Tile { workgroup: 64, rows: 2 * QUAD, tokens, work: Work::Teams(32) },
+            // Eight lanes read 128 consecutive bytes of a row.
+            (Profile::Gpu, _) => Tile { workgroup: 64, rows: 8 * QUAD, tokens, work: Work::Teams(8) },
         }
     }
 
     /// The variant for rows of `cols` columns in a weight format.
     pub fn variant(&self, cols: usize, quant: Quant) -> Variant {
-        Variant::new()
+        let lanes = match self.work {
+            Work::Alone => 1,
+            Work::Teams(lanes) => lanes,
+            Work::Slice | Work::Subgroups => self.workgroup * QUAD / self.rows,
+        };
+        let variant = weight_consts(Variant::new(), cols, quant)
             .u32("WG", self.workgroup)
-            .u32("LANES", self.lanes)
+            .u32("ROWS", self.rows)
             .u32("TOKENS", self.tokens)
-            .u32("K_CHUNKS", padded(cols) / CHUNK)
-            .flag(quant.flag)
-            .flag_if(self.lanes == 1, "LANES_1")
-            .flag_if(self.subgroups, "SUBGROUPS")
+            .u32("ROW_QUADS", padded(cols) / 4)
+            .flag_if(matches!(self.work, Work::Slice | Work::Subgroups), "SUBGROUPS");
+        match self.work {
+            Work::Slice => {
+                let chunks = slice_chunks(self.tokens, quant);
+                variant.flag("SLICE").u32("SLICE_CHUNKS", chunks).flag_if(self.tokens == 1, "ONE_TOKEN")
+            }
+            _ => variant.u32("LANES", lanes).flag_if(lanes == 1, "LANES_1"),
+        }
     }
 
     /// Workgroups that cover `num_rows` weight rows.
     pub fn row_groups(&self, num_rows: usize) -> usize {
-        num_rows.div_ceil(QUAD).div_ceil(self.workgroup / self.lanes)
+        num_rows.div_ceil(self.rows)
     }
+}
+
+/// Rows of a workgroup that keeps slices: many, because filling them costs as much as some rows; few enough to give every core work.
+fn slice_rows(tokens: usize, num_rows: usize) -> usize {
+    let (many, few) = if tokens == 1 { (64, 16) } else { (256, 64) };
+    if num_rows >= 16 * many { many } else { few }
+}
+
+/// Words of a row that a lane takes in one pass: whole blocks where they have scales, and no more than four words.
+fn slice_chunks(tokens: usize, quant: Quant) -> usize {
+    let blocks = if tokens == 1 { 2 } else { 1 };
+    (blocks * BLOCK * quant.value_bits / 128).min(4)
+}
+
+/// What `shaders/lib/weights.wgsl` has to know.
+pub(super) fn weight_consts(variant: Variant, cols: usize, quant: Quant) -> Variant {
+    let chunk = 128 / quant.value_bits;
+    variant
+        .u32("CHUNK_QUADS", chunk / 4)
+        .u32("BLOCK_CHUNKS", BLOCK / chunk)
+        .u32("ROW_CHUNKS", padded(cols) / chunk)
+        .u32("ROW_WORDS", quant.row_bytes(cols) / 16)
+        .flag(quant.flag)
+        .flag_if(quant.value_bits == 4, "NIBBLES")
+        .flag_if(quant.scale_bits > 0, "SCALED")
+        .flag_if(quant.has_offset, "OFFSET")
+}
+
+/// Whether the padding of rows of `cols` columns stands for something.
+pub(super) fn is_ragged(quant: Quant, cols: usize) -> bool {
+    quant.has_offset && !cols.is_multiple_of(BLOCK)
 }

@@ -1,7 +1,7 @@
 //! The dispatches of a feed-forward part: a router with its experts, a shared expert, a dense MLP.
 
 use super::gpu_decoder::GpuDecoder;
-use super::plan::{Planner, Target};
+use super::plan::{Input, Planner, Target};
 use super::state::{LayerTaps, TapPlaces};
 use super::weights::{MlpWeights, MoeWeights, SharedWeights};
 use crate::error::Result;
@@ -73,7 +73,7 @@ impl<'a> Experts<'a, '_> {
         }
     }
 
-    fn input(&self) -> &'a Buffer {
+    fn input(&self) -> Input<'a> {
         self.planner.input(&self.planner.decoder.spec.layers[self.layer])
     }
 
@@ -83,10 +83,10 @@ impl<'a> Experts<'a, '_> {
         let num_tokens = self.planner.key.num_tokens;
         let y_stride = spec.router.num_experts;
         let bias = weights.router_bias.as_ref();
-        let mut x = (self.input(), self.planner.decoder.spec.hidden_size);
+        let mut x = self.input();
         if let (Some(first), Some(width)) = (&weights.router_hidden, spec.router.hidden) {
             self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
-            x = (&state.router_hidden, width);
+            x = Input { x: &state.router_hidden, cols: width, norm: None };
         }
         self.planner.project(
             self.layer,
@@ -125,8 +125,7 @@ impl<'a> Experts<'a, '_> {
     fn shared(&mut self, spec: &SharedSpec, weights: &SharedWeights) -> Result<()> {
         let state = &self.planner.decoder.state;
         let Some(gate) = &weights.gate else { return self.everyone(&spec.mlp, &weights.mlp, &state.ones) };
-        let x = (self.input(), self.planner.decoder.spec.hidden_size);
-        self.planner.project(self.layer, (gate, None), x, (matmul::Output::Sigmoid, 1), &state.shared_weights)?;
+        self.planner.project(self.layer, (gate, None), self.input(), (matmul::Output::Sigmoid, 1), &state.shared_weights)?;
         self.everyone(&spec.mlp, &weights.mlp, &state.shared_weights)
     }
 
@@ -145,7 +144,7 @@ impl<'a> Experts<'a, '_> {
 
     fn run(&mut self, spec: &MlpSpec, weights: &MlpWeights, routed: &Routed) -> Result<()> {
         let GpuDecoder { device, spec: model, state, .. } = self.planner.decoder;
-        let (x, target, layer) = (self.input(), self.target, Some(self.layer));
+        let (input, target, layer) = (self.input(), self.target, Some(self.layer));
         let recording = &mut self.planner.recording;
         let Routed { num_experts, num_experts_per_tok, weight_on, weights: token_weights, routing } = *routed;
         let problem = Problem {
@@ -157,9 +156,17 @@ impl<'a> Experts<'a, '_> {
             activation: spec.activation,
             weight_on,
             scale: target.scale,
+            norm: input.norm.map(|norm| norm.fused),
             quant: weights.gate_up.shape.quant,
         };
-        let buffers = expert_gate_up::Buffers { x, routing, weights: token_weights, h: &state.h, slabs: &weights.gate_up };
+        let buffers = expert_gate_up::Buffers {
+            x: input.x,
+            routing,
+            weights: token_weights,
+            norm: input.norm.map(|norm| norm.weight),
+            h: &state.h,
+            slabs: &weights.gate_up,
+        };
         expert_gate_up::record(device, recording, layer, &problem, &buffers)?;
 
         let problem = Problem { quant: weights.down.shape.quant, ..problem };

@@ -245,7 +245,7 @@ impl GpuDecoder {
         if self.plans.len() >= MAX_PLANS {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
-        let planner = Planner { decoder: self, key, recording: Recording::default(), known_routing: None };
+        let planner = Planner { decoder: self, key, recording: Recording::default(), known_routing: None, fused_norm: None };
         let recording = self.device.catch("preparing the kernels", || planner.record()).await?;
         self.plans.insert(key, recording);
         Ok(())

@@ -6,6 +6,7 @@ use super::state::{LayerTaps, RING};
 use super::weights::{AttentionWeights, FfnWeights, LatentWeights, LayerWeights, Matrix, MixerKind, MixerWeights, Norms};
 use crate::error::Result;
 use crate::gpu::{Buffer, Recording};
+use crate::kernels::norm::Fused;
 use crate::kernels::{attention, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
 use crate::quant::padded;
 use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, Residual};
@@ -37,6 +38,23 @@ pub(super) struct Planner<'a> {
     pub recording: Recording,
     /// Made when first asked for.
     pub known_routing: Option<[Buffer; 2]>,
+    /// The norm that the part being recorded leaves to the kernels which read its input.
+    pub fused_norm: Option<InputNorm<'a>>,
+}
+
+/// What a kernel reads: rows of `cols` values, which may still have to go through a norm.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub x: &'a Buffer,
+    pub cols: usize,
+    pub norm: Option<InputNorm<'a>>,
+}
+
+/// An RMSNorm that a kernel applies itself, and its weight.
+#[derive(Clone, Copy)]
+pub(super) struct InputNorm<'a> {
+    pub fused: Fused,
+    pub weight: &'a Buffer,
 }
 
 /// Where a part of a layer puts its result.
@@ -85,7 +103,7 @@ impl<'a> Planner<'a> {
         &mut self,
         layer: usize,
         spec: &LayerSpec,
-        weights: &LayerWeights,
+        weights: &'a LayerWeights,
         taps: &mut impl Iterator<Item = &'t LayerTaps>,
     ) -> Result<()> {
         let mut next_taps = || taps.next().expect("every layer with a router has taps");
@@ -101,6 +119,7 @@ impl<'a> Planner<'a> {
             }
             // The dense MLP reads the stream after the mixer, the experts what it was before.
             (Ffn::Parallel(parallel), FfnWeights::Parallel { norm, dense, moe }) => {
+                self.fused_norm = None;
                 let rows = (0, self.key.num_tokens);
                 let target = Target { buffer: &state.x, scale: spec.residual_scale };
                 self.norm(Some(layer), spec.norm, norm, [&state.x, &state.normed], rows, None)?;
@@ -115,18 +134,34 @@ impl<'a> Planner<'a> {
         self.close(layer, spec, &weights.norms)
     }
 
-    /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after.
-    pub fn input(&self, spec: &LayerSpec) -> &'a Buffer {
-        let state = &self.decoder.state;
-        if spec.residual == Residual::Post { &state.x } else { &state.normed }
+    /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after or is left to the kernel.
+    pub fn input(&self, spec: &LayerSpec) -> Input<'a> {
+        let GpuDecoder { state, spec: model, .. } = self.decoder;
+        let is_raw = spec.residual == Residual::Post || self.fused_norm.is_some();
+        Input { x: if is_raw { &state.x } else { &state.normed }, cols: model.hidden_size, norm: self.fused_norm }
+    }
+
+    /// As [`input`](Self::input), for a kernel that cannot apply the norm itself.
+    fn normed_input(&mut self, layer: usize, spec: &LayerSpec) -> Result<Input<'a>> {
+        if let Some(InputNorm { weight, .. }) = self.fused_norm {
+            let state = &self.decoder.state;
+            self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, self.key.num_tokens), None)?;
+            self.fused_norm = None;
+        }
+        Ok(self.input(spec))
     }
 
     /// Begins a part of a layer: its norm, and where its result goes.
-    fn open(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms) -> Result<Target<'a>> {
-        let state = &self.decoder.state;
+    fn open(&mut self, layer: usize, spec: &LayerSpec, norms: &'a Norms) -> Result<Target<'a>> {
+        let GpuDecoder { state, .. } = self.decoder;
+        self.fused_norm = None;
         if let Some(weight) = &norms.before {
             let num_tokens = self.key.num_tokens;
-            self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, num_tokens), None)?;
+            match Fused::from_spec(spec.norm) {
+                // One token: every kernel norms its input faster than a kernel of its own would be started.
+                Some(fused) if num_tokens == 1 => self.fused_norm = Some(InputNorm { fused, weight }),
+                _ => self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, num_tokens), None)?,
+            }
         }
         if norms.after.is_none() {
             return Ok(Target { buffer: &state.x, scale: spec.residual_scale });
@@ -168,17 +203,20 @@ impl<'a> Planner<'a> {
         let GpuDecoder { device, spec: model, state, .. } = self.decoder;
         let problem = matmul::Problem {
             num_tokens: self.key.num_tokens,
+            rows: model.hidden_size,
             cols: spec.mixer.output_width(),
             y_stride: padded(model.hidden_size),
             bias: weights.output_bias.is_some(),
             scale: target.scale,
             output: matmul::Output::Add,
+            norm: None,
             quant: weights.output.quant,
         };
         let buffers = matmul::Buffers {
             x: &state.attended,
             weight: &weights.output.shards,
             bias: weights.output_bias.as_ref(),
+            norm: None,
             y: target.buffer,
         };
         matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)
@@ -218,7 +256,7 @@ impl<'a> Planner<'a> {
         match &weights.gate {
             Some(gate) => {
                 let y = (matmul::Output::Gate, padded(attention.output_width()));
-                self.project(layer, (gate, None), self.hidden(spec), y, &state.attended)
+                self.project(layer, (gate, None), self.input(spec), y, &state.attended)
             }
             None => Ok(()),
         }
@@ -282,7 +320,7 @@ impl<'a> Planner<'a> {
     fn project_latents(&mut self, layer: usize, spec: &LayerSpec, latent: &LatentSpec, weights: &LatentWeights) -> Result<()> {
         let GpuDecoder { device, state, shape, .. } = self.decoder;
         let (cache, num_tokens) = (&state.layers[layer], self.key.num_tokens);
-        let input = self.hidden(spec);
+        let input = self.input(spec);
         let replace = |width: usize| (matmul::Output::Replace, padded(width));
         let query = match (&weights.query_down, latent.query_rank) {
             (Some((down, weight)), Some(rank)) => {
@@ -291,7 +329,7 @@ impl<'a> Planner<'a> {
                 let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None };
                 let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed };
                 norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
-                (&state.latent_query_normed, rank)
+                Input { x: &state.latent_query_normed, cols: rank, norm: None }
             }
             _ => input,
         };
@@ -308,11 +346,6 @@ impl<'a> Planner<'a> {
             cache: &cache.k_cache,
         };
         latent::record(device, &mut self.recording, Some(layer), &problem, &buffers)
-    }
-
-    /// What a part of a layer reads, and how wide it is.
-    fn hidden(&self, spec: &LayerSpec) -> (&'a Buffer, usize) {
-        (self.input(spec), self.decoder.spec.hidden_size)
     }
 
     /// The tiles and the order of a batch whose tokens all go to slot 0, made once; `None` for a single token, which needs neither.
@@ -335,25 +368,28 @@ impl<'a> Planner<'a> {
         self.known_routing.clone()
     }
 
-    /// `y = matrix * x + bias`, where `x` comes with its columns, and `y` with what happens to it and its stride.
+    /// `y = matrix * input + bias`, where `y` comes with what happens to it and its stride.
     pub fn project(
         &mut self,
         layer: usize,
         (matrix, bias): (&Matrix, Option<&Buffer>),
-        (x, cols): (&Buffer, usize),
+        input: Input,
         (output, y_stride): (matmul::Output, usize),
         y: &Buffer,
     ) -> Result<()> {
         let problem = matmul::Problem {
             num_tokens: self.key.num_tokens,
-            cols,
+            rows: matrix.num_rows(),
+            cols: input.cols,
             y_stride,
             bias: bias.is_some(),
             scale: 1.0,
             output,
+            norm: input.norm.map(|norm| norm.fused),
             quant: matrix.quant,
         };
-        let buffers = matmul::Buffers { x, weight: &matrix.shards, bias, y };
+        let norm = input.norm.map(|norm| norm.weight);
+        let buffers = matmul::Buffers { x: input.x, weight: &matrix.shards, bias, norm, y };
         matmul::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
@@ -368,9 +404,10 @@ impl<'a> Planner<'a> {
         let GpuDecoder { device, spec: model, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
         let (num_tokens, context) = (self.key.num_tokens, shape.context);
-        let x = self.input(spec);
         let bias = weights.qkv_bias.as_ref();
         if let (false, Some(rope)) = (qk_rope::is_needed(attention), &cache.rope) {
+            // With a bias no binding is left for the weight of the norm.
+            let input = if bias.is_some() { self.normed_input(layer, spec)? } else { self.input(spec) };
             let problem = qkv::Problem {
                 num_tokens,
                 hidden_size: model.hidden_size,
@@ -380,13 +417,15 @@ impl<'a> Planner<'a> {
                 context,
                 bias: attention.qkv_bias,
                 clip: attention.clip,
+                norm: input.norm.map(|norm| norm.fused),
                 quant: weights.qkv.quant,
             };
             let buffers = qkv::Buffers {
                 rows: &state.rows,
-                x,
+                x: input.x,
                 weight: &weights.qkv.shards,
                 bias,
+                norm: input.norm.map(|norm| norm.weight),
                 rope,
                 q: &state.q,
                 k_cache: &cache.k_cache,
@@ -395,7 +434,7 @@ impl<'a> Planner<'a> {
             return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
         }
         let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
-        self.project(layer, (&weights.qkv, bias), (x, model.hidden_size), y, &state.qkv)?;
+        self.project(layer, (&weights.qkv, bias), self.input(spec), y, &state.qkv)?;
         let problem = qk_rope::Problem { num_tokens, context, attention };
         let buffers = qk_rope::Buffers {
             rows: &state.rows,
@@ -412,19 +451,29 @@ impl<'a> Planner<'a> {
     /// `logits = head(norm(x))` for `num_rows` rows from `first_row` on.
     fn head(&mut self, first_row: usize, num_rows: usize) -> Result<()> {
         let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
-        let buffers = [&state.x, &state.normed];
-        self.norm(None, spec.final_norm, &weights.final_norm, buffers, (first_row, num_rows), None)?;
+        let norm = Fused::from_spec(spec.final_norm).filter(|_| self.key.num_tokens == 1);
+        let weight = &weights.final_norm;
+        let (x, norm_weight) = match norm {
+            Some(_) => (&state.x, Some(weight)),
+            None => {
+                self.norm(None, spec.final_norm, weight, [&state.x, &state.normed], (first_row, num_rows), None)?;
+                (&state.normed, None)
+            }
+        };
         let Matrix { shards, quant } = weights.head.as_ref().unwrap_or(&weights.embedding);
         let problem = matmul::Problem {
             num_tokens: num_rows,
+            rows: spec.vocab_size,
             cols: spec.hidden_size,
             y_stride: spec.vocab_size,
             bias: spec.head_bias,
             scale: spec.logit_scale,
             output: matmul::Output::Replace,
+            norm,
             quant,
         };
-        let buffers = matmul::Buffers { x: &state.normed, weight: shards, bias: weights.head_bias.as_ref(), y: &state.logits };
+        let buffers =
+            matmul::Buffers { x, weight: shards, bias: weights.head_bias.as_ref(), norm: norm_weight, y: &state.logits };
         matmul::record(device, &mut self.recording, None, &problem, &buffers)
     }
 

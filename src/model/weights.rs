@@ -120,6 +120,12 @@ pub(super) struct Matrix {
     pub quant: Quant,
 }
 
+impl Matrix {
+    pub fn num_rows(&self) -> usize {
+        self.shards.shards.iter().map(|shard| shard.num_rows).sum()
+    }
+}
+
 /// Moves weights from a checkpoint to a device.
 pub(super) struct Uploader<'a> {
     pub device: &'a Device,

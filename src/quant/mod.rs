@@ -1,13 +1,19 @@
 //! How weights lie in device memory.
 //!
 //! A format packs a matrix of `[rows, cols]` into 16-byte words, row after row. Every row is padded with zeros to a multiple of
-//! [`ROW_ALIGN`] columns, so that kernels read whole chunks and never ask where a row ends. Each format names the WGSL flag that
-//! selects its unpacking in `shaders/lib/weights.wgsl`.
+//! [`ROW_ALIGN`] columns, one block, so that kernels read whole blocks and never ask where a row ends. A row is a plane of values and, in
+//! the formats that scale their blocks, a plane of scales; both are whole words. Each format names the WGSL flag that selects its unpacking
+//! in `shaders/lib/weights.wgsl`.
 
 mod bf16;
 mod f16;
 mod f32;
+mod mxfp4;
+mod q4_0;
+mod q4_1;
+mod q8_0;
 
+use crate::platform;
 use crate::tensor::Dtype;
 
 /// Columns are padded to a multiple of this, in weights and in activations.
@@ -18,6 +24,9 @@ pub fn padded(len: usize) -> usize {
     len.next_multiple_of(ROW_ALIGN)
 }
 
+/// Values that share a scale.
+pub const BLOCK: usize = ROW_ALIGN;
+
 /// One entry of [`QUANTS`].
 #[derive(Debug)]
 pub struct QuantFormat {
@@ -25,17 +34,37 @@ pub struct QuantFormat {
     pub name: &'static str,
     /// Defined while composing a kernel that reads weights of this format.
     pub flag: &'static str,
-    pub bits_per_weight: f64,
-    /// `|unpack(pack(w)) - w| <= max_relative_error * |w|` for every normal value in the format's range.
-    pub max_relative_error: f32,
-    /// One row of `padded(cols)` values to bytes.
-    pack_row: fn(&[f32], &mut Vec<u8>),
-    /// The inverse, to `padded(cols)` values.
-    unpack_row: fn(&[u8], &mut Vec<f32>),
+    /// Of one value: 32, 16, 8 or 4.
+    pub value_bits: usize,
+    /// Of what a block has besides its values.
+    pub scale_bits: usize,
+    /// A stored value of zero stands for something else, and the padding for anything.
+    pub has_offset: bool,
+    pub max_error: MaxError,
+    /// One row of `padded(cols)` values to its planes.
+    pack_row: fn(&[f32], &mut Planes),
+    /// The inverse, from the values and the scales to `padded(cols)` values.
+    unpack_row: fn(&[u8], &[u8], &mut Vec<f32>),
+}
+
+/// How far `unpack(pack(w))` may be from `w`, for values in the format's normal range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxError {
+    /// Relative to the value.
+    OfValue(f32),
+    /// Relative to the largest magnitude of the value's block.
+    OfBlock(f32),
+}
+
+/// A packed row while it is made.
+#[derive(Debug, Default)]
+struct Planes {
+    values: Vec<u8>,
+    scales: Vec<u8>,
 }
 
 /// Every format, widest first.
-pub static QUANTS: &[&QuantFormat] = &[&f32::F32, &f16::F16, &bf16::BF16];
+pub static QUANTS: &[&QuantFormat] = &[&f32::F32, &f16::F16, &bf16::BF16, &q8_0::Q8_0, &q4_1::Q4_1, &q4_0::Q4_0, &mxfp4::MXFP4];
 
 /// A handle to one of [`QUANTS`], compared by name.
 pub type Quant = &'static QuantFormat;
@@ -63,9 +92,19 @@ impl QuantFormat {
         }
     }
 
+    /// Of a value with its share of the scale.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.value_bits as f64 + self.scale_bits as f64 / BLOCK as f64
+    }
+
+    /// Bytes of the plane of values; a multiple of 16.
+    pub fn value_bytes(&self, cols: usize) -> usize {
+        padded(cols) * self.value_bits / 8
+    }
+
     /// Bytes of one packed row; a multiple of 16.
     pub fn row_bytes(&self, cols: usize) -> usize {
-        (padded(cols) as f64 * self.bits_per_weight / 8.0) as usize
+        self.value_bytes(cols) + (padded(cols) / BLOCK * self.scale_bits / 8).next_multiple_of(16)
     }
 
     /// Packs `values [rows, cols]`, row after row, each row padded.
@@ -74,13 +113,17 @@ impl QuantFormat {
     /// If `values` is not a whole number of rows.
     pub fn pack(&self, values: &[f32], cols: usize) -> Vec<u8> {
         assert!(cols > 0 && values.len().is_multiple_of(cols), "{} values are no rows of {cols}", values.len());
-        let rows = values.len() / cols;
-        let mut bytes = Vec::with_capacity(rows * self.row_bytes(cols));
-        let mut row = vec![0.0; padded(cols)];
-        for source in values.chunks_exact(cols) {
-            row[..cols].copy_from_slice(source);
-            (self.pack_row)(&row, &mut bytes);
-        }
+        let row_bytes = self.row_bytes(cols);
+        let mut bytes = vec![0; values.len() / cols * row_bytes];
+        platform::for_each_row(&mut bytes, row_bytes, |row, bytes| {
+            let mut padded_row = vec![0.0; padded(cols)];
+            padded_row[..cols].copy_from_slice(&values[row * cols..][..cols]);
+            let mut planes = Planes::default();
+            (self.pack_row)(&padded_row, &mut planes);
+            let (for_values, for_scales) = bytes.split_at_mut(self.value_bytes(cols));
+            for_values.copy_from_slice(&planes.values);
+            for_scales[..planes.scales.len()].copy_from_slice(&planes.scales);
+        });
         bytes
     }
 
@@ -94,10 +137,37 @@ impl QuantFormat {
         let mut values = Vec::with_capacity(bytes.len() / row_bytes * cols);
         let mut row = Vec::with_capacity(padded(cols));
         for source in bytes.chunks_exact(row_bytes) {
+            let (of_values, of_scales) = source.split_at(self.value_bytes(cols));
             row.clear();
-            (self.unpack_row)(source, &mut row);
+            (self.unpack_row)(of_values, of_scales, &mut row);
             values.extend_from_slice(&row[..cols]);
         }
         values
     }
+}
+
+/// The value of largest magnitude, with its sign.
+fn extreme(block: &[f32]) -> f32 {
+    block.iter().fold(0.0, |extreme: f32, &value| if value.abs() > extreme.abs() { value } else { extreme })
+}
+
+/// `value / scale`, or zero in a block of zeros.
+fn scaled(value: f32, scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { value / scale }
+}
+
+/// Appends 32 values of 4 bits: a `u32` holds eight values, the first four in the low halves of its bytes.
+fn push_nibbles(nibbles: &[u8], out: &mut Vec<u8>) {
+    for eight in nibbles.chunks_exact(8) {
+        out.extend((0..4).map(|i| eight[i] | eight[i + 4] << 4));
+    }
+}
+
+/// The inverse of [`push_nibbles`] for one block of bytes.
+fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    bytes.chunks_exact(4).flat_map(|four| four.iter().map(|byte| byte & 15).chain(four.iter().map(|byte| byte >> 4)))
+}
+
+fn read_f16(bytes: &[u8], index: usize) -> f32 {
+    half::f16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]).to_f32()
 }

@@ -66,12 +66,12 @@ fn constants_come_first_and_keep_their_values() {
 
 #[test]
 fn an_import_is_expanded_once_with_its_own_imports() {
-    let variant = Variant::new().flag("WEIGHT_F32").flag("LANES_1");
+    let variant = Variant::new().flag("WEIGHT_F32").flag("LANES_1").u32("CHUNK_QUADS", 1);
     let text = compose("test", "#import matmul\n#import weights\n#import matmul\n", &variant).unwrap();
-    for once in ["fn matmul_tile(", "fn finish_tile(", "fn weight_chunk(", "struct Chunk"] {
+    for once in ["fn matmul_rows(", "fn matmul_store(", "fn weight_quad(", "fn unpack_quad("] {
         assert_eq!(text.matches(once).count(), 1, "{once}");
     }
-    assert!(text.find("struct Chunk") < text.find("fn matmul_tile("), "what is imported comes first");
+    assert!(text.find("fn weight_quad(") < text.find("fn matmul_rows("), "what is imported comes first");
 }
 
 #[test]
@@ -86,6 +86,21 @@ fn an_unknown_import_is_named_with_its_line() {
     assert!(message.contains("line 2") && message.contains("#import nowhere"), "{message}");
     // Even where it is not taken: it can only be a mistake.
     assert!(problem("#ifdef A\n#import nowhere\n#endif").contains("line 2"));
+}
+
+#[test]
+fn loops_are_unrolled_and_nest() {
+    let variant = Variant::new().u32("ROWS", 2);
+    let source = "#for R in ROWS\nrow $R\n#for C in 3\n$R.$Cu\n#ifdef A\nnever\n#endif\n#end\n#end\nafter";
+    assert_eq!(
+        lines(source, &variant)[1..],
+        ["row 0", "0.0u", "0.1u", "0.2u", "row 1", "1.0u", "1.1u", "1.2u", "after"].map(str::to_owned)
+    );
+    assert!(lines("#ifdef A\n#for R in NOWHERE\n#end\n#endif", &Variant::new()).is_empty());
+    assert!(problem("#for R in NOWHERE\n#end").contains("line 1"));
+    assert!(problem("#for R in 2\n#for C in 2\n#end").contains("never ends"));
+    assert!(problem("#for R\n#end").contains("expected"));
+    assert!(problem("#end").contains("unknown directive"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Quant formats: what is packed comes back within the stated error.
 
-use moebius::quant::{QUANTS, QuantFormat, ROW_ALIGN, padded};
+use moebius::quant::{BLOCK, MaxError, QUANTS, Quant, QuantFormat, ROW_ALIGN, padded};
 use moebius::tensor::Dtype;
 use proptest::prelude::*;
 
@@ -8,10 +8,20 @@ use proptest::prelude::*;
 fn rows_are_whole_16_byte_words() {
     for quant in QUANTS {
         for cols in [1, 2, 31, 32, 33, 96, 1000] {
-            let bits = padded(cols) as f64 * quant.bits_per_weight;
-            assert_eq!(quant.row_bytes(cols) as f64, bits / 8.0, "{} of {cols}", quant.name);
+            // The scales are padded to a word of their own.
+            let bytes = padded(cols) as f64 * quant.bits_per_weight() / 8.0;
+            let row_bytes = quant.row_bytes(cols) as f64;
+            assert!((bytes..bytes + 16.0).contains(&row_bytes), "{} of {cols}: {row_bytes}", quant.name);
             assert!(quant.row_bytes(cols).is_multiple_of(16), "{} of {cols}", quant.name);
         }
+    }
+}
+
+/// How far a value may be off after a round trip, in a block whose largest magnitude is `largest`.
+fn allowed(quant: Quant, value: f32, largest: f32) -> f32 {
+    match quant.max_error {
+        MaxError::OfValue(error) => error * value.abs(),
+        MaxError::OfBlock(error) => error * largest,
     }
 }
 
@@ -31,7 +41,7 @@ fn padding_is_zero() {
         assert_eq!(bytes.len(), 2 * quant.row_bytes(cols), "{}", quant.name);
         let padded_rows = quant.unpack(&bytes, padded(cols));
         for row in padded_rows.chunks_exact(padded(cols)) {
-            assert!(row[..cols].iter().all(|&value| value == 1.5), "{}: {row:?}", quant.name);
+            assert!(row[..cols].iter().all(|&value| (value - 1.5).abs() <= allowed(quant, 1.5, 1.5)), "{}: {row:?}", quant.name);
             assert!(row[cols..].iter().all(|&value| value == 0.0), "{}: {row:?}", quant.name);
         }
     }
@@ -51,6 +61,16 @@ fn stored_values_survive_their_exact_format() {
     }
 }
 
+#[test]
+fn packing_what_was_packed_changes_nothing() {
+    let cols = 96;
+    let values: Vec<f32> = (0..4 * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
+    for quant in QUANTS.iter().filter(|quant| quant.name != "q4_1") {
+        let once = quant.pack(&values, cols);
+        assert_eq!(quant.pack(&quant.unpack(&once, cols), cols), once, "{}", quant.name);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -64,9 +84,14 @@ proptest! {
         for quant in QUANTS {
             let back = quant.unpack(&quant.pack(&values, cols), cols);
             prop_assert_eq!(back.len(), values.len());
-            for (&value, &found) in values.iter().zip(&back) {
-                let bound = quant.max_relative_error * value.abs();
-                prop_assert!((found - value).abs() <= bound, "{}: {} became {}", quant.name, value, found);
+            for (row, back) in values.chunks(cols).zip(back.chunks(cols)) {
+                for (block, back) in row.chunks(BLOCK).zip(back.chunks(BLOCK)) {
+                    let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                    for (&value, &found) in block.iter().zip(back) {
+                        let bound = allowed(quant, value, largest);
+                        prop_assert!((found - value).abs() <= bound, "{}: {} became {}", quant.name, value, found);
+                    }
+                }
             }
         }
     }

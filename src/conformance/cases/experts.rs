@@ -3,7 +3,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Output, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{SUM, effective_weights};
+use super::{SUM, effective_weights, fused_norm, normed};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
@@ -26,6 +26,8 @@ struct Experts {
     bias: bool,
     weight_on: WeightOn,
     scale: f32,
+    /// Before the gate and up projections.
+    norm: bool,
     quant: Quant,
     sorted: bool,
     spread: Spread,
@@ -70,6 +72,7 @@ fn problems() -> Vec<Experts> {
             bias: false,
             weight_on: WeightOn::Output,
             scale: 1.0,
+            norm: false,
             quant: QUANTS[0],
             sorted,
             spread: Spread::Random,
@@ -99,6 +102,15 @@ fn problems() -> Vec<Experts> {
         let sharded = Experts { num_tokens: 9, quant: QUANTS[2], ..usual };
         problems.extend(shards.iter().map(|max_shard_bytes| Experts { max_shard_bytes: *max_shard_bytes, ..sharded }));
         problems.extend(options(Experts { num_tokens: 9, ..usual }));
+        // Whole passes and a piece of one, whole workgroups and a piece of one.
+        let wide = Experts { num_tokens: 3, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
+        problems.extend([wide, Experts { quant: QUANTS[5], ..wide }]);
+        if !sorted {
+            let normed = Experts { norm: true, ..usual };
+            let both = Experts { bias: true, weight_on: WeightOn::Input, ..normed };
+            problems.extend([normed, both, Experts { max_shard_bytes: 20_000, ..both }, Experts { quant: QUANTS[3], ..normed }]);
+            problems.push(Experts { hidden_size: 33, intermediate_size: 31, ..normed });
+        }
     }
     problems
 }
@@ -173,6 +185,9 @@ impl Experts {
         if self.activation != Activation::Silu {
             name.push_str(&format!(" {:?}", self.activation));
         }
+        if self.norm {
+            name.push_str(", norm");
+        }
         if self.bias {
             name.push_str(", bias");
         }
@@ -203,6 +218,7 @@ impl Experts {
             activation: self.activation,
             weight_on: self.weight_on,
             scale: self.scale,
+            norm: fused_norm(self.norm),
             quant: self.quant,
         }
     }
@@ -301,8 +317,9 @@ impl Problem for GateUp {
         let routed = experts.route(&mut inputs);
         let stored = experts.slabs(device, &mut inputs, experts.gate_up_shape())?;
         let x = inputs.floats(experts.num_tokens * experts.hidden_size, 1.0);
+        let norm = experts.norm.then(|| inputs.floats(experts.hidden_size, 1.0));
         let expected = reference::expert_gate_up::expert_gate_up(&reference::expert_gate_up::Inputs {
-            x: &x,
+            x: &normed(&x, norm.as_deref()),
             slots: &routed.slots,
             top_k: experts.top_k,
             slabs: &stored.weights(),
@@ -313,11 +330,18 @@ impl Problem for GateUp {
         });
 
         let x = stage.padded_input("x", &x, experts.hidden_size);
+        let norm = norm.map(|norm| stage.padded_input("norm", &norm, experts.hidden_size));
         let weights = stage.input("weights", &routed.weights);
         let routing = experts.routing_buffers(stage, &routed);
         let h = stage.output("h", &expected, Layout::padded(experts.intermediate_size));
-        let buffers =
-            expert_gate_up::Buffers { x: &x, routing: routing.routing(), weights: &weights, h: &h.buffer, slabs: &stored.slabs };
+        let buffers = expert_gate_up::Buffers {
+            x: &x,
+            routing: routing.routing(),
+            weights: &weights,
+            norm: norm.as_ref(),
+            h: &h.buffer,
+            slabs: &stored.slabs,
+        };
         let mut recording = Recording::default();
         expert_gate_up::record(device, &mut recording, None, &experts.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![h] })

@@ -1,7 +1,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{ONE_SHARD, SUM};
+use super::{ONE_SHARD, SUM, fused_norm, normed};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::matmul::{self, Buffers, Output};
@@ -16,6 +16,7 @@ struct Matmul {
     bias: bool,
     scale: f32,
     output: Output,
+    norm: bool,
     quant: Quant,
     rows_per_shard: usize,
     /// Rows of `y` without padding, as the router and the head have them.
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         bias: false,
         scale: 1.0,
         output: Output::Replace,
+        norm: false,
         quant: QUANTS[0],
         rows_per_shard: ONE_SHARD,
         dense: false,
@@ -43,6 +45,8 @@ pub fn cases() -> Vec<Case> {
     for num_tokens in [1, 9] {
         problems.extend([1, 3, 5].map(|rows| Matmul { num_tokens, rows, ..usual }));
         problems.extend([1, 31, 32, 33, 64, 2048].map(|cols| Matmul { num_tokens, cols, rows: 12, ..usual }));
+        // Whole passes and a piece of one, whole workgroups and a piece of one.
+        problems.extend(QUANTS.iter().map(|quant| Matmul { num_tokens, cols: 1120, rows: 1100, quant, ..usual }));
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
         problems.extend([head, sharded, Matmul { output: Output::Add, quant: QUANTS[2], dense: false, ..sharded }]);
@@ -56,6 +60,10 @@ pub fn cases() -> Vec<Case> {
         // The gate of a shared expert.
         problems.push(Matmul { num_tokens, rows: 1, output: Output::Sigmoid, dense: true, ..usual });
     }
+    let normed = Matmul { num_tokens: 1, norm: true, ..usual };
+    problems.extend(QUANTS.iter().map(|quant| Matmul { quant, ..normed }));
+    problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..normed }));
+    problems.extend([Matmul { bias: true, ..normed }, Matmul { rows: 430, rows_per_shard: 128, dense: true, ..normed }]);
     problems.into_iter().map(|problem| Case::new("matmul", problem.name(), SUM, problem)).collect()
 }
 
@@ -65,6 +73,7 @@ impl Matmul {
         let mut name = format!("{num_tokens}x{cols}x{rows} {}", quant.name);
         let scaled = format!(" times {}", self.scale);
         for (holds, word) in [
+            (self.norm, " norm"),
             (self.bias, " bias"),
             (self.scale != 1.0, scaled.as_str()),
             (self.output == Output::Add, " residual"),
@@ -84,11 +93,13 @@ impl Matmul {
     fn problem(&self) -> matmul::Problem {
         matmul::Problem {
             num_tokens: self.num_tokens,
+            rows: self.rows,
             cols: self.cols,
             y_stride: if self.dense { self.rows } else { padded(self.rows) },
             bias: self.bias,
             scale: self.scale,
             output: self.output,
+            norm: fused_norm(self.norm),
             quant: self.quant,
         }
     }
@@ -107,7 +118,8 @@ impl Problem for Matmul {
         let (weight, stored) = stage.weights(&weight, cols, self.quant, self.rows_per_shard);
         let bias = inputs.floats(rows, 1.0);
         let before = inputs.floats(num_tokens * rows, 1.0);
-        let mut result = reference::matmul::matmul(&x, &stored, cols);
+        let norm = self.norm.then(|| inputs.floats(cols, 1.0));
+        let mut result = reference::matmul::matmul(&normed(&x, norm.as_deref()), &stored, cols);
         if self.bias {
             reference::matmul::add_bias(&mut result, &bias);
         }
@@ -134,9 +146,10 @@ impl Problem for Matmul {
             }
         };
         let bias = self.bias.then(|| stage.input("bias", &bias));
+        let norm = norm.map(|norm| stage.padded_input("norm", &norm, cols));
         let x = stage.padded_input("x", &x, cols);
         let mut recording = Recording::default();
-        let buffers = Buffers { x: &x, weight: &weight, bias: bias.as_ref(), y: &y.buffer };
+        let buffers = Buffers { x: &x, weight: &weight, bias: bias.as_ref(), norm: norm.as_ref(), y: &y.buffer };
         matmul::record(device, &mut recording, None, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }

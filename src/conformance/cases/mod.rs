@@ -16,7 +16,9 @@ mod sample;
 
 use super::{Case, Tolerance};
 use crate::gating::WeightOn;
-use crate::reference::Row;
+use crate::kernels::norm::Fused;
+use crate::reference::{self, Row};
+use crate::spec::NormSpec;
 
 /// Every case, in the order of a token's way through the model.
 pub fn cases() -> Vec<Case> {
@@ -57,4 +59,19 @@ fn effective_weights(weights: &[f32], weight_on: WeightOn, scale: f32) -> Vec<f3
 fn rows_with_gaps(num_tokens: usize, context: usize) -> Vec<Row> {
     let row = |token: usize| Row::new(0, ((token / 2 * 3 + token % 2 * 5) % context) as u32, (token % 2) as u32);
     (0..num_tokens).map(row).collect()
+}
+
+const NORM_EPS: f32 = 1e-5;
+
+/// The norm of a case that has one.
+fn fused_norm(wanted: bool) -> Option<Fused> {
+    wanted.then_some(Fused { eps: NORM_EPS })
+}
+
+/// `x` through the norm of [`fused_norm`], if there is a weight.
+fn normed(x: &[f32], weight: Option<&[f32]>) -> Vec<f32> {
+    match weight {
+        Some(weight) => reference::norm::norm(&NormSpec::rms(NORM_EPS), x, weight),
+        None => x.to_vec(),
+    }
 }

@@ -1,7 +1,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem};
-use super::{ONE_SHARD, SUM, rows_with_gaps};
+use super::{ONE_SHARD, SUM, fused_norm, normed, rows_with_gaps};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::qkv::{self, Buffers};
@@ -19,6 +19,7 @@ struct Qkv {
     hidden_size: usize,
     bias: bool,
     clip: Option<f32>,
+    norm: bool,
     quant: Quant,
     heads_per_shard: usize,
 }
@@ -35,6 +36,7 @@ pub fn cases() -> Vec<Case> {
         hidden_size: 64,
         bias: false,
         clip: None,
+        norm: false,
         quant: QUANTS[0],
         heads_per_shard: ONE_SHARD,
     };
@@ -52,17 +54,23 @@ pub fn cases() -> Vec<Case> {
             problems.extend([problem, Qkv { heads_per_shard: 3, ..problem }]);
         }
     }
+    let normed = Qkv { num_tokens: 1, norm: true, ..usual };
+    problems.extend([normed, Qkv { hidden_size: 33, ..normed }, Qkv { heads_per_shard: 3, quant: QUANTS[2], ..normed }]);
     problems.extend([1, 2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
     problems.into_iter().map(|problem| Case::new("qkv", problem.name(), SUM, problem)).collect()
 }
 
 impl Qkv {
     fn name(&self) -> String {
-        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, bias, clip, quant, heads_per_shard } = self;
+        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, bias, clip, norm, quant, heads_per_shard } = self;
+        let norm = if *norm { " norm" } else { "" };
         let shards = if *heads_per_shard == ONE_SHARD { "" } else { " shards" };
         let bias = if *bias { " bias" } else { "" };
         let clip = if clip.is_some() { " clip" } else { "" };
-        format!("{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{bias}{clip}{shards}", quant.name)
+        format!(
+            "{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{norm}{bias}{clip}{shards}",
+            quant.name
+        )
     }
 
     fn problem(&self) -> qkv::Problem {
@@ -75,6 +83,7 @@ impl Qkv {
             context: CONTEXT,
             bias: self.bias,
             clip: self.clip,
+            norm: fused_norm(self.norm),
             quant: self.quant,
         }
     }
@@ -106,13 +115,16 @@ impl Problem for Qkv {
         let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
         let bias = self.bias.then(|| inputs.floats(spec.qkv_rows(), 1.0));
 
+        let norm = self.norm.then(|| inputs.floats(hidden_size, 1.0));
+        let normed_x = normed(&x, norm.as_deref());
+
         let before = canaries(SEQUENCES * self.num_kv_heads * CONTEXT * self.head_dim);
         let mut cache = KvCache { k: before.clone(), v: before.clone() };
         let twin = reference::qkv::Inputs {
             spec: &spec,
             context: CONTEXT,
             rows: &rows,
-            x: &x,
+            x: &normed_x,
             weight: &stored,
             bias: bias.as_deref(),
             query_norm: None,
@@ -124,6 +136,7 @@ impl Problem for Qkv {
         let (rows, rope) = (stage.input("rows", &rows), stage.input("rope", &rope));
         let x = stage.padded_input("x", &x, hidden_size);
         let bias = bias.map(|bias| stage.input("bias", &bias));
+        let norm = norm.map(|norm| stage.padded_input("norm", &norm, hidden_size));
         let q = stage.output("q", &expected, Layout::padded(spec.output_width()));
         let k_cache = stage.partly("k_cache", &before, &cache.k);
         let v_cache = stage.partly("v_cache", &before, &cache.v);
@@ -132,6 +145,7 @@ impl Problem for Qkv {
             x: &x,
             weight: &weight,
             bias: bias.as_ref(),
+            norm: norm.as_ref(),
             rope: &rope,
             q: &q.buffer,
             k_cache: &k_cache.buffer,

@@ -1,6 +1,8 @@
 //! The weights as the rest of the library knows them.
 
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, QkNorm, QkNormOver, Residual};
+use crate::spec::{
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, ParallelInputs, QkNorm, QkNormOver, Residual,
+};
 
 /// One weight matrix `[rows, cols]` that maps a row of `cols` values to `rows` values, or a vector as its only row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +58,10 @@ pub enum WeightKey {
     RouterHidden { layer: usize },
     /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers.
     Router { layer: usize },
+    /// `[1, hidden_size]`, of the norm before the router.
+    RouterNorm { layer: usize },
+    /// `[1, num_experts]`, the factor of each expert's weight.
+    ExpertScale { layer: usize },
     /// `[1, num_experts]`, part of the logits.
     RouterBias { layer: usize },
     /// `[1, num_experts]`, for choosing only.
@@ -76,6 +82,12 @@ pub enum WeightKey {
     SharedGate { layer: usize },
     /// As [`FfnNorm`](Self::FfnNorm), before the dense MLP that runs beside experts.
     ParallelNorm { layer: usize },
+    /// As [`FfnNorm`](Self::FfnNorm), after the dense MLP that runs beside experts.
+    ParallelPostNorm { layer: usize },
+    /// As [`FfnNorm`](Self::FfnNorm), after experts that run beside a dense MLP.
+    ExpertPostNorm { layer: usize },
+    /// `[1, 1]`, what the residual stream is multiplied by at the end of the layer.
+    OutputScale { layer: usize },
     /// As [`ExpertGateUp`](Self::ExpertGateUp), of a layer without experts or of the MLP that runs beside them.
     DenseGateUp { layer: usize },
     /// `[hidden_size, intermediate_size]`
@@ -108,7 +120,9 @@ impl WeightKey {
             | WeightKey::AttentionPostNorm { layer }
             | WeightKey::FfnNorm { layer }
             | WeightKey::FfnPostNorm { layer }
-            | WeightKey::ParallelNorm { layer } => norm(spec.layers[layer].norm),
+            | WeightKey::ParallelNorm { layer }
+            | WeightKey::ParallelPostNorm { layer }
+            | WeightKey::ExpertPostNorm { layer } => norm(spec.layers[layer].norm),
             WeightKey::Qkv { layer } => (attention(layer).qkv_rows(), hidden_size),
             WeightKey::QkvBias { layer } => (1, attention(layer).qkv_rows()),
             WeightKey::QueryNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_heads)),
@@ -123,15 +137,19 @@ impl WeightKey {
             WeightKey::LatentKeyUp { layer } => (latent(layer).num_heads * latent(layer).latent_dim, latent(layer).nope_dim),
             WeightKey::LatentValueUp { layer } => (latent(layer).output_width(), latent(layer).latent_dim),
             WeightKey::AttentionOutput { layer } => (hidden_size, spec.layers[layer].mixer.output_width()),
-            WeightKey::AttentionOutputBias { .. } | WeightKey::SharedGate { .. } | WeightKey::ExpertDownBias { .. } => {
-                (1, hidden_size)
-            }
+            WeightKey::AttentionOutputBias { .. }
+            | WeightKey::SharedGate { .. }
+            | WeightKey::ExpertDownBias { .. }
+            | WeightKey::RouterNorm { .. } => (1, hidden_size),
+            WeightKey::OutputScale { .. } => (1, 1),
             WeightKey::RouterHidden { layer } => (moe(spec, layer).router.hidden.unwrap_or(0), hidden_size),
             WeightKey::Router { layer } => {
                 let router = &moe(spec, layer).router;
                 (router.num_experts, router.hidden.unwrap_or(hidden_size))
             }
-            WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } => (1, moe(spec, layer).router.num_experts),
+            WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } | WeightKey::ExpertScale { layer } => {
+                (1, moe(spec, layer).router.num_experts)
+            }
             WeightKey::ExpertGateUp { layer, .. } | WeightKey::SharedGateUp { layer } | WeightKey::DenseGateUp { layer } => {
                 (2 * self.inner_size(spec, layer), hidden_size)
             }
@@ -203,12 +221,15 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
         Ffn::Moe(moe) => of_moe(layer, moe, &mut add),
         Ffn::Parallel(parallel) => {
             of_moe(layer, &parallel.moe, &mut add);
-            add(true, WeightKey::ParallelNorm { layer });
+            add(parallel.inputs != ParallelInputs::Same, WeightKey::ParallelNorm { layer });
             add(true, WeightKey::DenseGateUp { layer });
             add(true, WeightKey::DenseDown { layer });
+            add(parallel.post_norms, WeightKey::ParallelPostNorm { layer });
+            add(parallel.post_norms, WeightKey::ExpertPostNorm { layer });
         }
     }
     add(post, WeightKey::FfnPostNorm { layer });
+    add(spec.output_scale, WeightKey::OutputScale { layer });
     keys
 }
 
@@ -233,11 +254,13 @@ fn of_latent(layer: usize, latent: &LatentSpec, add: &mut impl FnMut(bool, Weigh
 }
 
 fn of_moe(layer: usize, moe: &MoeSpec, add: &mut impl FnMut(bool, WeightKey)) {
+    add(moe.router.input_norm.is_some(), WeightKey::RouterNorm { layer });
     add(moe.router.hidden.is_some(), WeightKey::RouterHidden { layer });
     add(true, WeightKey::Router { layer });
     add(moe.router.bias, WeightKey::RouterBias { layer });
     add(moe.router.selection_bias, WeightKey::SelectionBias { layer });
-    for expert in 0..moe.router.num_experts {
+    add(moe.router.expert_scale, WeightKey::ExpertScale { layer });
+    for expert in 0..moe.router.num_weighted() {
         add(true, WeightKey::ExpertGateUp { layer, expert });
         add(moe.expert.bias, WeightKey::ExpertGateUpBias { layer, expert });
         add(true, WeightKey::ExpertDown { layer, expert });

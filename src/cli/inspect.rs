@@ -254,7 +254,7 @@ fn ffn_fact(ffn: &Ffn) -> String {
     match ffn {
         Ffn::Dense(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         Ffn::Moe(moe) => moe_fact(moe),
-        Ffn::Parallel(ParallelSpec { dense, moe }) => {
+        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => {
             format!("{}, beside a dense MLP {} wide", moe_fact(moe), dense.intermediate_size)
         }
     }
@@ -272,7 +272,7 @@ fn layer_json(layer: &LayerSpec) -> Value {
     let (moe, dense) = match &layer.ffn {
         Ffn::Dense(mlp) => (None, Some(mlp)),
         Ffn::Moe(moe) => (Some(moe), None),
-        Ffn::Parallel(ParallelSpec { dense, moe }) => (Some(moe), Some(dense)),
+        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => (Some(moe), Some(dense)),
     };
     json!({
         "num_attention_heads": attention.map(|attention| attention.num_heads).or(latent.map(|latent| latent.num_heads)),

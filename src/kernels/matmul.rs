@@ -47,7 +47,7 @@ pub struct Problem {
 }
 
 /// What happens to `y`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Output {
     Replace,
     Add,
@@ -57,6 +57,8 @@ pub enum Output {
     Tanh,
     /// Multiplied by the sigmoid of the result.
     Gate,
+    /// Replaced by `cap * tanh(result / cap)`.
+    Capped(f32),
 }
 
 /// # Shapes
@@ -69,7 +71,7 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    Tile::choose(caps, problem.num_tokens)
+    let variant = Tile::choose(caps, problem.num_tokens)
         .variant(problem.cols, problem.quant)
         .u32("Y_STRIDE", problem.y_stride)
         .f32("SCALE", problem.scale)
@@ -77,7 +79,11 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(problem.output == Output::Add, "RESIDUAL")
         .flag_if(problem.output == Output::Sigmoid, "SIGMOID")
         .flag_if(problem.output == Output::Tanh, "TANH")
-        .flag_if(problem.output == Output::Gate, "GATE")
+        .flag_if(problem.output == Output::Gate, "GATE");
+    match problem.output {
+        Output::Capped(cap) => variant.flag("CAPPED").f32("CAP", cap),
+        _ => variant,
+    }
 }
 
 pub fn record(

@@ -9,6 +9,7 @@ pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
+pub mod expert_identity;
 pub mod expert_sort;
 pub mod head_matmul;
 pub mod latent;
@@ -41,6 +42,7 @@ pub static KERNELS: &[&Kernel] = &[
     &expert_gate_up::KERNEL,
     &expert_down::KERNEL,
     &expert_combine::KERNEL,
+    &expert_identity::KERNEL,
     &sample::KERNEL,
 ];
 

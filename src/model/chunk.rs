@@ -46,7 +46,7 @@ impl ChunkShape {
         let max_inner = largest(&|layer| match &layer.ffn {
             Ffn::Dense(mlp) => padded(mlp.intermediate_size),
             Ffn::Moe(moe) => of_experts(moe),
-            Ffn::Parallel(ParallelSpec { dense, moe }) => padded(dense.intermediate_size).max(of_experts(moe)),
+            Ffn::Parallel(ParallelSpec { dense, moe, .. }) => padded(dense.intermediate_size).max(of_experts(moe)),
         });
         let router_hidden = |layer: &LayerSpec| layer.ffn.moe().and_then(|moe| moe.router.hidden);
         let max_router_hidden = largest(&|layer| router_hidden(layer).map_or(1, padded));

@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::Buffer;
 use crate::kernels::expert_gate_up::{Problem, Routing};
-use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_sort, matmul, router_topk};
+use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router_topk};
 use crate::quant::padded;
-use crate::spec::{MlpSpec, MoeSpec, SharedSpec};
+use crate::spec::{Ffn, MlpSpec, MoeSpec, NormSpec, SharedSpec};
 use std::ops::Range;
 
 /// Records the feed-forward part of one layer.
@@ -66,11 +66,38 @@ impl<'a> Experts<'a, '_> {
             weights: &state.routing_weights,
             routing,
         };
+        if router.identity_experts > 0 && routing.is_sorted() {
+            // No slab writes what an expert without weights gives, and its weight multiplies whatever is there.
+            self.planner.recording.clear(&state.expert_output);
+        }
         self.run(&spec.expert, &weights.experts, &routed)?;
+        self.identity(spec)?;
         match (&spec.shared, &weights.shared) {
             (Some(shared), Some(weights)) => self.shared(shared, weights),
             _ => Ok(()),
         }
+    }
+
+    /// `target += ` what experts without weights give back.
+    fn identity(&mut self, spec: &MoeSpec) -> Result<()> {
+        if spec.router.identity_experts == 0 {
+            return Ok(());
+        }
+        let GpuDecoder { device, spec: model, state, .. } = self.planner.decoder;
+        let problem = expert_identity::Problem {
+            num_tokens: self.planner.key.num_tokens,
+            num_experts_per_tok: spec.router.num_experts_per_tok,
+            num_weighted: spec.router.num_weighted(),
+            hidden_size: model.hidden_size,
+            scale: self.target.scale,
+        };
+        let buffers = expert_identity::Buffers {
+            input: self.input(),
+            ids: &state.expert_ids,
+            weights: &state.routing_weights,
+            x: self.target.buffer,
+        };
+        expert_identity::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)
     }
 
     fn input(&self) -> &'a Buffer {
@@ -81,20 +108,35 @@ impl<'a> Experts<'a, '_> {
     fn route(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
         let GpuDecoder { device, state, .. } = self.planner.decoder;
         let num_tokens = self.planner.key.num_tokens;
-        let y_stride = spec.router.num_experts;
-        let bias = weights.router_bias.as_ref();
-        let mut x = (self.input(), self.planner.decoder.spec.hidden_size);
+        let hidden_size = self.planner.decoder.spec.hidden_size;
+        let mut x = (self.input(), hidden_size);
+        if let (Some(eps), Some(weight)) = (spec.router.input_norm, &weights.router_norm) {
+            let beside_dense = matches!(self.planner.decoder.spec.layers[self.layer].ffn, Ffn::Parallel(_));
+            let stream = if beside_dense { &state.layer_input } else { &state.x };
+            let buffers = [stream, &state.router_input];
+            self.planner.norm(Some(self.layer), NormSpec::rms(eps), weight, buffers, (0, num_tokens), None)?;
+            x = (&state.router_input, hidden_size);
+        }
         if let (Some(first), Some(width)) = (&weights.router_hidden, spec.router.hidden) {
             self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
             x = (&state.router_hidden, width);
         }
-        self.planner.project(
-            self.layer,
-            (&weights.router, bias),
-            x,
-            (matmul::Output::Replace, y_stride),
-            &state.router_logits,
-        )?;
+        let problem = matmul::Problem {
+            num_tokens,
+            cols: x.1,
+            y_stride: spec.router.num_experts,
+            bias: weights.router_bias.is_some(),
+            scale: spec.router.logit_scale,
+            output: spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
+            quant: weights.router.quant,
+        };
+        let buffers = matmul::Buffers {
+            x: x.0,
+            weight: &weights.router.shards,
+            bias: weights.router_bias.as_ref(),
+            y: &state.router_logits,
+        };
+        matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
         router_topk::record(
             device,
             &mut self.planner.recording,
@@ -108,6 +150,7 @@ impl<'a> Experts<'a, '_> {
                 weights: &state.routing_weights,
                 loads: &state.loads,
                 selection_bias: weights.selection_bias.as_ref(),
+                expert_scale: weights.expert_scale.as_ref(),
             },
         )?;
         if self.planner.key.taps {

@@ -3,6 +3,7 @@
 mod chunk;
 mod experts;
 mod gpu_decoder;
+mod parallel;
 mod plan;
 mod reference_decoder;
 mod state;

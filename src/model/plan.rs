@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Recording};
 use crate::kernels::{attention, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
 use crate::quant::padded;
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, Residual};
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, ParallelInputs, ParallelSpec, Residual};
 
 /// What distinguishes two recordings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,14 +60,15 @@ impl<'a> Planner<'a> {
         embed::record(device, &mut self.recording, &problem, &buffers)?;
         let mut taps = state.taps.iter();
         for (layer, (spec, weights)) in spec.layers.iter().zip(&weights.layers).enumerate() {
-            if matches!(spec.ffn, Ffn::Parallel(_)) {
+            if matches!(spec.ffn, Ffn::Parallel(ParallelSpec { inputs: ParallelInputs::LayerInput, .. })) {
                 self.recording.copy(&state.x, &state.layer_input, 0, state.row_bytes(self.key.num_tokens));
             }
             let target = self.open(layer, spec, &weights.mixer.norms)?;
             self.mix(layer, spec, &weights.mixer, target)?;
-            self.close(layer, spec, &weights.mixer.norms)?;
+            self.close(layer, spec, &weights.mixer.norms, None)?;
 
             self.feed_forward(layer, spec, weights, &mut taps)?;
+            self.add_deferred(layer)?;
         }
         match self.key.output {
             Output::Nothing => {}
@@ -89,7 +90,6 @@ impl<'a> Planner<'a> {
         taps: &mut impl Iterator<Item = &'t LayerTaps>,
     ) -> Result<()> {
         let mut next_taps = || taps.next().expect("every layer with a router has taps");
-        let state = &self.decoder.state;
         match (&spec.ffn, &weights.ffn) {
             (Ffn::Dense(mlp), FfnWeights::Dense(dense)) => {
                 let target = self.open(layer, spec, &weights.norms)?;
@@ -99,20 +99,12 @@ impl<'a> Planner<'a> {
                 let target = self.open(layer, spec, &weights.norms)?;
                 Experts { planner: self, layer, target }.moe(moe, experts, next_taps())?;
             }
-            // The dense MLP reads the stream after the mixer, the experts what it was before.
-            (Ffn::Parallel(parallel), FfnWeights::Parallel { norm, dense, moe }) => {
-                let rows = (0, self.key.num_tokens);
-                let target = Target { buffer: &state.x, scale: spec.residual_scale };
-                self.norm(Some(layer), spec.norm, norm, [&state.x, &state.normed], rows, None)?;
-                Experts { planner: self, layer, target }.dense(&parallel.dense, dense)?;
-                if let Some(before) = &weights.norms.before {
-                    self.norm(Some(layer), spec.norm, before, [&state.layer_input, &state.normed], rows, None)?;
-                }
-                Experts { planner: self, layer, target }.moe(&parallel.moe, moe, next_taps())?;
+            (Ffn::Parallel(parallel), FfnWeights::Parallel(own)) => {
+                self.parallel(layer, spec, (parallel, weights), own, next_taps())?;
             }
             _ => unreachable!("weights are uploaded as the spec says"),
         }
-        self.close(layer, spec, &weights.norms)
+        self.close(layer, spec, &weights.norms, weights.output_scale.as_ref())
     }
 
     /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after.
@@ -135,16 +127,24 @@ impl<'a> Planner<'a> {
         Ok(Target { buffer: &state.part, scale: 1.0 })
     }
 
-    /// Ends a part of a layer: its result goes through the norm that stands after it.
-    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms) -> Result<()> {
-        let state = &self.decoder.state;
+    /// Ends a part of a layer: its result goes through the norm that stands after it, and then the stream is scaled.
+    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms, output_scale: Option<&Buffer>) -> Result<()> {
+        let GpuDecoder { device, spec: model, state, .. } = self.decoder;
         let Some(weight) = &norms.after else { return Ok(()) };
-        let rows = (0, self.key.num_tokens);
-        self.norm(Some(layer), spec.norm, weight, [&state.part, &state.x], rows, Some(spec.residual_scale))
+        let problem = norm::Problem {
+            first_row: 0,
+            num_tokens: self.key.num_tokens,
+            cols: model.hidden_size,
+            norm: spec.norm,
+            residual: Some(spec.residual_scale),
+            output_scale: output_scale.is_some(),
+        };
+        let buffers = norm::Buffers { x: &state.part, weight, y: &state.x, output_scale };
+        norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
     /// `rows` are the first one and how many.
-    fn norm(
+    pub fn norm(
         &mut self,
         layer: Option<usize>,
         norm: NormSpec,
@@ -154,8 +154,8 @@ impl<'a> Planner<'a> {
         residual: Option<f32>,
     ) -> Result<()> {
         let GpuDecoder { device, spec, .. } = self.decoder;
-        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual };
-        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y })
+        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual, output_scale: false };
+        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y, output_scale: None })
     }
 
     /// `target += output(attention(input))`
@@ -288,8 +288,8 @@ impl<'a> Planner<'a> {
             (Some((down, weight)), Some(rank)) => {
                 self.project(layer, (down, None), input, replace(rank), &state.latent_query)?;
                 let norm = NormSpec::rms(latent.norm_eps);
-                let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None };
-                let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed };
+                let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false };
+                let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed, output_scale: None };
                 norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
                 (&state.latent_query_normed, rank)
             }
@@ -421,7 +421,7 @@ impl<'a> Planner<'a> {
             y_stride: spec.vocab_size,
             bias: spec.head_bias,
             scale: spec.logit_scale,
-            output: matmul::Output::Replace,
+            output: spec.logit_softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             quant,
         };
         let buffers = matmul::Buffers { x: &state.normed, weight: shards, bias: weights.head_bias.as_ref(), y: &state.logits };

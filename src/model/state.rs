@@ -8,7 +8,7 @@ use crate::quant::{ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
 use crate::reference::{Row, Sampling};
-use crate::spec::{Mixer, ModelSpec, RopeSpec};
+use crate::spec::{Ffn, Mixer, ModelSpec, ParallelSpec, RopeSpec};
 use std::ops::Range;
 
 /// Sampled tokens that the device keeps for the host to fetch.
@@ -36,8 +36,13 @@ pub(super) struct State {
     pub attended: Buffer,
     /// Between the layers of a router that has two.
     pub router_hidden: Buffer,
-    /// The residual stream before the mixer, where the experts read it.
+    /// The residual stream before the mixer, or before the feed-forward part, where experts beside a dense MLP read it.
     pub layer_input: Buffer,
+    /// What one of the two gives, where a norm of its own follows, and what experts give that waits for the next layer.
+    pub branch: Buffer,
+    pub deferred: Buffer,
+    /// The input of a router that has a norm of its own.
+    pub router_input: Buffer,
     pub router_logits: Buffer,
     pub expert_ids: Buffer,
     pub slots: Buffer,
@@ -121,6 +126,11 @@ impl State {
         let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
         let taps = taps(spec);
         let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
+        // A stream that no layer needs gets a buffer of one row's padding.
+        let stream_if = |wanted: bool| if wanted { tokens * padded(spec.hidden_size) } else { ROW_ALIGN };
+        let any_parallel = |wanted: &dyn Fn(&ParallelSpec) -> bool| {
+            spec.layers.iter().any(|layer| matches!(&layer.ffn, Ffn::Parallel(parallel) if wanted(parallel)))
+        };
         let ones = f32s("ones", tokens);
         device.write(&ones, 0, bytemuck::cast_slice(&vec![1.0f32; tokens]));
         Ok(State {
@@ -138,6 +148,9 @@ impl State {
             attended: f32s("attended", tokens * shape.max_attention),
             router_hidden: f32s("router_hidden", tokens * shape.max_router_hidden),
             layer_input: f32s("layer_input", tokens * padded(spec.hidden_size)),
+            branch: f32s("branch", stream_if(any_parallel(&|parallel| parallel.post_norms))),
+            deferred: f32s("deferred", stream_if(any_parallel(&|parallel| parallel.deferred))),
+            router_input: f32s("router_input", stream_if(spec.moe_layers().any(|(_, moe)| moe.router.input_norm.is_some()))),
             router_logits: f32s("router_logits", tokens * shape.max_experts),
             expert_ids: f32s("expert_ids", assignments),
             slots: f32s("slots", assignments),

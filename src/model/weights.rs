@@ -5,7 +5,9 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
 use crate::quant::{Quant, QuantFormat, padded};
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelSpec, Residual};
+use crate::spec::{
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, Residual,
+};
 use crate::tensor::Dtype;
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
@@ -30,6 +32,8 @@ pub(super) struct LayerWeights {
     /// Before and after the feed-forward part.
     pub norms: Norms,
     pub ffn: FfnWeights,
+    /// What the residual stream is multiplied by at the end of the layer.
+    pub output_scale: Option<Buffer>,
 }
 
 /// The norms of one part of a layer, as [`Residual`] says.
@@ -79,21 +83,29 @@ pub(super) struct AttentionWeights {
 pub(super) enum FfnWeights {
     Dense(MlpWeights),
     Moe(Box<MoeWeights>),
-    /// With the norm before the dense MLP.
-    Parallel {
-        norm: Buffer,
-        dense: MlpWeights,
-        moe: Box<MoeWeights>,
-    },
+    Parallel(Box<ParallelWeights>),
+}
+
+#[derive(Debug)]
+pub(super) struct ParallelWeights {
+    /// Before the dense MLP, where it does not share that of the experts.
+    pub norm: Option<Buffer>,
+    pub dense: MlpWeights,
+    pub moe: MoeWeights,
+    /// After the dense MLP, and after the experts.
+    pub post_norms: Option<[Buffer; 2]>,
 }
 
 #[derive(Debug)]
 pub(super) struct MoeWeights {
+    /// Before the router, where it has a norm of its own.
+    pub router_norm: Option<Buffer>,
     /// The first layer of a router that has two.
     pub router_hidden: Option<Matrix>,
     pub router: Matrix,
     pub router_bias: Option<Buffer>,
     pub selection_bias: Option<Buffer>,
+    pub expert_scale: Option<Buffer>,
     /// Cache slot of each expert.
     pub slot_table: Buffer,
     pub experts: MlpWeights,
@@ -188,12 +200,9 @@ impl Uploader<'_> {
                 ffn: match &spec.ffn {
                     Ffn::Dense(mlp) => FfnWeights::Dense(self.dense(layer, mlp).await?),
                     Ffn::Moe(moe) => FfnWeights::Moe(Box::new(self.moe(layer, moe).await?)),
-                    Ffn::Parallel(ParallelSpec { dense, moe }) => FfnWeights::Parallel {
-                        norm: self.vectors(WeightKey::ParallelNorm { layer }).await?,
-                        dense: self.dense(layer, dense).await?,
-                        moe: Box::new(self.moe(layer, moe).await?),
-                    },
+                    Ffn::Parallel(parallel) => FfnWeights::Parallel(Box::new(self.parallel(layer, parallel).await?)),
                 },
+                output_scale: self.vectors_if(spec.output_scale, WeightKey::OutputScale { layer }).await?,
             });
         }
         Ok(DeviceWeights {
@@ -262,15 +271,30 @@ impl Uploader<'_> {
         self.mlp(mlp, 1, |_| [gate_up, down], |_| None).await
     }
 
+    async fn parallel(&mut self, layer: usize, spec: &ParallelSpec) -> Result<ParallelWeights> {
+        let own_norm = spec.inputs != ParallelInputs::Same;
+        Ok(ParallelWeights {
+            norm: self.vectors_if(own_norm, WeightKey::ParallelNorm { layer }).await?,
+            dense: self.dense(layer, &spec.dense).await?,
+            moe: self.moe(layer, &spec.moe).await?,
+            post_norms: if spec.post_norms {
+                let dense = self.vectors(WeightKey::ParallelPostNorm { layer }).await?;
+                Some([dense, self.vectors(WeightKey::ExpertPostNorm { layer }).await?])
+            } else {
+                None
+            },
+        })
+    }
+
     async fn moe(&mut self, layer: usize, spec: &MoeSpec) -> Result<MoeWeights> {
         let num_experts = spec.router.num_experts;
-        // Everything is resident: the slot of an expert is its id.
+        // Everything is resident: the slot of an expert is its id. Experts without weights have a slot that no slab has.
         let identity: Vec<u32> = (0..num_experts as u32).collect();
         let slot_table = self.upload_bytes("slot_table", bytemuck::cast_slice(&identity)).await?;
         let experts = self
             .mlp(
                 &spec.expert,
-                num_experts,
+                spec.router.num_weighted(),
                 |expert| [WeightKey::ExpertGateUp { layer, expert }, WeightKey::ExpertDown { layer, expert }],
                 |expert| Some([WeightKey::ExpertGateUpBias { layer, expert }, WeightKey::ExpertDownBias { layer, expert }]),
             )
@@ -285,10 +309,12 @@ impl Uploader<'_> {
             }
         };
         Ok(MoeWeights {
+            router_norm: self.vectors_if(spec.router.input_norm.is_some(), WeightKey::RouterNorm { layer }).await?,
             router_hidden: self.matrix_if(spec.router.hidden.is_some(), WeightKey::RouterHidden { layer }).await?,
             router: self.matrix(WeightKey::Router { layer }, UNIT_ROWS).await?,
             router_bias: self.vectors_if(spec.router.bias, WeightKey::RouterBias { layer }).await?,
             selection_bias: self.vectors_if(spec.router.selection_bias, WeightKey::SelectionBias { layer }).await?,
+            expert_scale: self.vectors_if(spec.router.expert_scale, WeightKey::ExpertScale { layer }).await?,
             slot_table,
             experts,
             shared,

@@ -2,7 +2,7 @@
 
 use super::embed::embed;
 use super::layer::{Layer, Weights};
-use super::matmul::{add_bias, matmul};
+use super::matmul::{add_bias, cap, matmul};
 use super::norm::norm;
 use super::{LayerRouting, Row};
 use crate::checkpoint::{Checkpoint, WeightKey};
@@ -87,6 +87,9 @@ impl Decoder {
             add_bias(&mut logits, bias);
         }
         logits.iter_mut().for_each(|logit| *logit *= self.spec.logit_scale);
+        if let Some(limit) = self.spec.logit_softcap {
+            cap(&mut logits, limit);
+        }
         logits
     }
 
@@ -95,12 +98,12 @@ impl Decoder {
         let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
         // The residual stream, [n, hidden].
         let mut x = embed(rows, weights.get(WeightKey::Embedding), spec.hidden_size, spec.embedding_scale);
-        let mut routings = Vec::new();
+        let (mut routings, mut deferred) = (Vec::new(), None);
         for (layer_spec, layer) in spec.layers.iter().zip(layers) {
             layer.grow_cache(layer_spec, *context, num_sequences);
             let input = x.clone();
             layer.mix(layer_spec, weights, *context, rows, &mut x);
-            routings.extend(layer.feed_forward(spec, weights, &input, &mut x));
+            routings.extend(layer.feed_forward((spec, weights), &input, &mut x, &mut deferred));
         }
         Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings }
     }

@@ -10,6 +10,7 @@ pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
+pub mod expert_identity;
 pub mod expert_sort;
 pub mod head_matmul;
 pub mod latent;

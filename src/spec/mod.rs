@@ -34,6 +34,8 @@ pub struct ModelSpec {
     pub embedding_scale: f32,
     /// Multiplies the logits.
     pub logit_scale: f32,
+    /// Then they become `cap * tanh(logit / cap)`.
+    pub logit_softcap: Option<f32>,
     pub layers: Vec<LayerSpec>,
     pub names: TensorNames,
 }
@@ -47,6 +49,8 @@ pub struct LayerSpec {
     pub residual_scale: f32,
     pub mixer: Mixer,
     pub ffn: Ffn,
+    /// The checkpoint has one number that multiplies the residual stream at the end of the layer, after a norm: not with [`Residual::Pre`].
+    pub output_scale: bool,
 }
 
 /// Where the norms of a layer stand.
@@ -106,12 +110,15 @@ pub struct LatentSpec {
     pub scale: f32,
     /// Of the norms of the query's middle and of `c`.
     pub norm_eps: f32,
+    /// Multiplies `c` after its norm.
+    pub latent_scale: f32,
     pub rope: RopeSpec,
 }
 
 /// Softmax attention with grouped key/value heads.
 ///
-/// In this order: projection, bias, clip, the value's scale, then q/k norm and rotary embedding (see [`QkNorm`]), then the query's temperature.
+/// In this order: projection, bias, clip, the value's norm and scale, then q/k norm and rotary embedding (see [`QkNorm`]), then the query's
+/// temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionSpec {
     pub num_heads: usize,
@@ -122,6 +129,10 @@ pub struct AttentionSpec {
     pub value_dim: usize,
     /// Multiplies the values.
     pub value_scale: f32,
+    /// Each value head goes through an RMSNorm without weight, with this epsilon.
+    pub value_norm: Option<f32>,
+    /// There is no projection of the value: it is that of the key, before the key's norm and positions.
+    pub values_are_keys: bool,
     /// Multiplies `q . k`.
     pub scale: f32,
     /// Query, key and value add a bias.
@@ -130,6 +141,8 @@ pub struct AttentionSpec {
     pub output_bias: bool,
     /// Query, key and value are clamped to this magnitude.
     pub clip: Option<f32>,
+    /// Query and key are clamped after their norm instead of before it.
+    pub clip_after_norm: bool,
     pub qk_norm: Option<QkNorm>,
     /// `None`: no position encoding.
     pub rope: Option<RopeSpec>,
@@ -219,6 +232,11 @@ pub enum RopeScaling {
         long_mscale: f64,
         original_positions: usize,
     },
+    /// Only so many pairs turn, the fastest ones; the others stay where they are. Source: `_compute_proportional_rope_parameters` of
+    /// transformers.
+    Proportional {
+        pairs: usize,
+    },
 }
 
 /// Which earlier keys a query sees.
@@ -239,12 +257,27 @@ pub enum Ffn {
     Parallel(ParallelSpec),
 }
 
-/// Experts beside a dense MLP: the experts read the norm of the layer's own input, before its mixer; the MLP reads what the mixer left,
-/// through a norm of its own. Both are added.
+/// Experts beside a dense MLP. Both are added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParallelSpec {
     pub dense: MlpSpec,
     pub moe: MoeSpec,
+    pub inputs: ParallelInputs,
+    /// Each of the two goes through a norm of its own before they are added.
+    pub post_norms: bool,
+    /// What the experts give waits, and is added at the end of the next layer.
+    pub deferred: bool,
+}
+
+/// What a dense MLP and the experts beside it read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParallelInputs {
+    /// Both the norm of what the mixer left.
+    Same,
+    /// Both what the mixer left, each through a norm of its own.
+    OwnNorms,
+    /// The experts the norm of the layer's own input, before its mixer; the MLP what the mixer left, through a norm of its own.
+    LayerInput,
 }
 
 /// A router, the experts it chooses from, and the expert that every token uses.
@@ -297,10 +330,13 @@ impl AttentionSpec {
             head_dim,
             value_dim: head_dim,
             value_scale: 1.0,
+            value_norm: None,
+            values_are_keys: false,
             scale: (head_dim as f32).sqrt().recip(),
             qkv_bias: false,
             output_bias: false,
             clip: None,
+            clip_after_norm: false,
             qk_norm: None,
             rope: None,
             mask: Mask::Causal,
@@ -313,7 +349,8 @@ impl AttentionSpec {
 
     /// Rows of the concatenated query, key and value projection.
     pub fn qkv_rows(&self) -> usize {
-        self.query_width() + self.num_kv_heads * (self.head_dim + self.value_dim)
+        let value_dim = if self.values_are_keys { 0 } else { self.value_dim };
+        self.query_width() + self.num_kv_heads * (self.head_dim + value_dim)
     }
 
     /// Width of all query heads together.

@@ -1,6 +1,7 @@
 //! How an architecture names and lays out its tensors on disk.
 //!
-//! Templates: `{l}` stands for the layer and `{e}` for the expert; every name gets [`TensorNames::prefix`] in front. The bias of a
+//! Templates: `{l}` stands for the layer and `{e}` for the expert; where a stored layer is several of ours, `{l}` is the stored one and
+//! `{s}` which of them. Every name gets [`TensorNames::prefix`] in front. The bias of a
 //! matrix or norm that has one is its name with `.weight` replaced by `.bias`, except where [`ExpertStorage`] says otherwise.
 
 /// Names of the tensors of one architecture. Only those that the spec asks for are looked up.
@@ -8,6 +9,8 @@
 pub struct TensorNames {
     /// What a multimodal wrapper puts before the names of the language model.
     pub prefix: &'static str,
+    /// So many layers of the spec in a row make one on disk.
+    pub sub_layers: usize,
     pub embedding: &'static str,
     pub final_norm: &'static str,
     pub head: &'static str,
@@ -29,6 +32,9 @@ pub struct TensorNames {
     /// The first of two layers.
     pub router_hidden: &'static str,
     pub router: &'static str,
+    /// Before the router, where it has a norm of its own.
+    pub router_norm: &'static str,
+    pub expert_scale: &'static str,
     pub selection_bias: &'static str,
     pub experts: ExpertStorage,
     pub shared: ExpertStorage,
@@ -36,6 +42,11 @@ pub struct TensorNames {
     pub dense: ExpertStorage,
     /// Before the dense MLP that runs beside experts.
     pub parallel_norm: &'static str,
+    /// After the dense MLP, and after the experts beside it.
+    pub parallel_post_norm: &'static str,
+    pub expert_post_norm: &'static str,
+    /// The one number of [`LayerSpec::output_scale`](super::LayerSpec).
+    pub output_scale: &'static str,
     pub parallel: ExpertStorage,
     /// A matrix may be stored as F8_E4M3, with one factor for so many rows and columns at a time. They stand under its name with
     /// `_scale_inv` appended: `[ceil(rows / block rows), ceil(cols / block cols)]`. `None`: no matrix may.
@@ -89,6 +100,7 @@ impl TensorNames {
     /// The names of Llama with the experts of Qwen and DeepSeek: the base that architectures change.
     pub const LLAMA: TensorNames = TensorNames {
         prefix: "",
+        sub_layers: 1,
         embedding: "model.embed_tokens.weight",
         final_norm: "model.norm.weight",
         head: "lm_head.weight",
@@ -117,6 +129,8 @@ impl TensorNames {
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",
         router: "model.layers.{l}.mlp.gate.weight",
+        router_norm: "",
+        expert_scale: "",
         selection_bias: "model.layers.{l}.mlp.gate.e_score_correction_bias",
         experts: ExpertStorage::Each {
             gate: "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
@@ -135,6 +149,9 @@ impl TensorNames {
             down: "model.layers.{l}.mlp.down_proj.weight",
         },
         parallel_norm: "",
+        parallel_post_norm: "",
+        expert_post_norm: "",
+        output_scale: "",
         parallel: ExpertStorage::Each { gate: "", up: "", down: "" },
         float8_block: None,
     };

@@ -1,7 +1,8 @@
 //! How large a model is, from its spec alone.
 
 use super::{
-    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelSpec, QkNormOver, Residual,
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs, ParallelSpec,
+    QkNormOver, Residual,
 };
 use crate::quant::{Quant, QuantFormat};
 use crate::tensor::Dtype;
@@ -68,7 +69,10 @@ struct LayerWeights {
 
 impl LayerWeights {
     fn of(hidden: usize, spec: &LayerSpec) -> Self {
-        let num_norms = if spec.residual == Residual::Sandwich { 4 } else { 2 };
+        let mut num_norms = if spec.residual == Residual::Sandwich { 4 } else { 2 };
+        if let Ffn::Parallel(parallel) = &spec.ffn {
+            num_norms += usize::from(parallel.inputs != ParallelInputs::Same) + 2 * usize::from(parallel.post_norms);
+        }
         let mut weights = LayerWeights {
             attention: match &spec.mixer {
                 Mixer::Attention(spec) => attention(hidden, spec),
@@ -83,19 +87,19 @@ impl LayerWeights {
         match &spec.ffn {
             Ffn::Dense(spec) => weights.dense = mlp(hidden, spec),
             Ffn::Moe(moe) => weights.add_experts(hidden, moe),
-            Ffn::Parallel(ParallelSpec { dense, moe }) => {
+            Ffn::Parallel(ParallelSpec { dense, moe, .. }) => {
                 weights.dense = mlp(hidden, dense);
-                weights.norms.push(norm(hidden, spec.norm));
                 weights.add_experts(hidden, moe);
             }
         }
+        weights.norms.extend(spec.output_scale.then(|| Weight::vector(1)));
         weights
     }
 
     fn add_experts(&mut self, hidden: usize, moe: &MoeSpec) {
         self.router = router(hidden, moe);
         self.experts = mlp(hidden, &moe.expert);
-        self.experts.iter_mut().for_each(|weight| weight.copies = moe.router.num_experts);
+        self.experts.iter_mut().for_each(|weight| weight.copies = moe.router.num_weighted());
         if let Some(shared) = &moe.shared {
             self.shared = mlp(hidden, &shared.mlp);
             self.shared.extend(shared.gate.then(|| Weight::vector(hidden)));
@@ -158,6 +162,8 @@ fn router(hidden: usize, spec: &MoeSpec) -> Vec<Weight> {
     let stays_f32 = true;
     let mut weights = vec![Weight { stays_f32, ..Weight::matrix(num_experts, spec.router.hidden.unwrap_or(hidden)) }];
     weights.extend(spec.router.hidden.map(|middle| Weight { stays_f32, ..Weight::matrix(middle, hidden) }));
+    weights.extend(spec.router.input_norm.map(|_| Weight::vector(hidden)));
+    weights.extend(spec.router.expert_scale.then(|| Weight::vector(num_experts)));
     weights.extend(spec.router.bias.then(|| Weight::vector(num_experts)));
     weights.extend(spec.router.selection_bias.then(|| Weight::vector(num_experts)));
     weights

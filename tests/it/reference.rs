@@ -133,7 +133,7 @@ fn an_empty_batch_gives_nothing() {
 
 #[test]
 fn loading_reports_every_byte_once() {
-    let golden = &Golden::all()[0];
+    let golden = &Golden::load("mixtral");
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
     pollster::block_on(Decoder::load(&golden.spec, &checkpoint, 8, &mut |bytes| reports.push(bytes))).unwrap();

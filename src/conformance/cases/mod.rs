@@ -3,6 +3,7 @@
 mod attention;
 mod embed;
 mod expert_combine;
+mod expert_identity;
 mod expert_sort;
 mod experts;
 mod head_matmul;
@@ -33,6 +34,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(experts::gate_up_cases());
     cases.extend(experts::down_cases());
     cases.extend(expert_combine::cases());
+    cases.extend(expert_identity::cases());
     cases.extend(sample::cases());
     cases
 }

@@ -103,6 +103,7 @@ impl ModelSpec {
         match ARCHS.iter().find(|arch| arch.model_types.contains(&model_type)) {
             Some(arch) => {
                 let mut spec = (arch.parse)(&config)?;
+                common::check_score_function(&config, &spec)?;
                 spec.names.float8_block = common::float8_block(&config)?;
                 Ok(spec)
             }

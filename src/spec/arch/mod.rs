@@ -22,6 +22,7 @@ mod hunyuan_v1_moe;
 mod latent;
 mod llama4;
 mod llama_moe;
+mod longcat_flash;
 mod mimo_v2_flash;
 mod minimax_m2;
 mod mixtral;
@@ -73,6 +74,7 @@ pub static ARCHS: &[&Arch] = &[
     &mimo_v2_flash::MIMO_V2_FLASH,
     &llama_moe::LLAMA_MOE,
     &grok1::GROK1,
+    &longcat_flash::LONGCAT_FLASH,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

@@ -13,6 +13,7 @@ mod deepseek_v3;
 mod dots1;
 mod ernie4_5_moe;
 mod flex_olmo;
+mod gemma4_moe;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod gpt_oss;
@@ -75,6 +76,7 @@ pub static ARCHS: &[&Arch] = &[
     &llama_moe::LLAMA_MOE,
     &grok1::GROK1,
     &longcat_flash::LONGCAT_FLASH,
+    &gemma4_moe::GEMMA4_MOE,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

@@ -1,7 +1,9 @@
 //! The weights as the rest of the library knows them.
 
+use crate::gating::RouterSpec;
 use crate::spec::{
-    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, ParallelInputs, QkNorm, QkNormOver, Residual,
+    AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, ParallelInputs, QkNorm,
+    QkNormOver, Residual,
 };
 
 /// One weight matrix `[rows, cols]` that maps a row of `cols` values to `rows` values, or a vector as its only row.
@@ -23,8 +25,27 @@ pub enum WeightKey {
     FfnNorm { layer: usize },
     /// After the feed-forward part.
     FfnPostNorm { layer: usize },
-    /// `[num_heads head_dim + num_kv_heads (head_dim + value_dim), hidden_size]`: query rows, then key rows, then value rows.
+    /// `[num_heads head_dim + num_kv_heads (head_dim + value_dim), hidden_size]`: query rows, then key rows, then value rows; without the
+    /// query where experts make it, without the value where its input is another.
     Qkv { layer: usize },
+    /// `[num_kv_heads value_dim, hidden_size]`, where it is not part of [`Qkv`](Self::Qkv).
+    Value { layer: usize },
+    /// `[middle, 2 hidden_size]`: of each input the factor of the position before, then its own.
+    FilterFirst { layer: usize },
+    /// `[1, middle]`
+    FilterFirstBias { layer: usize },
+    /// `[hidden_size, 2 middle]`, as [`FilterFirst`](Self::FilterFirst).
+    FilterSecond { layer: usize },
+    /// `[1, hidden_size]`
+    FilterSecondBias { layer: usize },
+    /// `[1, hidden_size]`
+    FilterNorm { layer: usize },
+    /// `[num_experts, hidden_size]`, of the router that chooses query and output projections.
+    ChoiceRouter { layer: usize },
+    /// `[num_kv_heads head_dim, hidden_size]`
+    ChoiceQuery { layer: usize, expert: usize },
+    /// `[hidden_size, num_kv_heads head_dim]`
+    ChoiceOutput { layer: usize, expert: usize },
     /// `[1, num_heads head_dim + num_kv_heads (head_dim + value_dim)]`
     QkvBias { layer: usize },
     /// `[1, head_dim]`, or `[1, num_heads head_dim]` where the norm is over all heads.
@@ -56,7 +77,8 @@ pub enum WeightKey {
     AttentionOutputBias { layer: usize },
     /// `[hidden, hidden_size]`, the first of two layers of the router.
     RouterHidden { layer: usize },
-    /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers.
+    /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers. Of a router with attention three times
+    /// as many rows: queries, keys, values.
     Router { layer: usize },
     /// `[1, hidden_size]`, of the norm before the router.
     RouterNorm { layer: usize },
@@ -86,6 +108,8 @@ pub enum WeightKey {
     ParallelPostNorm { layer: usize },
     /// As [`FfnNorm`](Self::FfnNorm), after experts that run beside a dense MLP.
     ExpertPostNorm { layer: usize },
+    /// `[1, hidden_size]`, of the feed-forward part.
+    FfnBias { layer: usize },
     /// `[1, 1]`, what the residual stream is multiplied by at the end of the layer.
     OutputScale { layer: usize },
     /// As [`ExpertGateUp`](Self::ExpertGateUp), of a layer without experts or of the MLP that runs beside them.
@@ -123,8 +147,15 @@ impl WeightKey {
             | WeightKey::ParallelNorm { layer }
             | WeightKey::ParallelPostNorm { layer }
             | WeightKey::ExpertPostNorm { layer } => norm(spec.layers[layer].norm),
-            WeightKey::Qkv { layer } => (attention(layer).qkv_rows(), hidden_size),
-            WeightKey::QkvBias { layer } => (1, attention(layer).qkv_rows()),
+            WeightKey::Qkv { layer } => (attention(layer).projected_rows(), hidden_size),
+            WeightKey::QkvBias { layer } => (1, attention(layer).projected_rows()),
+            WeightKey::Value { layer } => (attention(layer).num_kv_heads * attention(layer).value_dim, hidden_size),
+            WeightKey::FilterFirst { layer } => (filter(spec, layer).middle, 2 * hidden_size),
+            WeightKey::FilterFirstBias { layer } => (1, filter(spec, layer).middle),
+            WeightKey::FilterSecond { layer } => (hidden_size, 2 * filter(spec, layer).middle),
+            WeightKey::ChoiceRouter { layer } => (choice(spec, layer).num_experts, hidden_size),
+            WeightKey::ChoiceQuery { layer, .. } => (attention(layer).choice_width(), hidden_size),
+            WeightKey::ChoiceOutput { layer, .. } => (hidden_size, attention(layer).choice_width()),
             WeightKey::QueryNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_heads)),
             WeightKey::KeyNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_kv_heads)),
             WeightKey::Sinks { layer } => (1, attention(layer).num_heads),
@@ -140,12 +171,15 @@ impl WeightKey {
             WeightKey::AttentionOutputBias { .. }
             | WeightKey::SharedGate { .. }
             | WeightKey::ExpertDownBias { .. }
-            | WeightKey::RouterNorm { .. } => (1, hidden_size),
+            | WeightKey::RouterNorm { .. }
+            | WeightKey::FilterSecondBias { .. }
+            | WeightKey::FilterNorm { .. }
+            | WeightKey::FfnBias { .. } => (1, hidden_size),
             WeightKey::OutputScale { .. } => (1, 1),
             WeightKey::RouterHidden { layer } => (moe(spec, layer).router.hidden.unwrap_or(0), hidden_size),
             WeightKey::Router { layer } => {
                 let router = &moe(spec, layer).router;
-                (router.num_experts, router.hidden.unwrap_or(hidden_size))
+                (router.rows(), router.hidden.unwrap_or(hidden_size))
             }
             WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } | WeightKey::ExpertScale { layer } => {
                 (1, moe(spec, layer).router.num_experts)
@@ -184,6 +218,14 @@ pub(super) fn latent(spec: &ModelSpec, layer: usize) -> &LatentSpec {
     spec.layers[layer].mixer.latent().unwrap_or_else(|| panic!("layer {layer} has no latent attention"))
 }
 
+pub(super) fn choice(spec: &ModelSpec, layer: usize) -> &RouterSpec {
+    attention(spec, layer).choice.as_ref().unwrap_or_else(|| panic!("layer {layer} has one projection for all tokens"))
+}
+
+fn filter(spec: &ModelSpec, layer: usize) -> &FilterSpec {
+    attention(spec, layer).filter.as_ref().unwrap_or_else(|| panic!("layer {layer} has no filter"))
+}
+
 fn latent_query_rank(spec: &ModelSpec, layer: usize) -> usize {
     latent(spec, layer).query_rank.unwrap_or_else(|| panic!("layer {layer} makes its query in one projection"))
 }
@@ -209,7 +251,7 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
         Mixer::Attention(attention) => of_attention(layer, attention, &mut add),
         Mixer::Latent(latent) => of_latent(layer, latent, &mut add),
     }
-    add(true, WeightKey::AttentionOutput { layer });
+    add(spec.mixer.attention().is_none_or(|attention| attention.choice.is_none()), WeightKey::AttentionOutput { layer });
     add(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer });
     add(post, WeightKey::AttentionPostNorm { layer });
     add(pre, WeightKey::FfnNorm { layer });
@@ -228,6 +270,7 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
             add(parallel.post_norms, WeightKey::ExpertPostNorm { layer });
         }
     }
+    add(spec.ffn_bias, WeightKey::FfnBias { layer });
     add(post, WeightKey::FfnPostNorm { layer });
     add(spec.output_scale, WeightKey::OutputScale { layer });
     keys
@@ -235,7 +278,21 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
 
 fn of_attention(layer: usize, attention: &AttentionSpec, add: &mut impl FnMut(bool, WeightKey)) {
     let has_qk_norm = attention.qk_norm.is_some_and(|norm| norm.weight);
+    let filtered = attention.filter.is_some();
+    add(filtered, WeightKey::FilterFirst { layer });
+    add(filtered, WeightKey::FilterFirstBias { layer });
+    add(filtered, WeightKey::FilterSecond { layer });
+    add(filtered, WeightKey::FilterSecondBias { layer });
+    add(filtered, WeightKey::FilterNorm { layer });
+    if let Some(choice) = &attention.choice {
+        add(true, WeightKey::ChoiceRouter { layer });
+        for expert in 0..choice.num_experts {
+            add(true, WeightKey::ChoiceQuery { layer, expert });
+            add(true, WeightKey::ChoiceOutput { layer, expert });
+        }
+    }
     add(true, WeightKey::Qkv { layer });
+    add(filtered, WeightKey::Value { layer });
     add(attention.qkv_bias, WeightKey::QkvBias { layer });
     add(has_qk_norm, WeightKey::QueryNorm { layer });
     add(has_qk_norm, WeightKey::KeyNorm { layer });

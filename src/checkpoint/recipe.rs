@@ -1,6 +1,6 @@
 //! Which stored tensors a weight is made of, and how its rows lie in them.
 
-use super::canonical::{WeightKey, attention, latent, moe};
+use super::canonical::{WeightKey, attention, choice, latent, moe};
 use super::float8;
 use super::header::{StoredTensor, readable};
 use super::mxfp4;
@@ -64,6 +64,25 @@ impl WeightKey {
             WeightKey::FfnPostNorm { layer } => norm(in_layer(names, &top(names.ffn_post_norm), layer)),
             WeightKey::Qkv { layer } => qkv(spec, layer, &|name, rows| Part::matrix(name, rows, cols)),
             WeightKey::QkvBias { layer } => qkv(spec, layer, &|name, rows| Part::vector(bias_of(&name), rows)),
+            WeightKey::Value { layer } => matrix(in_layer(names, &top(value_name(names)), layer)),
+            WeightKey::FilterFirst { layer } => {
+                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.first), layer), rows, cols))
+            }
+            WeightKey::FilterFirstBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.first), layer))),
+            WeightKey::FilterSecond { layer } => {
+                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.second), layer), rows, cols))
+            }
+            WeightKey::FilterSecondBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.second), layer))),
+            WeightKey::FilterNorm { layer } => vector(in_layer(names, &top(names.filter.norm), layer)),
+            WeightKey::ChoiceRouter { layer } => matrix(in_layer(names, &top(names.choice.router), layer)),
+            WeightKey::ChoiceQuery { layer, expert } => {
+                let name = in_layer(names, &top(names.choice.query), layer);
+                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
+            }
+            WeightKey::ChoiceOutput { layer, expert } => {
+                let name = in_layer(names, &top(names.choice.output), layer);
+                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
+            }
             WeightKey::QueryNorm { layer } => vector(in_layer(names, &top(names.query_norm), layer)),
             WeightKey::KeyNorm { layer } => vector(in_layer(names, &top(names.key_norm), layer)),
             WeightKey::Sinks { layer } => vector(in_layer(names, &top(names.sinks), layer)),
@@ -81,6 +100,11 @@ impl WeightKey {
             WeightKey::AttentionOutput { layer } => matrix(in_layer(names, &top(names.attention_output), layer)),
             WeightKey::AttentionOutputBias { layer } => vector(bias_of(&in_layer(names, &top(names.attention_output), layer))),
             WeightKey::RouterHidden { layer } => matrix(in_layer(names, &top(names.router_hidden), layer)),
+            WeightKey::Router { layer } if moe(spec, layer).router.attention => {
+                let each = |template: &str| Part::matrix(in_layer(names, &top(template), layer), rows / 3, cols);
+                let parts = [names.router, names.router_key, names.router_value].map(each).into();
+                Recipe { parts, interleaved: false, cols }
+            }
             WeightKey::Router { layer } => matrix(in_layer(names, &top(names.router), layer)),
             WeightKey::RouterNorm { layer } => vector(in_layer(names, &top(names.router_norm), layer)),
             WeightKey::ExpertScale { layer } => vector(in_layer(names, &top(names.expert_scale), layer)),
@@ -100,6 +124,7 @@ impl WeightKey {
             WeightKey::ParallelNorm { layer } => norm(in_layer(names, &top(names.parallel_norm), layer)),
             WeightKey::ParallelPostNorm { layer } => norm(in_layer(names, &top(names.parallel_post_norm), layer)),
             WeightKey::ExpertPostNorm { layer } => norm(in_layer(names, &top(names.expert_post_norm), layer)),
+            WeightKey::FfnBias { layer } => vector(in_layer(names, &top(names.ffn_bias), layer)),
             WeightKey::OutputScale { layer } => vector(in_layer(names, &top(names.output_scale), layer)),
             WeightKey::DenseGateUp { layer } => self.mlp(spec, layer, None).gate_up(dense_storage(spec, layer)),
             WeightKey::DenseDown { layer } => self.mlp(spec, layer, None).down(dense_storage(spec, layer)),
@@ -130,6 +155,17 @@ impl Recipe {
 impl Part {
     fn matrix(name: String, rows: usize, cols: usize) -> Self {
         Part { tensor: Needed::numbers(name, vec![rows, cols]), rows, cols, layout: Layout::Rows { first: 0 } }
+    }
+
+    /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
+    fn convolution(name: String, rows: usize, cols: usize) -> Self {
+        Part { tensor: Needed::numbers(name.clone(), vec![rows, cols / 2, 2, 1]), ..Part::matrix(name, rows, cols) }
+    }
+
+    /// Matrix `index` of `[count, rows, cols]`.
+    fn stacked(name: String, count: usize, index: usize, (rows, cols): (usize, usize)) -> Self {
+        let layout = Layout::Rows { first: (index * rows * cols) as u64 };
+        Part { tensor: Needed::numbers(name, vec![count, rows, cols]), rows, cols, layout }
     }
 
     fn vector(name: String, len: usize) -> Self {
@@ -205,6 +241,14 @@ impl Mlp<'_> {
             ExpertStorage::Each { gate, up, .. } => {
                 Recipe::turns(Part::matrix(self.name(gate), inner, hidden), Part::matrix(self.name(up), inner, hidden))
             }
+            ExpertStorage::EachFused { gate_up, .. } => {
+                let half = |index: usize| Part {
+                    rows: inner,
+                    layout: Layout::Rows { first: (index * inner * hidden) as u64 },
+                    ..Part::matrix(self.name(gate_up), 2 * inner, hidden)
+                };
+                Recipe::turns(half(0), half(1))
+            }
             ExpertStorage::Stacked { gate_up, .. } => {
                 let half = |index: usize| Part {
                     rows: inner,
@@ -228,7 +272,9 @@ impl Mlp<'_> {
     fn down(&self, storage: &ExpertStorage) -> Recipe {
         let (hidden, inner) = (self.hidden, self.inner);
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } => Part::matrix(self.name(down), hidden, inner),
+            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => {
+                Part::matrix(self.name(down), hidden, inner)
+            }
             ExpertStorage::Stacked { down, .. } => self.stacked(down, hidden, inner),
             ExpertStorage::Transposed { down, .. } => self.transposed(down, 0..hidden, hidden, inner),
             ExpertStorage::Mxfp4 { down, .. } => self.mxfp4(down, hidden, inner),
@@ -246,6 +292,14 @@ impl Mlp<'_> {
         match *storage {
             ExpertStorage::Each { gate, up, .. } | ExpertStorage::RowBlocks { gate, up, .. } => {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
+            }
+            ExpertStorage::EachFused { gate_up, .. } => {
+                let half = |index: usize| Part {
+                    tensor: Needed::numbers(bias_of(&self.name(gate_up)), vec![2 * inner]),
+                    layout: Layout::Rows { first: (index * inner) as u64 },
+                    ..Part::vector(String::new(), inner)
+                };
+                Recipe::turns(half(0), half(1))
             }
             ExpertStorage::Mxfp4 { gate_up, .. } | ExpertStorage::Transposed { gate_up, interleaved: true, .. } => {
                 Recipe::one(self.stacked_bias(format!("{}_bias", self.name(gate_up)), 2 * inner))
@@ -267,7 +321,7 @@ impl Mlp<'_> {
 
     fn down_bias(&self, storage: &ExpertStorage) -> Recipe {
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
+            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
                 Part::vector(bias_of(&self.name(down)), self.hidden)
             }
             ExpertStorage::Stacked { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.hidden),
@@ -361,9 +415,32 @@ fn qkv(spec: &ModelSpec, layer: usize, part: &dyn Fn(String, usize) -> Part) -> 
             let value = (!attention.values_are_keys).then(|| values(value));
             [heads(query, attention.num_heads), heads(key, attention.num_kv_heads)].into_iter().chain(value).collect()
         }
-        QkvStorage::Fused(fused) => vec![part(name(fused), attention.qkv_rows())],
+        QkvStorage::Fused(fused) => vec![part(name(fused), attention.projected_rows())],
+        // Only matrices are stored so; `part` would give the whole tensor.
+        QkvStorage::Paired { first, second, .. } => return paired(spec, layer, [name(first), name(second)]),
     };
     Recipe { cols: parts[0].cols, parts, interleaved: false }
+}
+
+fn value_name(names: &TensorNames) -> &'static str {
+    match names.qkv {
+        QkvStorage::Separate { value, .. } | QkvStorage::Paired { value, .. } => value,
+        QkvStorage::Fused(fused) => fused,
+    }
+}
+
+/// All queries, then all keys, out of two tensors that together hold each head's query and then its key.
+fn paired(spec: &ModelSpec, layer: usize, names: [String; 2]) -> Recipe {
+    let attention = attention(spec, layer);
+    let (head_dim, width, cols) = (attention.head_dim, attention.query_width(), spec.hidden_size);
+    let block = |index: usize| {
+        let (tensor, first) = (index * head_dim / width, index * head_dim % width);
+        let layout = Layout::Rows { first: (first * cols) as u64 };
+        Part { tensor: Needed::numbers(names[tensor].clone(), vec![width, cols]), rows: head_dim, cols, layout }
+    };
+    let heads = 0..attention.num_heads;
+    let parts = heads.clone().map(|head| block(2 * head)).chain(heads.map(|head| block(2 * head + 1)));
+    Recipe { parts: parts.collect(), interleaved: false, cols }
 }
 
 /// The rows that make keys out of the latent, each head's transposed, or those that make values.

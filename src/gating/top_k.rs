@@ -14,6 +14,8 @@ pub struct RouterSpec {
     pub input_norm: Option<f32>,
     /// The logits come through a layer of this width with tanh instead of straight from the input.
     pub hidden: Option<usize>,
+    /// The input gives a query, a key and a value of each expert, and the logits are what the experts' attention to each other makes of them.
+    pub attention: bool,
     /// The logits add a bias.
     pub bias: bool,
     /// Multiplies the product of input and router, and its bias.
@@ -100,6 +102,7 @@ impl RouterSpec {
             num_experts_per_tok,
             input_norm: None,
             hidden: None,
+            attention: false,
             bias: false,
             logit_scale: 1.0,
             softcap: None,
@@ -111,6 +114,11 @@ impl RouterSpec {
             expert_scale: false,
             weight_on: WeightOn::Output,
         }
+    }
+
+    /// Rows of the router's last matrix.
+    pub fn rows(&self) -> usize {
+        if self.attention { 3 * self.num_experts } else { self.num_experts }
     }
 
     /// Experts with weights.

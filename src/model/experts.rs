@@ -8,7 +8,9 @@ use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::Buffer;
 use crate::kernels::expert_gate_up::{Problem, Routing};
-use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router_topk};
+use crate::kernels::{
+    expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router_attention, router_topk,
+};
 use crate::quant::padded;
 use crate::spec::{Ffn, MlpSpec, MoeSpec, NormSpec, SharedSpec};
 use std::ops::Range;
@@ -121,22 +123,28 @@ impl<'a> Experts<'a, '_> {
             self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
             x = (&state.router_hidden, width);
         }
+        // Of a router with attention, what the logits are made of.
+        let (y, y_stride) = if spec.router.attention {
+            (&state.router_hidden, padded(spec.router.rows()))
+        } else {
+            (&state.router_logits, spec.router.num_experts)
+        };
         let problem = matmul::Problem {
             num_tokens,
             cols: x.1,
-            y_stride: spec.router.num_experts,
+            y_stride,
             bias: weights.router_bias.is_some(),
             scale: spec.router.logit_scale,
             output: spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             quant: weights.router.quant,
         };
-        let buffers = matmul::Buffers {
-            x: x.0,
-            weight: &weights.router.shards,
-            bias: weights.router_bias.as_ref(),
-            y: &state.router_logits,
-        };
+        let buffers = matmul::Buffers { x: x.0, weight: &weights.router.shards, bias: weights.router_bias.as_ref(), y };
         matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+        if spec.router.attention {
+            let problem = router_attention::Problem { num_tokens, num_experts: spec.router.num_experts };
+            let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &state.router_logits };
+            router_attention::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+        }
         router_topk::record(
             device,
             &mut self.planner.recording,

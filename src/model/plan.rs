@@ -104,6 +104,14 @@ impl<'a> Planner<'a> {
             }
             _ => unreachable!("weights are uploaded as the spec says"),
         }
+        if let Some(bias) = &weights.ffn_bias {
+            let state = &self.decoder.state;
+            let target = match weights.norms.after {
+                Some(_) => Target { buffer: &state.part, scale: 1.0 },
+                None => Target { buffer: &state.x, scale: spec.residual_scale },
+            };
+            self.add_bias(layer, Some(bias), target)?;
+        }
         self.close(layer, spec, &weights.norms, weights.output_scale.as_ref())
     }
 
@@ -159,13 +167,18 @@ impl<'a> Planner<'a> {
     }
 
     /// `target += output(attention(input))`
-    fn mix(&mut self, layer: usize, spec: &LayerSpec, weights: &MixerWeights, target: Target) -> Result<()> {
+    fn mix(&mut self, layer: usize, spec: &LayerSpec, weights: &MixerWeights, target: Target<'a>) -> Result<()> {
         match (&spec.mixer, &weights.kind) {
+            (Mixer::Attention(attention), MixerKind::Chosen(weights)) => {
+                let router = attention.choice.as_ref().expect("these weights are for a choice");
+                return self.attend_by_choice(layer, (spec, attention, router), weights, target);
+            }
             (Mixer::Attention(attention), MixerKind::Attention(weights)) => self.attend(layer, spec, attention, weights)?,
             (Mixer::Latent(latent), MixerKind::Latent(weights)) => self.attend_to_latents(layer, spec, latent, weights)?,
             _ => unreachable!("weights are uploaded as the spec says"),
         }
         let GpuDecoder { device, spec: model, state, .. } = self.decoder;
+        let output = weights.output.as_ref().expect("only a choice has no output projection");
         let problem = matmul::Problem {
             num_tokens: self.key.num_tokens,
             cols: spec.mixer.output_width(),
@@ -173,20 +186,29 @@ impl<'a> Planner<'a> {
             bias: weights.output_bias.is_some(),
             scale: target.scale,
             output: matmul::Output::Add,
-            quant: weights.output.quant,
+            quant: output.quant,
         };
-        let buffers = matmul::Buffers {
-            x: &state.attended,
-            weight: &weights.output.shards,
-            bias: weights.output_bias.as_ref(),
-            y: target.buffer,
-        };
+        let buffers =
+            matmul::Buffers { x: &state.attended, weight: &output.shards, bias: weights.output_bias.as_ref(), y: target.buffer };
         matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
     /// `state.attended = attention(input)`, gated where the spec says so.
     fn attend(&mut self, layer: usize, spec: &LayerSpec, attention: &AttentionSpec, weights: &AttentionWeights) -> Result<()> {
         self.project_qkv(layer, spec, attention, weights)?;
+        self.over_cache(layer, attention, weights.sinks.as_ref())?;
+        let state = &self.decoder.state;
+        match &weights.gate {
+            Some(gate) => {
+                let y = (matmul::Output::Gate, padded(attention.output_width()));
+                self.project(layer, (gate, None), self.hidden(spec), y, &state.attended)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `state.attended = attention of state.q over the cache`
+    pub fn over_cache(&mut self, layer: usize, attention: &AttentionSpec, sinks: Option<&Buffer>) -> Result<()> {
         let GpuDecoder { device, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
         attention::record(
@@ -212,16 +234,9 @@ impl<'a> Planner<'a> {
                 k_cache: &cache.k_cache,
                 v_cache: &cache.v_cache,
                 y: &state.attended,
-                sinks: weights.sinks.as_ref(),
+                sinks,
             },
-        )?;
-        match &weights.gate {
-            Some(gate) => {
-                let y = (matmul::Output::Gate, padded(attention.output_width()));
-                self.project(layer, (gate, None), self.hidden(spec), y, &state.attended)
-            }
-            None => Ok(()),
-        }
+        )
     }
 
     /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
@@ -394,14 +409,25 @@ impl<'a> Planner<'a> {
             };
             return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
         }
+        if let (Some(filter), Some(own)) = (&attention.filter, &weights.filter) {
+            self.project_filtered(layer, spec, (attention, filter), weights, own)?;
+            return self.turn(layer, attention, context, weights.qk_norms.as_ref());
+        }
         let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
         self.project(layer, (&weights.qkv, bias), (x, model.hidden_size), y, &state.qkv)?;
-        let problem = qk_rope::Problem { num_tokens, context, attention };
+        self.turn(layer, attention, context, weights.qk_norms.as_ref())
+    }
+
+    /// From `state.qkv` to rotated queries in `state.q` and to the cache.
+    pub fn turn(&mut self, layer: usize, attention: &AttentionSpec, context: usize, norms: Option<&[Buffer; 2]>) -> Result<()> {
+        let GpuDecoder { device, state, .. } = self.decoder;
+        let cache = &state.layers[layer];
+        let problem = qk_rope::Problem { num_tokens: self.key.num_tokens, context, attention };
         let buffers = qk_rope::Buffers {
             rows: &state.rows,
             qkv: &state.qkv,
             rope: cache.rope.as_ref(),
-            norms: weights.qk_norms.as_ref().map(|[query, key]| [query, key]),
+            norms: norms.map(|[query, key]| [query, key]),
             q: &state.q,
             k_cache: &cache.k_cache,
             v_cache: &cache.v_cache,

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, WeightKey};
 use crate::error::{Error, Result};
+use crate::gating::RouterSpec;
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
 use crate::quant::{Quant, QuantFormat, padded};
@@ -34,6 +35,7 @@ pub(super) struct LayerWeights {
     pub ffn: FfnWeights,
     /// What the residual stream is multiplied by at the end of the layer.
     pub output_scale: Option<Buffer>,
+    pub ffn_bias: Option<Buffer>,
 }
 
 /// The norms of one part of a layer, as [`Residual`] says.
@@ -47,7 +49,8 @@ pub(super) struct Norms {
 pub(super) struct MixerWeights {
     pub norms: Norms,
     pub kind: MixerKind,
-    pub output: Matrix,
+    /// `None` where a router chooses it.
+    pub output: Option<Matrix>,
     pub output_bias: Option<Buffer>,
 }
 
@@ -55,6 +58,29 @@ pub(super) struct MixerWeights {
 pub(super) enum MixerKind {
     Attention(Box<AttentionWeights>),
     Latent(Box<LatentWeights>),
+    Chosen(Box<ChoiceWeights>),
+}
+
+/// Of attention whose query and output projections a router chooses.
+#[derive(Debug)]
+pub(super) struct ChoiceWeights {
+    pub router: Matrix,
+    pub slot_table: Buffer,
+    pub query: Slabs,
+    pub kv: Matrix,
+    pub output: Slabs,
+    pub output_bias: Option<Buffer>,
+}
+
+/// Of a filter before query and key, with the value projection, which reads what the filter reads.
+#[derive(Debug)]
+pub(super) struct FilterWeights {
+    pub first: Matrix,
+    pub first_bias: Buffer,
+    pub second: Matrix,
+    pub second_bias: Buffer,
+    pub norm: Buffer,
+    pub value: Matrix,
 }
 
 #[derive(Debug)]
@@ -77,6 +103,7 @@ pub(super) struct AttentionWeights {
     pub sinks: Option<Buffer>,
     /// Of the output of the heads.
     pub gate: Option<Matrix>,
+    pub filter: Option<FilterWeights>,
 }
 
 #[derive(Debug)]
@@ -153,6 +180,11 @@ fn is_quantised(key: WeightKey) -> bool {
             | Head
             | Qkv { .. }
             | AttentionOutput { .. }
+            | Value { .. }
+            | FilterFirst { .. }
+            | FilterSecond { .. }
+            | ChoiceQuery { .. }
+            | ChoiceOutput { .. }
             | AttentionGate { .. }
             | LatentQueryDown { .. }
             | LatentQueryUp { .. }
@@ -202,6 +234,7 @@ impl Uploader<'_> {
                     Ffn::Moe(moe) => FfnWeights::Moe(Box::new(self.moe(layer, moe).await?)),
                     Ffn::Parallel(parallel) => FfnWeights::Parallel(Box::new(self.parallel(layer, parallel).await?)),
                 },
+                ffn_bias: self.vectors_if(spec.ffn_bias, WeightKey::FfnBias { layer }).await?,
                 output_scale: self.vectors_if(spec.output_scale, WeightKey::OutputScale { layer }).await?,
             });
         }
@@ -217,14 +250,44 @@ impl Uploader<'_> {
     async fn mixer(&mut self, layer: usize, spec: &LayerSpec) -> Result<MixerWeights> {
         let norms = self.norms(spec.residual, WeightKey::AttentionNorm { layer }, WeightKey::AttentionPostNorm { layer }).await?;
         let kind = match &spec.mixer {
+            Mixer::Attention(AttentionSpec { choice: Some(choice), output_bias, .. }) => {
+                MixerKind::Chosen(Box::new(self.choice(layer, choice, *output_bias).await?))
+            }
             Mixer::Attention(attention) => MixerKind::Attention(Box::new(self.attention(layer, attention).await?)),
             Mixer::Latent(latent) => MixerKind::Latent(Box::new(self.latent(layer, latent).await?)),
         };
         Ok(MixerWeights {
             norms,
+            output: self.matrix_if(!matches!(kind, MixerKind::Chosen(_)), WeightKey::AttentionOutput { layer }).await?,
+            output_bias: match kind {
+                MixerKind::Chosen(_) => None,
+                _ => self.vectors_if(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer }).await?,
+            },
             kind,
-            output: self.matrix(WeightKey::AttentionOutput { layer }, UNIT_ROWS).await?,
-            output_bias: self.vectors_if(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer }).await?,
+        })
+    }
+
+    async fn choice(&mut self, layer: usize, router: &RouterSpec, bias: bool) -> Result<ChoiceWeights> {
+        let num_experts = router.num_experts;
+        let identity: Vec<u32> = (0..num_experts as u32).collect();
+        Ok(ChoiceWeights {
+            router: self.matrix(WeightKey::ChoiceRouter { layer }, UNIT_ROWS).await?,
+            slot_table: self.upload_bytes("slot_table", bytemuck::cast_slice(&identity)).await?,
+            query: self.slabs(num_experts, |expert| WeightKey::ChoiceQuery { layer, expert }, |_| None).await?,
+            kv: self.matrix(WeightKey::Qkv { layer }, UNIT_ROWS).await?,
+            output: self.slabs(num_experts, |expert| WeightKey::ChoiceOutput { layer, expert }, |_| None).await?,
+            output_bias: self.vectors_if(bias, WeightKey::AttentionOutputBias { layer }).await?,
+        })
+    }
+
+    async fn filter(&mut self, layer: usize) -> Result<FilterWeights> {
+        Ok(FilterWeights {
+            first: self.matrix(WeightKey::FilterFirst { layer }, UNIT_ROWS).await?,
+            first_bias: self.vectors(WeightKey::FilterFirstBias { layer }).await?,
+            second: self.matrix(WeightKey::FilterSecond { layer }, UNIT_ROWS).await?,
+            second_bias: self.vectors(WeightKey::FilterSecondBias { layer }).await?,
+            norm: self.vectors(WeightKey::FilterNorm { layer }).await?,
+            value: self.matrix(WeightKey::Value { layer }, UNIT_ROWS).await?,
         })
     }
 
@@ -256,6 +319,7 @@ impl Uploader<'_> {
             qk_norms,
             sinks: self.vectors_if(attention.sinks, WeightKey::Sinks { layer }).await?,
             gate: self.matrix_if(attention.output_gate, WeightKey::AttentionGate { layer }).await?,
+            filter: if attention.filter.is_some() { Some(self.filter(layer).await?) } else { None },
         })
     }
 

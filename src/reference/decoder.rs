@@ -50,7 +50,8 @@ impl Decoder {
             progress(done_bytes);
             weights.insert(key, values);
         }
-        let layers = spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context)).collect();
+        let layers =
+            spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context, spec.hidden_size)).collect();
         let long = spec.layers.iter().find_map(|layer| match layer.mixer.rope()?.scaling {
             RopeScaling::Long { original_positions, .. } => Some((original_positions, false)),
             _ => None,

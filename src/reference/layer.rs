@@ -9,14 +9,17 @@ use super::head_matmul::{self, head_matmul};
 use super::latent::{self, latent};
 use super::matmul::{add_bias, cap, matmul, sigmoid};
 use super::norm::norm;
+use super::qk_rope::{self, qk_rope};
 use super::qkv::{self, qkv};
 use super::rope::rope_table;
+use super::router_attention::router_attention;
 use super::router_topk::{Routing, router_topk};
 use super::{KvCache, LayerRouting, Row};
 use crate::checkpoint::WeightKey;
 use crate::gating::WeightOn;
 use crate::spec::{
-    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs, ParallelSpec,
+    AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs,
+    ParallelSpec,
 };
 use std::collections::BTreeMap;
 
@@ -43,19 +46,22 @@ impl Weights {
 /// The state of one layer.
 #[derive(Debug)]
 pub(super) struct Layer {
-    index: usize,
+    pub(super) index: usize,
     /// `[context, dims / 2]` of (cosine, sine)
-    rope: Vec<[f32; 2]>,
-    cache: KvCache,
+    pub(super) rope: Vec<[f32; 2]>,
+    pub(super) cache: KvCache,
+    /// What a filter remembers: its input and its middle, of every position.
+    pub(super) filter: [Vec<f32>; 2],
+    pub(super) hidden_size: usize,
 }
 
 /// What a mixer reads of a batch of `n` rows.
 #[derive(Debug, Clone, Copy)]
-struct Batch<'a> {
-    context: usize,
-    rows: &'a [Row],
+pub(super) struct Batch<'a> {
+    pub context: usize,
+    pub rows: &'a [Row],
     /// `[n, hidden]`, normed.
-    x: &'a [f32],
+    pub x: &'a [f32],
 }
 
 /// Input, assignments and output of some experts.
@@ -88,8 +94,8 @@ impl Experts<'_> {
 
 impl Layer {
     /// A layer with an empty cache and the table of a short text.
-    pub fn new(index: usize, spec: &LayerSpec, context: usize) -> Self {
-        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default() };
+    pub fn new(index: usize, spec: &LayerSpec, context: usize, hidden_size: usize) -> Self {
+        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default(), filter: Default::default(), hidden_size };
         layer.turn(spec, context, 0);
         layer
     }
@@ -108,6 +114,10 @@ impl Layer {
             }
             Mixer::Latent(latent) => (positions * latent.cache_dim(), 0),
         };
+        if let Some(FilterSpec { middle, .. }) = spec.mixer.attention().and_then(|attention| attention.filter) {
+            let widths = [self.hidden_size, middle];
+            self.filter.iter_mut().zip(widths).for_each(|(cache, width)| cache.resize(cache.len().max(positions * width), 0.0));
+        }
         if self.cache.k.len() < k {
             self.cache.k.resize(k, 0.0);
             self.cache.v.resize(v, 0.0);
@@ -119,11 +129,14 @@ impl Layer {
         let layer = self.index;
         let normed = norm_if(spec, x, weights.find(WeightKey::AttentionNorm { layer }));
         let batch = Batch { context, rows, x: &normed };
-        let mixed = match &spec.mixer {
+        let mut y = match &spec.mixer {
+            Mixer::Attention(spec) if spec.choice.is_some() => self.attend_by_choice(spec, weights, &batch),
             Mixer::Attention(spec) => self.attend(spec, weights, &batch),
             Mixer::Latent(spec) => self.attend_to_latents(spec, weights, &batch),
         };
-        let mut y = matmul(&mixed, weights.get(WeightKey::AttentionOutput { layer }), spec.mixer.output_width());
+        if let Some(output) = weights.find(WeightKey::AttentionOutput { layer }) {
+            y = matmul(&y, output, spec.mixer.output_width());
+        }
         if let Some(bias) = weights.find(WeightKey::AttentionOutputBias { layer }) {
             add_bias(&mut y, bias);
         }
@@ -133,18 +146,16 @@ impl Layer {
     /// `[n, num_heads head_dim]`
     fn attend(&mut self, spec: &AttentionSpec, weights: &Weights, batch: &Batch) -> Vec<f32> {
         let (layer, Batch { context, rows, x }) = (self.index, *batch);
-        let inputs = qkv::Inputs {
-            spec,
-            context,
-            rows,
-            x,
-            weight: weights.get(WeightKey::Qkv { layer }),
-            bias: weights.find(WeightKey::QkvBias { layer }),
-            query_norm: weights.find(WeightKey::QueryNorm { layer }),
-            key_norm: weights.find(WeightKey::KeyNorm { layer }),
-            rope: &self.rope,
+        let [query_norm, key_norm] = [WeightKey::QueryNorm { layer }, WeightKey::KeyNorm { layer }].map(|key| weights.find(key));
+        let q = if let Some(filter) = &spec.filter {
+            let qkv = self.project_filtered(spec, filter, weights, batch);
+            qk_rope(&qk_rope::Inputs { spec, context, rows, qkv: &qkv, query_norm, key_norm, rope: &self.rope }, &mut self.cache)
+        } else {
+            let weight = weights.get(WeightKey::Qkv { layer });
+            let bias = weights.find(WeightKey::QkvBias { layer });
+            let inputs = qkv::Inputs { spec, context, rows, x, weight, bias, query_norm, key_norm, rope: &self.rope };
+            qkv(&inputs, &mut self.cache)
         };
-        let q = qkv(&inputs, &mut self.cache);
         let sinks = weights.find(WeightKey::Sinks { layer });
         let mut mixed = attention(&attention::Inputs { spec, context, rows, q: &q, cache: &self.cache, sinks, value_dim: None });
         if let Some(gate) = weights.find(WeightKey::AttentionGate { layer }) {
@@ -222,6 +233,9 @@ impl Layer {
                 Some(routing)
             }
         };
+        if let Some(bias) = weights.find(WeightKey::FfnBias { layer }) {
+            add_bias(&mut y, bias);
+        }
         add_scaled(spec, &norm_if(spec, &y, weights.find(WeightKey::FfnPostNorm { layer })), x);
         if let Some(waiting) = waiting {
             x.iter_mut().zip(waiting).for_each(|(x, waiting)| *x += waiting);
@@ -330,6 +344,9 @@ fn router_logits((model, weights): (&ModelSpec, &Weights), moe: &MoeSpec, layer:
         }
         _ => matmul(x, last, model.hidden_size),
     };
+    if moe.router.attention {
+        logits = router_attention(&logits, moe.router.num_experts);
+    }
     if let Some(bias) = weights.find(WeightKey::RouterBias { layer }) {
         add_bias(&mut logits, bias);
     }

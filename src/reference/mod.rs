@@ -5,6 +5,8 @@
 //! so that a kernel's own rounding is all that a comparison sees.
 
 pub mod attention;
+pub mod causal_pair;
+pub(crate) mod chosen;
 mod decoder;
 pub mod embed;
 pub mod expert_combine;
@@ -19,8 +21,10 @@ pub mod matmul;
 pub mod norm;
 pub mod qk_rope;
 pub mod qkv;
+pub mod regroup;
 pub mod rng;
 pub mod rope;
+pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
 

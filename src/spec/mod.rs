@@ -10,7 +10,7 @@ mod parameters;
 
 pub use arch::{ARCHS, Arch};
 pub use json::ConfigJson;
-pub use names::{ExpertStorage, LatentNames, QkvStorage, TensorNames};
+pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 
 use crate::gating::RouterSpec;
@@ -51,6 +51,8 @@ pub struct LayerSpec {
     pub ffn: Ffn,
     /// The checkpoint has one number that multiplies the residual stream at the end of the layer, after a norm: not with [`Residual::Pre`].
     pub output_scale: bool,
+    /// The feed-forward part adds a bias.
+    pub ffn_bias: bool,
 }
 
 /// Where the norms of a layer stand.
@@ -154,6 +156,20 @@ pub struct AttentionSpec {
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     pub temperature: Option<TemperatureTuning>,
+    /// The query and output projections are experts: each serves as many heads as there are key/value heads, and a token uses those that this
+    /// router chooses, `num_heads / num_kv_heads` of them. Every choice meets the same keys. Source: Shen et al. 2024, arXiv 2404.07413.
+    pub choice: Option<RouterSpec>,
+    /// Query and key are made of what this makes of the input; the value is made of the input itself.
+    pub filter: Option<FilterSpec>,
+}
+
+/// `norm(x + second(first(x)))`, where both are causal convolutions over two positions with a bias.
+/// Source: "localized filtering" of Yuan 2.0, Wu et al. 2023, arXiv 2311.15786.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FilterSpec {
+    /// Width between the two.
+    pub middle: usize,
+    pub norm_eps: f32,
 }
 
 /// RMSNorm of query and key.
@@ -344,6 +360,8 @@ impl AttentionSpec {
             output_gate: false,
             softcap: None,
             temperature: None,
+            choice: None,
+            filter: None,
         }
     }
 
@@ -351,6 +369,19 @@ impl AttentionSpec {
     pub fn qkv_rows(&self) -> usize {
         let value_dim = if self.values_are_keys { 0 } else { self.value_dim };
         self.query_width() + self.num_kv_heads * (self.head_dim + value_dim)
+    }
+
+    /// Rows of the projection that all tokens share from the same input as the key: [`qkv_rows`](Self::qkv_rows) without the query where
+    /// experts make it, and without the value where its input is another.
+    pub fn projected_rows(&self) -> usize {
+        let query = if self.choice.is_some() { self.query_width() } else { 0 };
+        let value = if self.filter.is_some() { self.num_kv_heads * self.value_dim } else { 0 };
+        self.qkv_rows() - query - value
+    }
+
+    /// Width of the query that one expert makes, of the heads that it serves.
+    pub fn choice_width(&self) -> usize {
+        self.num_kv_heads * self.head_dim
     }
 
     /// Width of all query heads together.

@@ -4,6 +4,7 @@ use super::{
     AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs, ParallelSpec,
     QkNormOver, Residual,
 };
+use crate::gating::RouterSpec;
 use crate::quant::{Quant, QuantFormat};
 use crate::tensor::Dtype;
 
@@ -15,6 +16,8 @@ pub struct Parameters {
     pub head: u64,
     /// With the norms of query and key, and the sinks.
     pub attention: u64,
+    /// Of those the query and output projections that one token does not use, with their rows of the router.
+    pub attention_idle: u64,
     /// Those of the residual stream.
     pub norms: u64,
     /// MLPs of layers without experts, and those that run beside experts.
@@ -92,6 +95,7 @@ impl LayerWeights {
                 weights.add_experts(hidden, moe);
             }
         }
+        weights.dense.extend(spec.ffn_bias.then(|| Weight::vector(hidden)));
         weights.norms.extend(spec.output_scale.then(|| Weight::vector(1)));
         weights
     }
@@ -116,9 +120,23 @@ fn norm(hidden: usize, spec: NormSpec) -> Weight {
 }
 
 fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<Weight> {
-    let mut weights = vec![Weight::matrix(spec.qkv_rows(), hidden), Weight::matrix(hidden, spec.output_width())];
+    let mut weights = vec![Weight::matrix(spec.projected_rows(), hidden)];
+    match &spec.choice {
+        Some(choice) => weights.extend(choice_weights(hidden, spec, choice)),
+        None => weights.push(Weight::matrix(hidden, spec.output_width())),
+    }
+    if let Some(filter) = &spec.filter {
+        weights.extend([
+            Weight::matrix(spec.num_kv_heads * spec.value_dim, hidden),
+            Weight::matrix(filter.middle, 2 * hidden),
+            Weight::vector(filter.middle),
+            Weight::matrix(hidden, 2 * filter.middle),
+            Weight::vector(hidden),
+            Weight::vector(hidden),
+        ]);
+    }
     weights.extend(spec.output_gate.then(|| Weight::matrix(spec.output_width(), hidden)));
-    weights.extend(spec.qkv_bias.then(|| Weight::vector(spec.qkv_rows())));
+    weights.extend(spec.qkv_bias.then(|| Weight::vector(spec.projected_rows())));
     weights.extend(spec.output_bias.then(|| Weight::vector(hidden)));
     weights.extend(spec.sinks.then(|| Weight::vector(spec.num_heads)));
     if let Some(norm) = spec.qk_norm.filter(|norm| norm.weight) {
@@ -129,6 +147,16 @@ fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<Weight> {
         weights.extend(heads.map(|heads| Weight::vector(heads * spec.head_dim)));
     }
     weights
+}
+
+/// The router that chooses among query and output projections, and those.
+fn choice_weights(hidden: usize, spec: &AttentionSpec, choice: &RouterSpec) -> [Weight; 3] {
+    let copies = choice.num_experts;
+    [
+        Weight { copies, stays_f32: true, ..Weight::matrix(1, hidden) },
+        Weight { copies, ..Weight::matrix(spec.choice_width(), hidden) },
+        Weight { copies, ..Weight::matrix(hidden, spec.choice_width()) },
+    ]
 }
 
 fn latent(hidden: usize, spec: &LatentSpec) -> Vec<Weight> {
@@ -160,7 +188,7 @@ fn mlp(hidden: usize, spec: &MlpSpec) -> Vec<Weight> {
 fn router(hidden: usize, spec: &MoeSpec) -> Vec<Weight> {
     let num_experts = spec.router.num_experts;
     let stays_f32 = true;
-    let mut weights = vec![Weight { stays_f32, ..Weight::matrix(num_experts, spec.router.hidden.unwrap_or(hidden)) }];
+    let mut weights = vec![Weight { stays_f32, ..Weight::matrix(spec.router.rows(), spec.router.hidden.unwrap_or(hidden)) }];
     weights.extend(spec.router.hidden.map(|middle| Weight { stays_f32, ..Weight::matrix(middle, hidden) }));
     weights.extend(spec.router.input_norm.map(|_| Weight::vector(hidden)));
     weights.extend(spec.router.expert_scale.then(|| Weight::vector(num_experts)));
@@ -189,6 +217,11 @@ impl Parameters {
             counts.shared += sum(&weights.shared);
             counts.router += sum(&weights.router);
             counts.experts += sum(&weights.experts);
+            if let Mixer::Attention(AttentionSpec { choice: Some(choice), .. }) = &layer.mixer {
+                let (num_experts, num_active) = (choice.num_experts as u64, choice.num_experts_per_tok as u64);
+                let of_experts = sum(&choice_weights(spec.hidden_size, layer.mixer.attention().expect("it is one"), choice));
+                counts.attention_idle += of_experts / num_experts * (num_experts - num_active);
+            }
             if let Some(moe) = layer.ffn.moe() {
                 let (num_experts, num_active) = (moe.router.num_experts as u64, moe.router.num_experts_per_tok as u64);
                 counts.router_active += sum(&weights.router) / num_experts * num_active;
@@ -206,7 +239,7 @@ impl Parameters {
     /// The parameters of the same model with only as many experts as one token uses. Embedding and head count whole, and an
     /// expert that is not used does not count with its row of the router either; so Mixtral 8x7B has 12.9 B and 8x22B 39.1 B.
     pub fn active(&self) -> u64 {
-        self.without_experts() + self.router_active + self.experts_active
+        self.without_experts() - self.attention_idle + self.router_active + self.experts_active
     }
 
     fn without_experts(&self) -> u64 {
@@ -229,10 +262,13 @@ impl ModelSpec {
         total
     }
 
-    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both.
+    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both, and what a filter remembers.
     pub fn kv_bytes_per_token(&self) -> u64 {
         let values = self.layers.iter().map(|layer| match &layer.mixer {
-            Mixer::Attention(attention) => attention.num_kv_heads * (attention.head_dim + attention.value_dim),
+            Mixer::Attention(attention) => {
+                let filtered = attention.filter.map_or(0, |filter| self.hidden_size + filter.middle);
+                attention.num_kv_heads * (attention.head_dim + attention.value_dim) + filtered
+            }
             Mixer::Latent(latent) => latent.cache_dim(),
         });
         values.map(|values| 4 * values as u64).sum()

@@ -124,7 +124,8 @@ fn weight_bytes_are_those_of_padded_rows() {
         let bytes = |key: WeightKey| {
             let (rows, cols) = key.shape(&spec);
             // A vector is a row of its own, or two where a norm has a bias.
-            let stays_f32 = rows <= 2 || matches!(key, WeightKey::Router { .. } | WeightKey::RouterHidden { .. });
+            let stays_f32 = rows <= 2
+                || matches!(key, WeightKey::Router { .. } | WeightKey::RouterHidden { .. } | WeightKey::ChoiceRouter { .. });
             let format = if stays_f32 { QuantFormat::find("f32").unwrap() } else { quant };
             (rows * format.row_bytes(cols)) as u64
         };

@@ -81,7 +81,15 @@ pub fn model_of(config: &ConfigJson, family: &'static str, defaults: &Defaults, 
 }
 
 pub fn pre_norm(norm: NormSpec, mixer: impl Into<Mixer>, ffn: Ffn) -> LayerSpec {
-    LayerSpec { norm, residual: Residual::Pre, residual_scale: 1.0, mixer: mixer.into(), ffn, output_scale: false }
+    LayerSpec {
+        norm,
+        residual: Residual::Pre,
+        residual_scale: 1.0,
+        mixer: mixer.into(),
+        ffn,
+        output_scale: false,
+        ffn_bias: false,
+    }
 }
 
 /// Heads and rotary embedding.

@@ -19,7 +19,6 @@ mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod grok1;
-mod hunyuan_v1_moe;
 mod latent;
 mod llama4;
 mod llama_moe;
@@ -67,7 +66,6 @@ pub static ARCHS: &[&Arch] = &[
     &glm4_moe_lite::GLM4_MOE_LITE,
     &minimax_m2::MINIMAX_M2,
     &ernie4_5_moe::ERNIE4_5_MOE,
-    &hunyuan_v1_moe::HUNYUAN_V1_MOE,
     &dots1::DOTS1,
     &bailing_moe::BAILING_MOE,
     &afmoe::AFMOE,

@@ -19,6 +19,7 @@ mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod grok1;
+mod jetmoe;
 mod latent;
 mod llama4;
 mod llama_moe;
@@ -75,6 +76,7 @@ pub static ARCHS: &[&Arch] = &[
     &grok1::GROK1,
     &longcat_flash::LONGCAT_FLASH,
     &gemma4_moe::GEMMA4_MOE,
+    &jetmoe::JETMOE,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

@@ -19,6 +19,7 @@ mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod grok1;
+mod hunyuan_v1_moe;
 mod jetmoe;
 mod latent;
 mod llama4;
@@ -31,6 +32,7 @@ mod olmoe;
 mod phimoe;
 mod qwen2_moe;
 mod qwen3_moe;
+mod yuan;
 
 use super::{ConfigJson, ModelSpec};
 use crate::{Error, Result};
@@ -67,6 +69,7 @@ pub static ARCHS: &[&Arch] = &[
     &glm4_moe_lite::GLM4_MOE_LITE,
     &minimax_m2::MINIMAX_M2,
     &ernie4_5_moe::ERNIE4_5_MOE,
+    &hunyuan_v1_moe::HUNYUAN_V1_MOE,
     &dots1::DOTS1,
     &bailing_moe::BAILING_MOE,
     &afmoe::AFMOE,
@@ -77,6 +80,7 @@ pub static ARCHS: &[&Arch] = &[
     &longcat_flash::LONGCAT_FLASH,
     &gemma4_moe::GEMMA4_MOE,
     &jetmoe::JETMOE,
+    &yuan::YUAN,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

@@ -103,7 +103,7 @@ fn one_token_at_a_time_gives_the_same_as_the_whole_prompt() {
 
 #[test]
 fn interleaved_sequences_give_the_same_as_each_alone() {
-    for name in ["mixtral_swa", "gpt_oss", "llama4_text", "bailing_moe_v2", "deepseek_v3"] {
+    for name in ["mixtral_swa", "gpt_oss", "llama4_text", "bailing_moe_v2", "deepseek_v3", "jetmoe", "yuan"] {
         let golden = Golden::load(name);
         let (a, b) = (rows(&golden.prompts[1], 0, 0), rows(&golden.prompts[2][..30], 0, 1));
         let alone = [load_golden(&golden).forward(&a).hidden, load_golden(&golden).forward(&b).hidden];

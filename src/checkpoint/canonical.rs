@@ -250,6 +250,8 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
     match &spec.mixer {
         Mixer::Attention(attention) => of_attention(layer, attention, &mut add),
         Mixer::Latent(latent) => of_latent(layer, latent, &mut add),
+        // Checkpoints of such models are not opened.
+        Mixer::Mamba(_) => {}
     }
     add(spec.mixer.attention().is_none_or(|attention| attention.choice.is_none()), WeightKey::AttentionOutput { layer });
     add(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer });

@@ -68,6 +68,7 @@ impl ChunkShape {
         let max_qkv = largest(&|layer| match &layer.mixer {
             Mixer::Attention(attention) => padded(attention.qkv_rows()),
             Mixer::Latent(latent) => padded(latent.query_width()),
+            Mixer::Mamba(_) => 1,
         });
         let latent = |measure: &dyn Fn(&LatentSpec) -> usize| {
             spec.layers.iter().filter_map(|layer| layer.mixer.latent()).map(measure).max().unwrap_or(0)
@@ -85,6 +86,7 @@ impl ChunkShape {
                 let over_cache = latent.over_cache();
                 padded(over_cache.query_width()).max(padded(latent.output_width()))
             }
+            Mixer::Mamba(_) => 1,
         });
 
         let widest = max_inner

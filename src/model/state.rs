@@ -258,6 +258,7 @@ fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> 
                 let latents = cache("latent_cache", latent.cache_dim());
                 (latents.clone(), latents)
             }
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         let filter = layer.mixer.attention().and_then(|attention| attention.filter);
         let filter = filter.map(|filter| [cache("filter_inputs", spec.hidden_size), cache("filter_middles", filter.middle)]);

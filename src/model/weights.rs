@@ -255,6 +255,7 @@ impl Uploader<'_> {
             }
             Mixer::Attention(attention) => MixerKind::Attention(Box::new(self.attention(layer, attention).await?)),
             Mixer::Latent(latent) => MixerKind::Latent(Box::new(self.latent(layer, latent).await?)),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         Ok(MixerWeights {
             norms,

@@ -113,6 +113,7 @@ impl Layer {
                 (places * attention.head_dim, places * attention.value_dim)
             }
             Mixer::Latent(latent) => (positions * latent.cache_dim(), 0),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         if let Some(FilterSpec { middle, .. }) = spec.mixer.attention().and_then(|attention| attention.filter) {
             let widths = [self.hidden_size, middle];
@@ -133,6 +134,7 @@ impl Layer {
             Mixer::Attention(spec) if spec.choice.is_some() => self.attend_by_choice(spec, weights, &batch),
             Mixer::Attention(spec) => self.attend(spec, weights, &batch),
             Mixer::Latent(spec) => self.attend_to_latents(spec, weights, &batch),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         if let Some(output) = weights.find(WeightKey::AttentionOutput { layer }) {
             y = matmul(&y, output, spec.mixer.output_width());

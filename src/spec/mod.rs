@@ -89,6 +89,25 @@ pub enum NormKind {
 pub enum Mixer {
     Attention(AttentionSpec),
     Latent(LatentSpec),
+    /// Can be counted, not run.
+    Mamba(MambaSpec),
+}
+
+/// A selective state space: Gu and Dao 2023, arXiv 2312.00752. Here for its size alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MambaSpec {
+    /// Channels.
+    pub inner_size: usize,
+    /// Values of state per channel.
+    pub state_size: usize,
+    /// Positions that the convolution sees.
+    pub conv_len: usize,
+    /// Width of what the step of every channel is made from.
+    pub step_rank: usize,
+    pub conv_bias: bool,
+    pub proj_bias: bool,
+    /// Step, input and output factors go through a norm each.
+    pub inner_norms: bool,
 }
 
 /// Multi-head latent attention: keys and values of all heads are made from one short vector per token, which is all that is cached.
@@ -426,14 +445,14 @@ impl Mixer {
     pub fn attention(&self) -> Option<&AttentionSpec> {
         match self {
             Mixer::Attention(attention) => Some(attention),
-            Mixer::Latent(_) => None,
+            Mixer::Latent(_) | Mixer::Mamba(_) => None,
         }
     }
 
     pub fn latent(&self) -> Option<&LatentSpec> {
         match self {
             Mixer::Latent(latent) => Some(latent),
-            Mixer::Attention(_) => None,
+            Mixer::Attention(_) | Mixer::Mamba(_) => None,
         }
     }
 
@@ -442,6 +461,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.rope.as_ref(),
             Mixer::Latent(latent) => Some(&latent.rope),
+            Mixer::Mamba(_) => None,
         }
     }
 
@@ -450,6 +470,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.output_width(),
             Mixer::Latent(latent) => latent.output_width(),
+            Mixer::Mamba(mamba) => mamba.inner_size,
         }
     }
 
@@ -487,6 +508,14 @@ impl ModelSpec {
         self.layers.iter().filter_map(|layer| layer.mixer.rope()).any(|rope| match rope.scaling {
             RopeScaling::Long { original_positions, .. } => total_len > original_positions,
             _ => false,
+        })
+    }
+
+    /// What keeps the model from being run, though it can be counted.
+    pub fn cannot_run(&self) -> Option<String> {
+        let mamba = self.layers.iter().filter(|layer| matches!(layer.mixer, Mixer::Mamba(_))).count();
+        (mamba > 0).then(|| {
+            format!("{mamba} of {} layers have a state-space mixer (Mamba), which this version only counts", self.layers.len())
         })
     }
 

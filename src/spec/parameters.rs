@@ -1,8 +1,8 @@
 //! How large a model is, from its spec alone.
 
 use super::{
-    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs, ParallelSpec,
-    QkNormOver, Residual,
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, MambaSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs,
+    ParallelSpec, QkNormOver, Residual,
 };
 use crate::gating::RouterSpec;
 use crate::quant::{Quant, QuantFormat};
@@ -80,6 +80,7 @@ impl LayerWeights {
             attention: match &spec.mixer {
                 Mixer::Attention(spec) => attention(hidden, spec),
                 Mixer::Latent(spec) => latent(hidden, spec),
+                Mixer::Mamba(spec) => mamba(hidden, spec),
             },
             norms: (0..num_norms).map(|_| norm(hidden, spec.norm)).collect(),
             dense: Vec::new(),
@@ -176,6 +177,24 @@ fn latent(hidden: usize, spec: &LatentSpec) -> Vec<Weight> {
     weights
 }
 
+fn mamba(hidden: usize, spec: &MambaSpec) -> Vec<Weight> {
+    let MambaSpec { inner_size: inner, state_size: state, conv_len, step_rank, .. } = *spec;
+    let mut weights = vec![
+        Weight::matrix(2 * inner, hidden),
+        Weight { stays_f32: true, ..Weight::matrix(inner, conv_len) },
+        Weight::matrix(step_rank + 2 * state, inner),
+        Weight::matrix(inner, step_rank),
+        Weight::vector(inner),
+        Weight { stays_f32: true, ..Weight::matrix(inner, state) },
+        Weight::vector(inner),
+        Weight::matrix(hidden, inner),
+    ];
+    weights.extend(spec.conv_bias.then(|| Weight::vector(inner)));
+    weights.extend(spec.proj_bias.then(|| Weight::vector(2 * inner + hidden)));
+    weights.extend(spec.inner_norms.then(|| Weight::vector(step_rank + 2 * state)));
+    weights
+}
+
 fn mlp(hidden: usize, spec: &MlpSpec) -> Vec<Weight> {
     let gate_up = 2 * spec.intermediate_size;
     let mut weights = vec![Weight::matrix(gate_up, hidden), Weight::matrix(hidden, spec.intermediate_size)];
@@ -242,6 +261,18 @@ impl Parameters {
         self.without_experts() - self.attention_idle + self.router_active + self.experts_active
     }
 
+    /// Multiplications and additions of one token, beside its attention to earlier ones: two for each weight that it meets. The embedding is
+    /// a lookup, and every row of a router counts.
+    pub fn flops_per_token(&self) -> u64 {
+        let table = if self.head >= self.embedding { self.embedding } else { 0 };
+        2 * (self.active() - table + self.router - self.router_active)
+    }
+
+    /// Those of a dense model of so many parameters as one token uses here.
+    pub fn flops_of_dense(&self) -> u64 {
+        self.flops_per_token() - 2 * (self.router - self.router_active)
+    }
+
     fn without_experts(&self) -> u64 {
         self.embedding + self.head + self.attention + self.norms + self.dense + self.shared
     }
@@ -262,6 +293,37 @@ impl ModelSpec {
         total
     }
 
+    /// Bytes of weights that one decode step reads with matrices in `quant`: of the routed experts those that a token uses, of the embedding
+    /// one row, all else whole.
+    pub fn active_weight_bytes(&self, quant: Quant) -> u64 {
+        let table = Weight::matrix(self.vocab_size, self.hidden_size);
+        let row = Weight::matrix(1, self.hidden_size);
+        let mut total = table.bytes(quant) + row.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
+        for layer in &self.layers {
+            let weights = LayerWeights::of(self.hidden_size, layer);
+            let experts: u64 = weights.experts.iter().map(|weight| weight.bytes(quant)).sum();
+            total += weights.all().map(|weight| weight.bytes(quant)).sum::<u64>() - experts;
+            if let Some(moe) = layer.ffn.moe() {
+                let (used, of) =
+                    (moe.router.num_experts_per_tok.min(moe.router.num_weighted()), moe.router.num_weighted().max(1));
+                total += experts / of as u64 * used as u64;
+            }
+            if let Some(choice) = layer.mixer.attention().and_then(|attention| attention.choice.as_ref()) {
+                let attention = layer.mixer.attention().expect("it has a choice");
+                let [_, query, output] = choice_weights(self.hidden_size, attention, choice);
+                let all = query.bytes(quant) + output.bytes(quant);
+                total -= all / choice.num_experts as u64 * (choice.num_experts - choice.num_experts_per_tok) as u64;
+            }
+        }
+        total
+    }
+
+    /// Decode steps per second on a device that reads `gb_per_s` times 10^9 bytes per second, if reading each weight that a token uses once is
+    /// all that takes time: at best.
+    pub fn decode_tokens_per_s(&self, quant: Quant, gb_per_s: f64) -> f64 {
+        gb_per_s * 1e9 / self.active_weight_bytes(quant) as f64
+    }
+
     /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both, and what a filter remembers.
     pub fn kv_bytes_per_token(&self) -> u64 {
         let values = self.layers.iter().map(|layer| match &layer.mixer {
@@ -270,6 +332,8 @@ impl ModelSpec {
                 attention.num_kv_heads * (attention.head_dim + attention.value_dim) + filtered
             }
             Mixer::Latent(latent) => latent.cache_dim(),
+            // Its state is the same for any length.
+            Mixer::Mamba(_) => 0,
         });
         values.map(|values| 4 * values as u64).sum()
     }

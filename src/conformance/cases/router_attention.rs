@@ -1,6 +1,6 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
-use super::super::{Case, Problem};
+use super::super::{Case, Problem, Tolerance};
 use super::SUM;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
@@ -13,14 +13,14 @@ struct Router {
     size: f32,
 }
 
+/// For scores of up to 900.
+const LARGE: Tolerance = Tolerance { max_abs: 9e-3, nmse: 1e-9, why: "the exp of a product of 900, whose f32 is off by 3e-5" };
+
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (num_tokens, num_experts, size) in [(1, 8, 1.0), (9, 8, 1.0), (3, 1, 1.0), (3, 32, 2.0), (2, 65, 1.0), (3, 32, 30.0)] {
         let problem = router_attention::Problem { num_tokens, num_experts };
-        // Scores of hundreds leave a softmax to one expert, and its value may be as large as the size.
-        let mut tolerance = SUM;
-        tolerance.max_abs *= f32::max(size, 1.0).powi(2);
-        tolerance.why = "exp of products of that size";
+        let tolerance = if size > 2.0 { LARGE } else { SUM };
         let name = format!("{num_tokens} tokens, {num_experts} experts, values up to {size}");
         cases.push(Case::new("router_attention", name, tolerance, Router { problem, size }));
     }

@@ -20,6 +20,7 @@ mod gpt_oss;
 mod granitemoe;
 mod grok1;
 mod hunyuan_v1_moe;
+mod jamba;
 mod jetmoe;
 mod latent;
 mod llama4;
@@ -81,6 +82,7 @@ pub static ARCHS: &[&Arch] = &[
     &gemma4_moe::GEMMA4_MOE,
     &jetmoe::JETMOE,
     &yuan::YUAN,
+    &jamba::JAMBA,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

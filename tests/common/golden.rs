@@ -21,6 +21,8 @@ pub static FIXTURES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     }
     names
 });
+/// No logit of any fixture may differ by more, on any device: less than the tolerances that are stored with them.
+pub const LOGITS_WITHIN: f32 = 1e-3;
 /// A weight may differ by this.
 const MAX_WEIGHT_ERROR: f32 = 1e-3;
 
@@ -96,6 +98,12 @@ impl Golden {
             assert!(within, "{} {name}[{index}]: {found}, stored {stored}", self.name);
         }
         max_difference(found, &stored)
+    }
+
+    /// Whether the oracle kept the chosen experts, not only the logits they were chosen by.
+    pub fn stores_choices(&self) -> bool {
+        let (layer, _) = self.spec.moe_layers().next().unwrap();
+        self.i32s(&format!("p0.L{}.topk_idx", layer / self.spec.names.sub_layers)).is_some()
     }
 
     /// Asserts that `logits [n, vocab]` of a prompt are the stored ones; returns the largest difference.

@@ -1,6 +1,6 @@
 //! Whole models through the engine, on the default adapter and on the reference: the numbers of transformers, whatever runs them.
 
-use crate::common::{FIXTURES, Golden, demo_model, gpu_or_skip, ids, max_difference};
+use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
 use moebius::quant::QuantFormat;
@@ -64,6 +64,7 @@ fn fixtures_have_the_logits_and_the_routing_of_transformers_on_every_device() {
             for (index, prompt) in golden.prompts.iter().enumerate() {
                 let forward = block_on(engine.forward(prompt)).unwrap();
                 let worst = golden.assert_logits(index, &forward.logits);
+                assert!(worst <= LOGITS_WITHIN, "{} prompt {index}: {worst}", golden.name);
                 golden.assert_routing(index, &forward.layers);
                 println!("{} {} prompt {index}: {worst:.1e}", engine.device().name, golden.name);
             }

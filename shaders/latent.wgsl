@@ -7,7 +7,8 @@
 // rope      [CONTEXT, ROPE_DIM / 2] vec2<f32>                         in   cosine and sine
 // query     [num_tokens, QUERY_STRIDE] f32                            out  per head [LATENT_DIM | ROPE_DIM]: the second part;
 //                                                                          head_matmul makes the first
-// cache     [sequence, CONTEXT, LATENT_DIM + ROPE_DIM] f32            out  at the row's position: normed latent, rotated key
+// cache     [sequence, CONTEXT, LATENT_DIM + ROPE_DIM] f32            out  at the row's position: normed latent times LATENT_SCALE,
+//                                                                          rotated key
 // source    DeepSeek-AI 2024, arXiv 2405.04434, section 2.1
 // twin      src/reference/latent.rs
 #import rows
@@ -68,7 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     let scale = inverseSqrt(total / f32(LATENT_DIM) + EPS);
     for (var i = local; i < LATENT_DIM; i += WG) {
-        cache[place + i] = kv[source + i] * scale * norm[i];
+        cache[place + i] = kv[source + i] * scale * norm[i] * LATENT_SCALE;
     }
     for (var pair = local; pair < ROPE_DIM / 2u; pair += WG) {
         let d = dimensions(pair) + LATENT_DIM;

@@ -5,6 +5,7 @@
 // y         [num_tokens, Y_STRIDE] f32               out  columns first_row .. first_row + num_rows
 //                                                         #ifdef RESIDUAL: added to what y holds
 //                                                         #ifdef SIGMOID: the sigmoid of it; TANH: its tanh;
+//                                                         #ifdef CAPPED: CAP * tanh(it / CAP)
 //                                                         #ifdef GATE: y is multiplied by the sigmoid of it
 // bias      [all rows] f32                           in   #ifdef BIAS: added before SCALE
 // norm      [ROW_QUADS] vec4<f32>                    in   #ifdef NORM: weight of the RMSNorm that x goes through first; one token
@@ -67,6 +68,9 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 #endif
 #ifdef TANH
         value = tanh(clamp(value, -15.0, 15.0)); // a large argument may overflow on the way
+#endif
+#ifdef CAPPED
+        value = CAP * tanh(clamp(value / CAP, -15.0, 15.0));
 #endif
 #ifdef RESIDUAL
         y[base + i] += value;

@@ -1,9 +1,11 @@
 // norm: y = weight * x / sqrt(mean(x^2) + EPS), row by row.
 // #ifdef LAYER_NORM: of x - mean(x) instead of x. #ifdef BIAS: plus a bias. #ifdef RESIDUAL: SCALE times that is added to y.
+// #ifdef OUTPUT_SCALE: and y is multiplied by one number.
 // grid      one workgroup per token: workgroup_id.x = row of y
 // x         [first_row + num_tokens, ROW_QUADS] vec4<f32>  in   padding columns are zero
 // weight    [1, ROW_QUADS] vec4<f32>                       in   padding columns are zero; #ifdef BIAS: [2, ROW_QUADS], row 1 the bias
 // y         [num_tokens, ROW_QUADS] vec4<f32>              out
+// output_scale [1] f32                                     in   #ifdef OUTPUT_SCALE
 // source    Zhang and Sennrich 2019, arXiv 1910.07467; Ba et al. 2016, arXiv 1607.06450
 // twin      src/reference/norm.rs
 
@@ -15,6 +17,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+#ifdef OUTPUT_SCALE
+@group(0) @binding(4) var<storage, read> output_scale: array<f32>;
+#endif
 
 var<workgroup> wg_sums: array<f32, WG>;
 
@@ -65,7 +70,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #endif
         let place = workgroup.x * ROW_QUADS + quad;
 #ifdef RESIDUAL
+#ifdef OUTPUT_SCALE
+        y[place] = (y[place] + SCALE * value) * output_scale[0];
+#else
         y[place] += SCALE * value;
+#endif
 #else
         y[place] = value;
 #endif

@@ -9,7 +9,8 @@
 // q         [num_tokens, Q_STRIDE] f32                       out
 // k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
 // v_cache   [sequence, NUM_KV_HEADS, CONTEXT, VALUE_DIM] f32 out  at the row's position, times VALUE_SCALE
-// In this order: clip (#ifdef CLIP), norm (#ifdef NORM; over one head, #ifdef NORM_ALL over all heads of a kind), rotation; the norm comes
+// Values: #ifdef VALUES_ARE_KEYS those of the raw keys; #ifdef VALUE_NORM through an RMSNorm of each head without weight.
+// In this order: clip (#ifdef CLIP; CLIP_AFTER: of query and key after the norm), norm (#ifdef NORM; over one head, #ifdef NORM_ALL over all heads of a kind), rotation; the norm comes
 // after the rotation #ifdef NORM_AFTER; then the temperature (#ifdef TEMPERATURE) on queries.
 // twin      src/reference/qk_rope.rs
 #import rows
@@ -35,6 +36,25 @@ fn raw(index: u32) -> f32 {
 #else
     return qkv[index];
 #endif
+}
+
+fn clipped(value: f32) -> f32 {
+#ifdef CLIP_AFTER
+    return clamp(value, -CLIP_TO, CLIP_TO);
+#else
+    return value;
+#endif
+}
+
+// The sum over the workgroup, in every invocation.
+fn sum_all(local: u32, value: f32) -> f32 {
+    wg_sums[local] = value;
+    workgroupBarrier();
+    var total = 0.0;
+    for (var other = 0u; other < WG; other++) {
+        total += wg_sums[other];
+    }
+    return total;
 }
 
 // What the norm multiplies dimension `i` of a head by; `scale` is 1 / root mean square.
@@ -69,10 +89,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let cache = ((row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT + row.position) * HEAD_DIM;
 
     if is_value {
+#ifdef VALUES_ARE_KEYS
+        let value_source = source + NUM_HEADS * HEAD_DIM + kv_head * VALUE_DIM;
+#else
         let value_source = source + (NUM_HEADS + NUM_KV_HEADS) * HEAD_DIM + kv_head * VALUE_DIM;
+#endif
+        var value_scale = VALUE_SCALE;
+#ifdef VALUE_NORM
+        var value_squares = 0.0;
+        for (var i = local; i < VALUE_DIM; i += WG) {
+            let value = clipped(raw(value_source + i));
+            value_squares += value * value;
+        }
+        value_scale *= inverseSqrt(sum_all(local, value_squares) / f32(VALUE_DIM) + VALUE_EPS);
+#endif
         let value_cache = ((row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT + row.position) * VALUE_DIM;
         for (var i = local; i < VALUE_DIM; i += WG) {
-            v_cache[value_cache + i] = VALUE_SCALE * raw(value_source + i);
+            v_cache[value_cache + i] = value_scale * clipped(raw(value_source + i));
         }
         return;
     }
@@ -101,13 +134,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #endif
         squares += value * value;
     }
-    wg_sums[local] = squares;
-    workgroupBarrier();
-    var total = 0.0;
-    for (var other = 0u; other < WG; other++) {
-        total += wg_sums[other];
-    }
-    scale = inverseSqrt(total / f32(len) + EPS);
+    scale = inverseSqrt(sum_all(local, squares) / f32(len) + EPS);
 #endif
 
     // Pairs of dimensions: those that turn together, then the rest two by two.
@@ -130,8 +157,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #ifdef NORM
 #ifdef NORM_AFTER
 #else
-        u = normed(u, scale, head, a);
-        v = normed(v, scale, head, b);
+        u = clipped(normed(u, scale, head, a));
+        v = clipped(normed(v, scale, head, b));
 #endif
 #endif
         var turned = vec2<f32>(u * turn.x - v * turn.y, v * turn.x + u * turn.y);

@@ -7,6 +7,7 @@
 // weights         [num_tokens, TOP_K] f32        out
 // loads           [..] u32                       out  from params.load_offset on, one per expert: incremented once per assignment
 // selection_bias  [NUM_EXPERTS] f32              in   #ifdef SELECTION_BIAS: added to the scores for choosing only
+// expert_scale    [NUM_EXPERTS] f32              in   #ifdef EXPERT_SCALE: multiplies the weight
 // Scores: softmax over all logits (#ifdef SOFTMAX), the logits (SOFTMAX_OF_TOPK, whose weights are a softmax over the chosen), or
 // the sigmoid of each (SIGMOID). #ifdef GROUPS: experts compete in NUM_GROUPS groups first, of which NUM_KEPT go on, valued by their best
 // or by the sum of their best two (GROUP_SUM). Weights: the scores of the chosen, divided by max(sum, FLOOR) (#ifdef NORMALIZE_SUM) or by
@@ -28,12 +29,18 @@ struct Params {
 #ifdef SELECTION_BIAS
 @group(0) @binding(7) var<storage, read> selection_bias: array<f32>;
 #endif
+#ifdef EXPERT_SCALE
+@group(0) @binding(8) var<storage, read> expert_scale: array<f32>;
+#endif
 
 const LOWEST: f32 = -3.0e38;
 
 var<workgroup> wg_scores: array<f32, NUM_EXPERTS>;
 var<workgroup> wg_selection: array<f32, NUM_EXPERTS>; // what the experts are ranked by
 var<workgroup> wg_chosen: array<f32, TOP_K>;          // scores of the chosen, best first
+#ifdef EXPERT_SCALE
+var<workgroup> wg_factors: array<f32, TOP_K>;         // their factors
+#endif
 
 fn choose(token: u32, rank: u32, expert: u32) {
     ids[token * TOP_K + rank] = expert;
@@ -168,6 +175,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         if rank < TOP_K {
             wg_chosen[rank] = wg_scores[expert];
+#ifdef EXPERT_SCALE
+            wg_factors[rank] = expert_scale[expert];
+#endif
             choose(token, rank, expert);
         }
     }
@@ -179,10 +189,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var rank = 0u; rank < TOP_K; rank++) {
         chosen_total += exp(wg_chosen[rank] - best);
     }
+    workgroupBarrier();
     for (var rank = local; rank < TOP_K; rank += WG) {
-        weights[token * TOP_K + rank] = SCALE * exp(wg_chosen[rank] - best) / chosen_total;
+        wg_chosen[rank] = exp(wg_chosen[rank] - best) / chosen_total;
     }
-#else
+    workgroupBarrier();
+#endif
     var divisor = 1.0;
 #ifdef NORMALIZE_SUM
     divisor = 0.0;
@@ -199,8 +211,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     divisor = pow(divisor, 1.0 / P);
 #endif
     for (var rank = local; rank < TOP_K; rank += WG) {
-        weights[token * TOP_K + rank] = SCALE * wg_chosen[rank] / divisor;
-    }
+        var weight = SCALE * wg_chosen[rank] / divisor;
+#ifdef EXPERT_SCALE
+        weight *= wg_factors[rank];
 #endif
+        weights[token * TOP_K + rank] = weight;
+    }
 #endif
 }

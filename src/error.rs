@@ -35,6 +35,10 @@ pub enum Error {
     #[error("unknown model_type `{model_type}`; known: {}", known.join(", "))]
     UnknownArchitecture { model_type: String, known: Vec<&'static str> },
 
+    /// The architecture is known well enough to count its parameters, but not to run it.
+    #[error("{family} cannot be run: {reason}")]
+    NotRun { family: &'static str, reason: String },
+
     /// A safetensors file contradicts itself.
     #[error("{file} is not a valid safetensors file: {problem}")]
     Safetensors { file: String, problem: String },
@@ -104,6 +108,7 @@ impl Error {
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
             }
+            Error::NotRun { .. } => Some("`moebius inspect` says what the model would need".to_owned()),
             Error::MissingShard { .. } => Some("fetch the whole checkpoint: some of its files are missing".to_owned()),
             Error::Safetensors { .. } => {
                 Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())

@@ -1,6 +1,10 @@
 //! The weights as the rest of the library knows them.
 
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, QkNorm, QkNormOver, Residual};
+use crate::gating::RouterSpec;
+use crate::spec::{
+    AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, ParallelInputs, QkNorm,
+    QkNormOver, Residual,
+};
 
 /// One weight matrix `[rows, cols]` that maps a row of `cols` values to `rows` values, or a vector as its only row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +25,27 @@ pub enum WeightKey {
     FfnNorm { layer: usize },
     /// After the feed-forward part.
     FfnPostNorm { layer: usize },
-    /// `[num_heads head_dim + num_kv_heads (head_dim + value_dim), hidden_size]`: query rows, then key rows, then value rows.
+    /// `[num_heads head_dim + num_kv_heads (head_dim + value_dim), hidden_size]`: query rows, then key rows, then value rows; without the
+    /// query where experts make it, without the value where its input is another.
     Qkv { layer: usize },
+    /// `[num_kv_heads value_dim, hidden_size]`, where it is not part of [`Qkv`](Self::Qkv).
+    Value { layer: usize },
+    /// `[middle, 2 hidden_size]`: of each input the factor of the position before, then its own.
+    FilterFirst { layer: usize },
+    /// `[1, middle]`
+    FilterFirstBias { layer: usize },
+    /// `[hidden_size, 2 middle]`, as [`FilterFirst`](Self::FilterFirst).
+    FilterSecond { layer: usize },
+    /// `[1, hidden_size]`
+    FilterSecondBias { layer: usize },
+    /// `[1, hidden_size]`
+    FilterNorm { layer: usize },
+    /// `[num_experts, hidden_size]`, of the router that chooses query and output projections.
+    ChoiceRouter { layer: usize },
+    /// `[num_kv_heads head_dim, hidden_size]`
+    ChoiceQuery { layer: usize, expert: usize },
+    /// `[hidden_size, num_kv_heads head_dim]`
+    ChoiceOutput { layer: usize, expert: usize },
     /// `[1, num_heads head_dim + num_kv_heads (head_dim + value_dim)]`
     QkvBias { layer: usize },
     /// `[1, head_dim]`, or `[1, num_heads head_dim]` where the norm is over all heads.
@@ -54,8 +77,13 @@ pub enum WeightKey {
     AttentionOutputBias { layer: usize },
     /// `[hidden, hidden_size]`, the first of two layers of the router.
     RouterHidden { layer: usize },
-    /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers.
+    /// `[num_experts, hidden_size]`, or `[num_experts, hidden]` where it is the second of two layers. Of a router with attention three times
+    /// as many rows: queries, keys, values.
     Router { layer: usize },
+    /// `[1, hidden_size]`, of the norm before the router.
+    RouterNorm { layer: usize },
+    /// `[1, num_experts]`, the factor of each expert's weight.
+    ExpertScale { layer: usize },
     /// `[1, num_experts]`, part of the logits.
     RouterBias { layer: usize },
     /// `[1, num_experts]`, for choosing only.
@@ -76,6 +104,14 @@ pub enum WeightKey {
     SharedGate { layer: usize },
     /// As [`FfnNorm`](Self::FfnNorm), before the dense MLP that runs beside experts.
     ParallelNorm { layer: usize },
+    /// As [`FfnNorm`](Self::FfnNorm), after the dense MLP that runs beside experts.
+    ParallelPostNorm { layer: usize },
+    /// As [`FfnNorm`](Self::FfnNorm), after experts that run beside a dense MLP.
+    ExpertPostNorm { layer: usize },
+    /// `[1, hidden_size]`, of the feed-forward part.
+    FfnBias { layer: usize },
+    /// `[1, 1]`, what the residual stream is multiplied by at the end of the layer.
+    OutputScale { layer: usize },
     /// As [`ExpertGateUp`](Self::ExpertGateUp), of a layer without experts or of the MLP that runs beside them.
     DenseGateUp { layer: usize },
     /// `[hidden_size, intermediate_size]`
@@ -108,9 +144,18 @@ impl WeightKey {
             | WeightKey::AttentionPostNorm { layer }
             | WeightKey::FfnNorm { layer }
             | WeightKey::FfnPostNorm { layer }
-            | WeightKey::ParallelNorm { layer } => norm(spec.layers[layer].norm),
-            WeightKey::Qkv { layer } => (attention(layer).qkv_rows(), hidden_size),
-            WeightKey::QkvBias { layer } => (1, attention(layer).qkv_rows()),
+            | WeightKey::ParallelNorm { layer }
+            | WeightKey::ParallelPostNorm { layer }
+            | WeightKey::ExpertPostNorm { layer } => norm(spec.layers[layer].norm),
+            WeightKey::Qkv { layer } => (attention(layer).projected_rows(), hidden_size),
+            WeightKey::QkvBias { layer } => (1, attention(layer).projected_rows()),
+            WeightKey::Value { layer } => (attention(layer).num_kv_heads * attention(layer).value_dim, hidden_size),
+            WeightKey::FilterFirst { layer } => (filter(spec, layer).middle, 2 * hidden_size),
+            WeightKey::FilterFirstBias { layer } => (1, filter(spec, layer).middle),
+            WeightKey::FilterSecond { layer } => (hidden_size, 2 * filter(spec, layer).middle),
+            WeightKey::ChoiceRouter { layer } => (choice(spec, layer).num_experts, hidden_size),
+            WeightKey::ChoiceQuery { layer, .. } => (attention(layer).choice_width(), hidden_size),
+            WeightKey::ChoiceOutput { layer, .. } => (hidden_size, attention(layer).choice_width()),
             WeightKey::QueryNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_heads)),
             WeightKey::KeyNorm { layer } => (1, qk_norm_len(spec, layer, attention(layer).num_kv_heads)),
             WeightKey::Sinks { layer } => (1, attention(layer).num_heads),
@@ -123,15 +168,22 @@ impl WeightKey {
             WeightKey::LatentKeyUp { layer } => (latent(layer).num_heads * latent(layer).latent_dim, latent(layer).nope_dim),
             WeightKey::LatentValueUp { layer } => (latent(layer).output_width(), latent(layer).latent_dim),
             WeightKey::AttentionOutput { layer } => (hidden_size, spec.layers[layer].mixer.output_width()),
-            WeightKey::AttentionOutputBias { .. } | WeightKey::SharedGate { .. } | WeightKey::ExpertDownBias { .. } => {
-                (1, hidden_size)
-            }
+            WeightKey::AttentionOutputBias { .. }
+            | WeightKey::SharedGate { .. }
+            | WeightKey::ExpertDownBias { .. }
+            | WeightKey::RouterNorm { .. }
+            | WeightKey::FilterSecondBias { .. }
+            | WeightKey::FilterNorm { .. }
+            | WeightKey::FfnBias { .. } => (1, hidden_size),
+            WeightKey::OutputScale { .. } => (1, 1),
             WeightKey::RouterHidden { layer } => (moe(spec, layer).router.hidden.unwrap_or(0), hidden_size),
             WeightKey::Router { layer } => {
                 let router = &moe(spec, layer).router;
-                (router.num_experts, router.hidden.unwrap_or(hidden_size))
+                (router.rows(), router.hidden.unwrap_or(hidden_size))
             }
-            WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } => (1, moe(spec, layer).router.num_experts),
+            WeightKey::RouterBias { layer } | WeightKey::SelectionBias { layer } | WeightKey::ExpertScale { layer } => {
+                (1, moe(spec, layer).router.num_experts)
+            }
             WeightKey::ExpertGateUp { layer, .. } | WeightKey::SharedGateUp { layer } | WeightKey::DenseGateUp { layer } => {
                 (2 * self.inner_size(spec, layer), hidden_size)
             }
@@ -166,6 +218,14 @@ pub(super) fn latent(spec: &ModelSpec, layer: usize) -> &LatentSpec {
     spec.layers[layer].mixer.latent().unwrap_or_else(|| panic!("layer {layer} has no latent attention"))
 }
 
+pub(super) fn choice(spec: &ModelSpec, layer: usize) -> &RouterSpec {
+    attention(spec, layer).choice.as_ref().unwrap_or_else(|| panic!("layer {layer} has one projection for all tokens"))
+}
+
+fn filter(spec: &ModelSpec, layer: usize) -> &FilterSpec {
+    attention(spec, layer).filter.as_ref().unwrap_or_else(|| panic!("layer {layer} has no filter"))
+}
+
 fn latent_query_rank(spec: &ModelSpec, layer: usize) -> usize {
     latent(spec, layer).query_rank.unwrap_or_else(|| panic!("layer {layer} makes its query in one projection"))
 }
@@ -190,8 +250,10 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
     match &spec.mixer {
         Mixer::Attention(attention) => of_attention(layer, attention, &mut add),
         Mixer::Latent(latent) => of_latent(layer, latent, &mut add),
+        // Checkpoints of such models are not opened.
+        Mixer::Mamba(_) => {}
     }
-    add(true, WeightKey::AttentionOutput { layer });
+    add(spec.mixer.attention().is_none_or(|attention| attention.choice.is_none()), WeightKey::AttentionOutput { layer });
     add(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer });
     add(post, WeightKey::AttentionPostNorm { layer });
     add(pre, WeightKey::FfnNorm { layer });
@@ -203,18 +265,36 @@ fn of_layer(layer: usize, spec: &LayerSpec) -> Vec<WeightKey> {
         Ffn::Moe(moe) => of_moe(layer, moe, &mut add),
         Ffn::Parallel(parallel) => {
             of_moe(layer, &parallel.moe, &mut add);
-            add(true, WeightKey::ParallelNorm { layer });
+            add(parallel.inputs != ParallelInputs::Same, WeightKey::ParallelNorm { layer });
             add(true, WeightKey::DenseGateUp { layer });
             add(true, WeightKey::DenseDown { layer });
+            add(parallel.post_norms, WeightKey::ParallelPostNorm { layer });
+            add(parallel.post_norms, WeightKey::ExpertPostNorm { layer });
         }
     }
+    add(spec.ffn_bias, WeightKey::FfnBias { layer });
     add(post, WeightKey::FfnPostNorm { layer });
+    add(spec.output_scale, WeightKey::OutputScale { layer });
     keys
 }
 
 fn of_attention(layer: usize, attention: &AttentionSpec, add: &mut impl FnMut(bool, WeightKey)) {
     let has_qk_norm = attention.qk_norm.is_some_and(|norm| norm.weight);
+    let filtered = attention.filter.is_some();
+    add(filtered, WeightKey::FilterFirst { layer });
+    add(filtered, WeightKey::FilterFirstBias { layer });
+    add(filtered, WeightKey::FilterSecond { layer });
+    add(filtered, WeightKey::FilterSecondBias { layer });
+    add(filtered, WeightKey::FilterNorm { layer });
+    if let Some(choice) = &attention.choice {
+        add(true, WeightKey::ChoiceRouter { layer });
+        for expert in 0..choice.num_experts {
+            add(true, WeightKey::ChoiceQuery { layer, expert });
+            add(true, WeightKey::ChoiceOutput { layer, expert });
+        }
+    }
     add(true, WeightKey::Qkv { layer });
+    add(filtered, WeightKey::Value { layer });
     add(attention.qkv_bias, WeightKey::QkvBias { layer });
     add(has_qk_norm, WeightKey::QueryNorm { layer });
     add(has_qk_norm, WeightKey::KeyNorm { layer });
@@ -233,11 +313,13 @@ fn of_latent(layer: usize, latent: &LatentSpec, add: &mut impl FnMut(bool, Weigh
 }
 
 fn of_moe(layer: usize, moe: &MoeSpec, add: &mut impl FnMut(bool, WeightKey)) {
+    add(moe.router.input_norm.is_some(), WeightKey::RouterNorm { layer });
     add(moe.router.hidden.is_some(), WeightKey::RouterHidden { layer });
     add(true, WeightKey::Router { layer });
     add(moe.router.bias, WeightKey::RouterBias { layer });
     add(moe.router.selection_bias, WeightKey::SelectionBias { layer });
-    for expert in 0..moe.router.num_experts {
+    add(moe.router.expert_scale, WeightKey::ExpertScale { layer });
+    for expert in 0..moe.router.num_weighted() {
         add(true, WeightKey::ExpertGateUp { layer, expert });
         add(moe.expert.bias, WeightKey::ExpertGateUpBias { layer, expert });
         add(true, WeightKey::ExpertDown { layer, expert });

@@ -21,7 +21,7 @@ use header::{StoredTensor, readable};
 use recipe::{Layout, Needed, Part, Recipe};
 use shards::Shards;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -60,9 +60,12 @@ impl Checkpoint {
     /// Opens `model.safetensors` in `directory`, or the shards that `model.safetensors.index.json` names there.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
+    /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
+        if let Some(reason) = spec.cannot_run() {
+            return Err(Error::NotRun { family: spec.family, reason });
+        }
         let shards = Shards::open(directory).await?;
         let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
         let mut names = BTreeSet::new();
@@ -83,6 +86,12 @@ impl Checkpoint {
         }
         let ignored = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
         Ok(Checkpoint { spec: spec.clone(), shards, ignored })
+    }
+
+    /// Name and shape of every tensor that a checkpoint of `spec` must have.
+    pub fn required(spec: &ModelSpec) -> BTreeMap<String, Vec<usize>> {
+        let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
+        parts.flat_map(Part::needed).map(|needed| (needed.name, needed.shape)).collect()
     }
 
     /// Names of tensors in the files that the spec does not need, sorted.

@@ -1,10 +1,10 @@
 //! Which stored tensors a weight is made of, and how its rows lie in them.
 
-use super::canonical::{WeightKey, attention, latent, moe};
+use super::canonical::{WeightKey, attention, choice, latent, moe};
 use super::float8;
 use super::header::{StoredTensor, readable};
 use super::mxfp4;
-use crate::spec::{ExpertStorage, Ffn, LatentSpec, ModelSpec, QkvStorage};
+use crate::spec::{ExpertStorage, Ffn, LatentSpec, ModelSpec, QkvStorage, TensorNames};
 use crate::{Error, Result};
 
 /// A weight as rows of `cols` values out of stored tensors. A vector is a column: its recipe has one value per row.
@@ -58,52 +58,82 @@ impl WeightKey {
             WeightKey::Head => matrix(top(names.head)),
             WeightKey::HeadBias => vector(bias_of(&top(names.head))),
             WeightKey::FinalNorm => norm(top(names.final_norm)),
-            WeightKey::AttentionNorm { layer } => norm(in_layer(&top(names.attention_norm), layer)),
-            WeightKey::AttentionPostNorm { layer } => norm(in_layer(&top(names.attention_post_norm), layer)),
-            WeightKey::FfnNorm { layer } => norm(in_layer(&top(names.ffn_norm), layer)),
-            WeightKey::FfnPostNorm { layer } => norm(in_layer(&top(names.ffn_post_norm), layer)),
+            WeightKey::AttentionNorm { layer } => norm(in_layer(names, &top(names.attention_norm), layer)),
+            WeightKey::AttentionPostNorm { layer } => norm(in_layer(names, &top(names.attention_post_norm), layer)),
+            WeightKey::FfnNorm { layer } => norm(in_layer(names, &top(names.ffn_norm), layer)),
+            WeightKey::FfnPostNorm { layer } => norm(in_layer(names, &top(names.ffn_post_norm), layer)),
             WeightKey::Qkv { layer } => qkv(spec, layer, &|name, rows| Part::matrix(name, rows, cols)),
             WeightKey::QkvBias { layer } => qkv(spec, layer, &|name, rows| Part::vector(bias_of(&name), rows)),
-            WeightKey::QueryNorm { layer } => vector(in_layer(&top(names.query_norm), layer)),
-            WeightKey::KeyNorm { layer } => vector(in_layer(&top(names.key_norm), layer)),
-            WeightKey::Sinks { layer } => vector(in_layer(&top(names.sinks), layer)),
-            WeightKey::AttentionGate { layer } => matrix(in_layer(&top(names.attention_gate), layer)),
-            WeightKey::LatentQueryDown { layer } => matrix(in_layer(&top(names.latent.query_down), layer)),
-            WeightKey::LatentQueryNorm { layer } => vector(in_layer(&top(names.latent.query_norm), layer)),
+            WeightKey::Value { layer } => matrix(in_layer(names, &top(value_name(names)), layer)),
+            WeightKey::FilterFirst { layer } => {
+                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.first), layer), rows, cols))
+            }
+            WeightKey::FilterFirstBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.first), layer))),
+            WeightKey::FilterSecond { layer } => {
+                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.second), layer), rows, cols))
+            }
+            WeightKey::FilterSecondBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.second), layer))),
+            WeightKey::FilterNorm { layer } => vector(in_layer(names, &top(names.filter.norm), layer)),
+            WeightKey::ChoiceRouter { layer } => matrix(in_layer(names, &top(names.choice.router), layer)),
+            WeightKey::ChoiceQuery { layer, expert } => {
+                let name = in_layer(names, &top(names.choice.query), layer);
+                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
+            }
+            WeightKey::ChoiceOutput { layer, expert } => {
+                let name = in_layer(names, &top(names.choice.output), layer);
+                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
+            }
+            WeightKey::QueryNorm { layer } => vector(in_layer(names, &top(names.query_norm), layer)),
+            WeightKey::KeyNorm { layer } => vector(in_layer(names, &top(names.key_norm), layer)),
+            WeightKey::Sinks { layer } => vector(in_layer(names, &top(names.sinks), layer)),
+            WeightKey::AttentionGate { layer } => matrix(in_layer(names, &top(names.attention_gate), layer)),
+            WeightKey::LatentQueryDown { layer } => matrix(in_layer(names, &top(names.latent.query_down), layer)),
+            WeightKey::LatentQueryNorm { layer } => vector(in_layer(names, &top(names.latent.query_norm), layer)),
             WeightKey::LatentQueryUp { layer } => {
                 let one = latent(spec, layer).query_rank.is_none();
-                matrix(in_layer(&top(if one { names.latent.query } else { names.latent.query_up }), layer))
+                matrix(in_layer(names, &top(if one { names.latent.query } else { names.latent.query_up }), layer))
             }
-            WeightKey::LatentDown { layer } => matrix(in_layer(&top(names.latent.down), layer)),
-            WeightKey::LatentNorm { layer } => vector(in_layer(&top(names.latent.norm), layer)),
+            WeightKey::LatentDown { layer } => matrix(in_layer(names, &top(names.latent.down), layer)),
+            WeightKey::LatentNorm { layer } => vector(in_layer(names, &top(names.latent.norm), layer)),
             WeightKey::LatentKeyUp { layer } => latent_up(spec, layer, true),
             WeightKey::LatentValueUp { layer } => latent_up(spec, layer, false),
-            WeightKey::AttentionOutput { layer } => matrix(in_layer(&top(names.attention_output), layer)),
-            WeightKey::AttentionOutputBias { layer } => vector(bias_of(&in_layer(&top(names.attention_output), layer))),
-            WeightKey::RouterHidden { layer } => matrix(in_layer(&top(names.router_hidden), layer)),
-            WeightKey::Router { layer } => matrix(in_layer(&top(names.router), layer)),
-            WeightKey::RouterBias { layer } => vector(bias_of(&in_layer(&top(names.router), layer))),
+            WeightKey::AttentionOutput { layer } => matrix(in_layer(names, &top(names.attention_output), layer)),
+            WeightKey::AttentionOutputBias { layer } => vector(bias_of(&in_layer(names, &top(names.attention_output), layer))),
+            WeightKey::RouterHidden { layer } => matrix(in_layer(names, &top(names.router_hidden), layer)),
+            WeightKey::Router { layer } if moe(spec, layer).router.attention => {
+                let each = |template: &str| Part::matrix(in_layer(names, &top(template), layer), rows / 3, cols);
+                let parts = [names.router, names.router_key, names.router_value].map(each).into();
+                Recipe { parts, interleaved: false, cols }
+            }
+            WeightKey::Router { layer } => matrix(in_layer(names, &top(names.router), layer)),
+            WeightKey::RouterNorm { layer } => vector(in_layer(names, &top(names.router_norm), layer)),
+            WeightKey::ExpertScale { layer } => vector(in_layer(names, &top(names.expert_scale), layer)),
+            WeightKey::RouterBias { layer } => vector(bias_of(&in_layer(names, &top(names.router), layer))),
             WeightKey::SelectionBias { layer } => {
-                let mut part = Part::vector(in_layer(&top(names.selection_bias), layer), cols);
+                let mut part = Part::vector(in_layer(names, &top(names.selection_bias), layer), cols);
                 part.tensor.leading_one = true;
                 Recipe::one(part)
             }
-            WeightKey::SharedGate { layer } => matrix(in_layer(&top(names.shared_gate), layer)),
+            WeightKey::SharedGate { layer } => matrix(in_layer(names, &top(names.shared_gate), layer)),
             WeightKey::ExpertGateUp { layer, expert } => self.mlp(spec, layer, Some(expert)).gate_up(&names.experts),
             WeightKey::ExpertGateUpBias { layer, expert } => self.mlp(spec, layer, Some(expert)).gate_up_bias(&names.experts),
             WeightKey::ExpertDown { layer, expert } => self.mlp(spec, layer, Some(expert)).down(&names.experts),
             WeightKey::ExpertDownBias { layer, expert } => self.mlp(spec, layer, Some(expert)).down_bias(&names.experts),
             WeightKey::SharedGateUp { layer } => self.mlp(spec, layer, None).gate_up(&names.shared),
             WeightKey::SharedDown { layer } => self.mlp(spec, layer, None).down(&names.shared),
-            WeightKey::ParallelNorm { layer } => norm(in_layer(&top(names.parallel_norm), layer)),
+            WeightKey::ParallelNorm { layer } => norm(in_layer(names, &top(names.parallel_norm), layer)),
+            WeightKey::ParallelPostNorm { layer } => norm(in_layer(names, &top(names.parallel_post_norm), layer)),
+            WeightKey::ExpertPostNorm { layer } => norm(in_layer(names, &top(names.expert_post_norm), layer)),
+            WeightKey::FfnBias { layer } => vector(in_layer(names, &top(names.ffn_bias), layer)),
+            WeightKey::OutputScale { layer } => vector(in_layer(names, &top(names.output_scale), layer)),
             WeightKey::DenseGateUp { layer } => self.mlp(spec, layer, None).gate_up(dense_storage(spec, layer)),
             WeightKey::DenseDown { layer } => self.mlp(spec, layer, None).down(dense_storage(spec, layer)),
         }
     }
 
     fn mlp(self, spec: &ModelSpec, layer: usize, expert: Option<usize>) -> Mlp<'_> {
-        let expert = expert.map(|expert| (expert, moe(spec, layer).router.num_experts));
-        Mlp { prefix: spec.names.prefix, layer, expert, hidden: spec.hidden_size, inner: self.inner_size(spec, layer) }
+        let expert = expert.map(|expert| (expert, moe(spec, layer).router.num_weighted()));
+        Mlp { names: &spec.names, layer, expert, hidden: spec.hidden_size, inner: self.inner_size(spec, layer) }
     }
 }
 
@@ -125,6 +155,17 @@ impl Recipe {
 impl Part {
     fn matrix(name: String, rows: usize, cols: usize) -> Self {
         Part { tensor: Needed::numbers(name, vec![rows, cols]), rows, cols, layout: Layout::Rows { first: 0 } }
+    }
+
+    /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
+    fn convolution(name: String, rows: usize, cols: usize) -> Self {
+        Part { tensor: Needed::numbers(name.clone(), vec![rows, cols / 2, 2, 1]), ..Part::matrix(name, rows, cols) }
+    }
+
+    /// Matrix `index` of `[count, rows, cols]`.
+    fn stacked(name: String, count: usize, index: usize, (rows, cols): (usize, usize)) -> Self {
+        let layout = Layout::Rows { first: (index * rows * cols) as u64 };
+        Part { tensor: Needed::numbers(name, vec![count, rows, cols]), rows, cols, layout }
     }
 
     fn vector(name: String, len: usize) -> Self {
@@ -185,7 +226,7 @@ impl Needed {
 
 /// The three projections of one expert, or of an MLP that every token uses.
 struct Mlp<'a> {
-    prefix: &'a str,
+    names: &'a TensorNames,
     layer: usize,
     /// Which of how many; `None` for one by itself.
     expert: Option<(usize, usize)>,
@@ -199,6 +240,14 @@ impl Mlp<'_> {
         match *storage {
             ExpertStorage::Each { gate, up, .. } => {
                 Recipe::turns(Part::matrix(self.name(gate), inner, hidden), Part::matrix(self.name(up), inner, hidden))
+            }
+            ExpertStorage::EachFused { gate_up, .. } => {
+                let half = |index: usize| Part {
+                    rows: inner,
+                    layout: Layout::Rows { first: (index * inner * hidden) as u64 },
+                    ..Part::matrix(self.name(gate_up), 2 * inner, hidden)
+                };
+                Recipe::turns(half(0), half(1))
             }
             ExpertStorage::Stacked { gate_up, .. } => {
                 let half = |index: usize| Part {
@@ -223,7 +272,9 @@ impl Mlp<'_> {
     fn down(&self, storage: &ExpertStorage) -> Recipe {
         let (hidden, inner) = (self.hidden, self.inner);
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } => Part::matrix(self.name(down), hidden, inner),
+            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => {
+                Part::matrix(self.name(down), hidden, inner)
+            }
             ExpertStorage::Stacked { down, .. } => self.stacked(down, hidden, inner),
             ExpertStorage::Transposed { down, .. } => self.transposed(down, 0..hidden, hidden, inner),
             ExpertStorage::Mxfp4 { down, .. } => self.mxfp4(down, hidden, inner),
@@ -241,6 +292,14 @@ impl Mlp<'_> {
         match *storage {
             ExpertStorage::Each { gate, up, .. } | ExpertStorage::RowBlocks { gate, up, .. } => {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
+            }
+            ExpertStorage::EachFused { gate_up, .. } => {
+                let half = |index: usize| Part {
+                    tensor: Needed::numbers(bias_of(&self.name(gate_up)), vec![2 * inner]),
+                    layout: Layout::Rows { first: (index * inner) as u64 },
+                    ..Part::vector(String::new(), inner)
+                };
+                Recipe::turns(half(0), half(1))
             }
             ExpertStorage::Mxfp4 { gate_up, .. } | ExpertStorage::Transposed { gate_up, interleaved: true, .. } => {
                 Recipe::one(self.stacked_bias(format!("{}_bias", self.name(gate_up)), 2 * inner))
@@ -262,7 +321,7 @@ impl Mlp<'_> {
 
     fn down_bias(&self, storage: &ExpertStorage) -> Recipe {
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
+            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
                 Part::vector(bias_of(&self.name(down)), self.hidden)
             }
             ExpertStorage::Stacked { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.hidden),
@@ -321,7 +380,7 @@ impl Mlp<'_> {
     }
 
     fn name(&self, template: &str) -> String {
-        let name = in_layer(&format!("{}{template}", self.prefix), self.layer);
+        let name = in_layer(self.names, &format!("{}{template}", self.names.prefix), self.layer);
         match self.expert {
             Some((expert, _)) => name.replace("{e}", &expert.to_string()),
             None => name,
@@ -348,22 +407,46 @@ fn dense_storage(spec: &ModelSpec, layer: usize) -> &ExpertStorage {
 /// Query, key and value, each made by `part` from a name and a number of rows.
 fn qkv(spec: &ModelSpec, layer: usize, part: &dyn Fn(String, usize) -> Part) -> Recipe {
     let attention = attention(spec, layer);
-    let name = |template: &str| in_layer(&format!("{}{template}", spec.names.prefix), layer);
+    let name = |template: &str| in_layer(&spec.names, &format!("{}{template}", spec.names.prefix), layer);
     let heads = |template: &str, num_heads: usize| part(name(template), num_heads * attention.head_dim);
     let values = |template: &str| part(name(template), attention.num_kv_heads * attention.value_dim);
     let parts = match spec.names.qkv {
         QkvStorage::Separate { query, key, value } => {
-            vec![heads(query, attention.num_heads), heads(key, attention.num_kv_heads), values(value)]
+            let value = (!attention.values_are_keys).then(|| values(value));
+            [heads(query, attention.num_heads), heads(key, attention.num_kv_heads)].into_iter().chain(value).collect()
         }
-        QkvStorage::Fused(fused) => vec![part(name(fused), attention.qkv_rows())],
+        QkvStorage::Fused(fused) => vec![part(name(fused), attention.projected_rows())],
+        // Only matrices are stored so; `part` would give the whole tensor.
+        QkvStorage::Paired { first, second, .. } => return paired(spec, layer, [name(first), name(second)]),
     };
     Recipe { cols: parts[0].cols, parts, interleaved: false }
+}
+
+fn value_name(names: &TensorNames) -> &'static str {
+    match names.qkv {
+        QkvStorage::Separate { value, .. } | QkvStorage::Paired { value, .. } => value,
+        QkvStorage::Fused(fused) => fused,
+    }
+}
+
+/// All queries, then all keys, out of two tensors that together hold each head's query and then its key.
+fn paired(spec: &ModelSpec, layer: usize, names: [String; 2]) -> Recipe {
+    let attention = attention(spec, layer);
+    let (head_dim, width, cols) = (attention.head_dim, attention.query_width(), spec.hidden_size);
+    let block = |index: usize| {
+        let (tensor, first) = (index * head_dim / width, index * head_dim % width);
+        let layout = Layout::Rows { first: (first * cols) as u64 };
+        Part { tensor: Needed::numbers(names[tensor].clone(), vec![width, cols]), rows: head_dim, cols, layout }
+    };
+    let heads = 0..attention.num_heads;
+    let parts = heads.clone().map(|head| block(2 * head)).chain(heads.map(|head| block(2 * head + 1)));
+    Recipe { parts: parts.collect(), interleaved: false, cols }
 }
 
 /// The rows that make keys out of the latent, each head's transposed, or those that make values.
 fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *latent(spec, layer);
-    let name = in_layer(&format!("{}{}", spec.names.prefix, spec.names.latent.key_value_up), layer);
+    let name = in_layer(&spec.names, &format!("{}{}", spec.names.prefix, spec.names.latent.key_value_up), layer);
     let head = |head: usize| {
         let first = (head * (nope_dim + value_dim) * latent_dim) as u64;
         let (rows, cols, layout) = if keys {
@@ -378,8 +461,9 @@ fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     Recipe { parts: (0..num_heads).map(head).collect(), interleaved: false, cols }
 }
 
-fn in_layer(template: &str, layer: usize) -> String {
-    template.replace("{l}", &layer.to_string())
+fn in_layer(names: &TensorNames, template: &str, layer: usize) -> String {
+    let (stored, sub_layer) = (layer / names.sub_layers, layer % names.sub_layers);
+    template.replace("{l}", &stored.to_string()).replace("{s}", &sub_layer.to_string())
 }
 
 fn bias_of(name: &str) -> String {

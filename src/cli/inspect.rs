@@ -1,6 +1,8 @@
-//! `moebius inspect`: what a model is and needs, from its `config.json` alone.
+//! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
+use super::stored::Stored;
+use super::talk::talk;
 use super::{Global, files, table};
 use anyhow::Result;
 use clap::Args;
@@ -19,7 +21,8 @@ const EXAMPLES: &str = "\
 Examples:
   moebius inspect examples/models/demo
   moebius inspect Mixtral-8x22B-v0.1/config.json
-  moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json only";
+  moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json and the headers of the weights
+  moebius inspect examples/models/demo --read-gb-s 400";
 
 /// Show layers, experts, parameters and memory, and what fits on this device.
 #[derive(Args)]
@@ -27,6 +30,9 @@ Examples:
 pub struct InspectArgs {
     /// A directory, a config.json, or a hub id (org/name).
     model: String,
+    /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
+    #[arg(long, value_name = "GB_S", value_parser = positive)]
+    read_gb_s: Option<f64>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -43,7 +49,9 @@ impl InspectArgs {
         }
         // Without a device there is less to say, and no error.
         let target = Target::find(&global.device).await;
-        let model = Inspected { spec, context, target };
+        let stored = self.stored(&spec)?;
+        let host_bytes = platform::available_memory_bytes();
+        let model = Inspected { spec, context, target, host_bytes, read_gb_s: self.read_gb_s, stored };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -51,6 +59,23 @@ impl InspectArgs {
             write!(stdout, "{}", model.text())?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.
+    fn stored(&self, spec: &ModelSpec) -> Result<Option<Stored>> {
+        if Path::new(&self.model).exists() {
+            return Ok(None);
+        }
+        match platform::fetch_headers(&self.model) {
+            Ok(headers) => {
+                let hint = "the repository is damaged; its owner has to know";
+                Ok(Some(Stored::read(&headers, spec).map_err(|problem| Failure::new(problem, hint))?))
+            }
+            Err(error) => {
+                talk!("the weights could not be looked at: {error}");
+                Ok(None)
+            }
+        }
     }
 
     fn config_path(&self) -> moebius::Result<PathBuf> {
@@ -88,19 +113,35 @@ struct Inspected {
     spec: ModelSpec,
     context: usize,
     target: Option<Target>,
+    /// Memory of the machine that is free.
+    host_bytes: Option<u64>,
+    read_gb_s: Option<f64>,
+    stored: Option<Stored>,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("expected a number above zero".to_owned()) }
 }
 
 impl Inspected {
     /// The page that a person reads.
     fn text(&self) -> String {
-        let facts = [self.model_facts(), self.parameter_facts(), self.memory_facts()].concat();
+        let stored = self.stored.as_ref().map_or_else(Vec::new, |stored| stored.facts(human_bytes));
+        let facts = [self.model_facts(), self.parameter_facts(), self.compute_facts(), stored, self.memory_facts()].concat();
         let lines: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
         let row = |quant: &Quant| {
             let weights = human_bytes(self.spec.weight_bytes(quant));
-            vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), self.verdict(quant)]
+            let per_token = human_bytes(self.spec.active_weight_bytes(quant));
+            let mut cells = vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), per_token];
+            cells.extend([self.verdict(quant), self.host_verdict(quant)]);
+            cells.extend(self.read_gb_s.map(|roof| format!("{:.1}", self.spec.decode_tokens_per_s(quant, roof))));
+            cells
         };
         let rows: Vec<Vec<String>> = QUANTS.iter().map(row).collect();
-        format!("{lines}\n{}", table::aligned(&["format", "weights", "with KV cache", "fits on this device"], &rows))
+        let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
+        header.extend(self.read_gb_s.map(|_| "tokens/s at best"));
+        format!("{lines}\n{}", table::aligned(&header, &rows))
     }
 
     fn model_facts(&self) -> Vec<(&'static str, String)> {
@@ -109,6 +150,9 @@ impl Inspected {
             ("family", (*family).to_owned()),
             ("layers", format!("{}, hidden size {hidden_size}, vocabulary {vocab_size}", layers.len())),
         ];
+        if let Some(reason) = self.spec.cannot_run() {
+            facts.push(("not run", reason));
+        }
         // Each kind of layer once, with how many there are of it.
         for (attention, count) in counted(layers.iter().map(|layer| mixer_fact(&layer.mixer))) {
             facts.push(("attention", of_layers(&attention, count, layers.len())));
@@ -135,7 +179,26 @@ impl Inspected {
         vec![
             ("parameters", format!("{}, {} active per token", human_count(counts.total()), human_count(counts.active()))),
             ("", parts.join(", ")),
+            (
+                "",
+                format!(
+                    "active counts embedding and head whole; {} without the embedding, as some publishers count",
+                    human_count(counts.active() - counts.embedding)
+                ),
+            ),
         ]
+    }
+
+    fn compute_facts(&self) -> Vec<(&'static str, String)> {
+        let counts = Parameters::of(&self.spec);
+        let (own, dense) = (counts.flops_per_token(), counts.flops_of_dense());
+        let text = format!(
+            "{:.1} GFLOP per token beside attention, {:.3} times a dense model of the same active size, 1/{:.1} of one of the same size",
+            own as f64 / 1e9,
+            own as f64 / dense as f64,
+            counts.total() as f64 / counts.active() as f64
+        );
+        vec![("compute", text)]
     }
 
     fn memory_facts(&self) -> Vec<(&'static str, String)> {
@@ -173,6 +236,15 @@ impl Inspected {
         }
     }
 
+    /// Whether it fits in the free memory of the machine.
+    fn host_verdict(&self, quant: Quant) -> String {
+        match self.host_bytes {
+            None => "unknown".to_owned(),
+            Some(bytes) if self.needed_bytes(quant) <= bytes => "yes".to_owned(),
+            Some(_) => "no".to_owned(),
+        }
+    }
+
     fn json(&self) -> Value {
         let spec = &self.spec;
         let counts = Parameters::of(spec);
@@ -182,6 +254,8 @@ impl Inspected {
                 "weight_bytes": spec.weight_bytes(quant),
                 "needed_bytes": self.needed_bytes(quant),
                 "longest_context": self.longest_context(quant),
+                "active_weight_bytes": spec.active_weight_bytes(quant),
+                "decode_tokens_per_s": self.read_gb_s.map(|roof| spec.decode_tokens_per_s(quant, roof)),
             })
         });
         json!({
@@ -195,6 +269,7 @@ impl Inspected {
                 "active": counts.active(),
                 "embedding": counts.embedding,
                 "head": counts.head,
+                "active_without_embedding": counts.active() - counts.embedding,
                 "attention": counts.attention,
                 "norms": counts.norms,
                 "dense": counts.dense,
@@ -202,6 +277,11 @@ impl Inspected {
                 "router": counts.router,
                 "experts": counts.experts,
             },
+            "cannot_run": spec.cannot_run(),
+            "flops_per_token": counts.flops_per_token(),
+            "flops_of_dense": counts.flops_of_dense(),
+            "stored": self.stored.as_ref().map(Stored::json),
+            "host_memory_bytes": self.host_bytes,
             "context": self.context,
             "kv_bytes_per_token": spec.kv_bytes_per_token(),
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
@@ -237,6 +317,7 @@ fn mixer_fact(mixer: &Mixer) -> String {
             latent.latent_dim,
             latent.rope_dim
         ),
+        Mixer::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
     }
 }
 
@@ -254,7 +335,7 @@ fn ffn_fact(ffn: &Ffn) -> String {
     match ffn {
         Ffn::Dense(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         Ffn::Moe(moe) => moe_fact(moe),
-        Ffn::Parallel(ParallelSpec { dense, moe }) => {
+        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => {
             format!("{}, beside a dense MLP {} wide", moe_fact(moe), dense.intermediate_size)
         }
     }
@@ -272,7 +353,7 @@ fn layer_json(layer: &LayerSpec) -> Value {
     let (moe, dense) = match &layer.ffn {
         Ffn::Dense(mlp) => (None, Some(mlp)),
         Ffn::Moe(moe) => (Some(moe), None),
-        Ffn::Parallel(ParallelSpec { dense, moe }) => (Some(moe), Some(dense)),
+        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => (Some(moe), Some(dense)),
     };
     json!({
         "num_attention_heads": attention.map(|attention| attention.num_heads).or(latent.map(|latent| latent.num_heads)),

@@ -16,6 +16,7 @@ mod model;
 mod perplexity;
 mod run;
 mod sampling;
+mod stored;
 mod stream;
 mod table;
 mod talk;

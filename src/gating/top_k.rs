@@ -2,16 +2,26 @@
 
 /// How a layer's router turns logits into a choice.
 ///
-/// In this order: logits (with bias), scores, selection scores (scores plus selection bias, experts of losing groups out), the best
-/// `num_experts_per_tok` of them, weights (the scores of the chosen), normalised, times `scale`.
+/// In this order: logits (times `logit_scale`, with bias, capped), scores, selection scores (scores plus selection bias, experts of losing
+/// groups out), the best `num_experts_per_tok` of them, weights (the scores of the chosen), normalised, times `scale` and the expert's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterSpec {
     pub num_experts: usize,
+    /// The last so many of them have no weights: they give back what they are given.
+    pub identity_experts: usize,
     pub num_experts_per_tok: usize,
+    /// The input goes through an RMSNorm of the router's own, with this epsilon.
+    pub input_norm: Option<f32>,
     /// The logits come through a layer of this width with tanh instead of straight from the input.
     pub hidden: Option<usize>,
+    /// The input gives a query, a key and a value of each expert, and the logits are what the experts' attention to each other makes of them.
+    pub attention: bool,
     /// The logits add a bias.
     pub bias: bool,
+    /// Multiplies the product of input and router, and its bias.
+    pub logit_scale: f32,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub softcap: Option<f32>,
     pub method: RouterMethod,
     /// A bias is added to the scores for choosing only.
     pub selection_bias: bool,
@@ -19,6 +29,8 @@ pub struct RouterSpec {
     pub normalize: Normalize,
     /// Multiplies the weights.
     pub scale: f32,
+    /// Each expert has a factor of its own, which multiplies its weight.
+    pub expert_scale: bool,
     pub weight_on: WeightOn,
 }
 
@@ -86,20 +98,36 @@ impl RouterSpec {
     pub fn new(num_experts: usize, num_experts_per_tok: usize) -> Self {
         RouterSpec {
             num_experts,
+            identity_experts: 0,
             num_experts_per_tok,
+            input_norm: None,
             hidden: None,
+            attention: false,
             bias: false,
+            logit_scale: 1.0,
+            softcap: None,
             method: RouterMethod::Softmax,
             selection_bias: false,
             groups: None,
             normalize: Normalize::No,
             scale: 1.0,
+            expert_scale: false,
             weight_on: WeightOn::Output,
         }
     }
 
-    /// Chooses the experts of one token from its `router_logits [num_experts]`, which have the bias, and the `selection_bias
-    /// [num_experts]`, where the spec has one. Equal scores go to the lower expert id.
+    /// Rows of the router's last matrix.
+    pub fn rows(&self) -> usize {
+        if self.attention { 3 * self.num_experts } else { self.num_experts }
+    }
+
+    /// Experts with weights.
+    pub fn num_weighted(&self) -> usize {
+        self.num_experts - self.identity_experts
+    }
+
+    /// Chooses the experts of one token from its `router_logits [num_experts]`, which have the bias and are capped, and the `selection_bias
+    /// [num_experts]`, where the spec has one. Equal scores go to the lower expert id. The factors of `expert_scale` are not applied.
     pub fn route(&self, router_logits: &[f32], selection_bias: Option<&[f32]>) -> Assignment {
         if let RouterMethod::SparseMixer { jitter } = self.method {
             let mut assignment = sparse_mixer(router_logits, f64::from(jitter));

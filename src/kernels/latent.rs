@@ -53,6 +53,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("KV_STRIDE", padded(spec.cache_dim()))
         .u32("QUERY_STRIDE", padded(spec.num_heads * spec.cache_dim()))
         .f32("EPS", spec.norm_eps)
+        .f32("LATENT_SCALE", spec.latent_scale)
         .flag_if(spec.rope.pairing == RopePairing::Interleaved, "INTERLEAVED")
 }
 

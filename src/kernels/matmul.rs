@@ -52,7 +52,7 @@ pub struct Problem {
 }
 
 /// What happens to `y`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Output {
     Replace,
     Add,
@@ -62,6 +62,8 @@ pub enum Output {
     Tanh,
     /// Multiplied by the sigmoid of the result.
     Gate,
+    /// Replaced by `cap * tanh(result / cap)`.
+    Capped(f32),
 }
 
 /// # Shapes
@@ -84,6 +86,10 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(problem.output == Output::Sigmoid, "SIGMOID")
         .flag_if(problem.output == Output::Tanh, "TANH")
         .flag_if(problem.output == Output::Gate, "GATE");
+    let variant = match problem.output {
+        Output::Capped(cap) => variant.flag("CAPPED").f32("CAP", cap),
+        _ => variant,
+    };
     Fused::variant(problem.norm, variant, problem.cols)
 }
 

@@ -5,10 +5,12 @@
 //! Rust, in the file of the same name under `reference/`.
 
 pub mod attention;
+pub mod causal_pair;
 pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
+pub mod expert_identity;
 pub mod expert_sort;
 pub mod head_matmul;
 pub mod latent;
@@ -16,6 +18,8 @@ pub mod matmul;
 pub mod norm;
 pub mod qk_rope;
 pub mod qkv;
+pub mod regroup;
+pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
 mod slab;
@@ -30,17 +34,21 @@ use crate::gpu::Kernel;
 pub static KERNELS: &[&Kernel] = &[
     &embed::KERNEL,
     &norm::KERNEL,
+    &causal_pair::KERNEL,
     &qkv::KERNEL,
     &qk_rope::KERNEL,
     &latent::KERNEL,
     &head_matmul::KERNEL,
     &attention::KERNEL,
     &matmul::KERNEL,
+    &regroup::KERNEL,
+    &router_attention::KERNEL,
     &router_topk::KERNEL,
     &expert_sort::KERNEL,
     &expert_gate_up::KERNEL,
     &expert_down::KERNEL,
     &expert_combine::KERNEL,
+    &expert_identity::KERNEL,
     &sample::KERNEL,
 ];
 

@@ -2,7 +2,7 @@
 
 use super::to_u32;
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use crate::quant::padded;
 use crate::spec::{NormKind, NormSpec};
 use std::mem::offset_of;
@@ -12,7 +12,13 @@ pub static KERNEL: Kernel = Kernel {
     source: include_str!("../../shaders/norm.wgsl"),
     summary: "RMSNorm or LayerNorm of rows, optionally added to the residual stream",
     params: &[("first_row", offset_of!(Params, first_row))],
-    bindings: &[Binding::uniform(0, "params"), Binding::read(1, "x"), Binding::read(2, "weight"), Binding::read_write(3, "y")],
+    bindings: &[
+        Binding::uniform(0, "params"),
+        Binding::read(1, "x"),
+        Binding::read(2, "weight"),
+        Binding::read_write(3, "y"),
+        Binding::read(4, "output_scale").only(When::Flag("OUTPUT_SCALE")),
+    ],
 };
 
 #[repr(C)]
@@ -31,6 +37,8 @@ pub struct Problem {
     pub norm: NormSpec,
     /// Add this many times the result to `y` instead of replacing it.
     pub residual: Option<f32>,
+    /// Then multiply `y` by a number in memory.
+    pub output_scale: bool,
 }
 
 /// An RMSNorm that a matmul kernel applies to its input itself, where it has one token.
@@ -59,6 +67,8 @@ pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub weight: &'a Buffer,
     pub y: &'a Buffer,
+    /// `[1]`, multiplies `y` after the sum; only where the result is added to `y`.
+    pub output_scale: Option<&'a Buffer>,
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
@@ -68,7 +78,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("ROW_QUADS", padded(problem.cols) / 4)
         .f32("EPS", problem.norm.eps)
         .flag_if(problem.norm.kind == NormKind::Layer, "LAYER_NORM")
-        .flag_if(problem.norm.bias, "BIAS");
+        .flag_if(problem.norm.bias, "BIAS")
+        .flag_if(problem.output_scale, "OUTPUT_SCALE");
     match problem.residual {
         Some(scale) => variant.flag("RESIDUAL").f32("SCALE", scale),
         None => variant,
@@ -82,6 +93,8 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
+    let mut bound = vec![("x", buffers.x), ("weight", buffers.weight), ("y", buffers.y)];
+    bound.extend(buffers.output_scale.map(|scale| ("output_scale", scale)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -89,7 +102,7 @@ pub fn record(
             variant: choose(device.caps(), problem),
             layer,
             params: bytemuck::bytes_of(&Params { first_row: to_u32(problem.first_row), padding: [0; 3] }),
-            buffers: &[("x", buffers.x), ("weight", buffers.weight), ("y", buffers.y)],
+            buffers: &bound,
             grid: [problem.num_tokens, 1, 1],
         },
     )

@@ -55,8 +55,12 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("VALUE_DIM", spec.value_dim)
         .f32("VALUE_SCALE", spec.value_scale);
     if let Some(limit) = spec.clip {
-        variant = variant.flag("CLIP").f32("CLIP_TO", limit);
+        variant = variant.flag(if spec.clip_after_norm { "CLIP_AFTER" } else { "CLIP" }).f32("CLIP_TO", limit);
     }
+    if let Some(eps) = spec.value_norm {
+        variant = variant.flag("VALUE_NORM").f32("VALUE_EPS", eps);
+    }
+    variant = variant.flag_if(spec.values_are_keys, "VALUES_ARE_KEYS");
     if let Some(norm) = spec.qk_norm {
         variant = variant
             .flag("NORM")
@@ -78,8 +82,10 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
 /// Whether the fused `qkv` kernel cannot do this attention by itself.
 pub fn is_needed(spec: &AttentionSpec) -> bool {
     let plain_rope = spec.rope.as_ref().is_some_and(|rope| rope.dims == spec.head_dim && rope.pairing == RopePairing::Half);
-    let plain_values = spec.value_dim == spec.head_dim && spec.value_scale == 1.0;
-    spec.qk_norm.is_some() || spec.temperature.is_some() || !plain_rope || !plain_values
+    let plain_values =
+        spec.value_dim == spec.head_dim && spec.value_scale == 1.0 && spec.value_norm.is_none() && !spec.values_are_keys;
+    let parted = spec.choice.is_some() || spec.filter.is_some();
+    parted || spec.qk_norm.is_some() || spec.temperature.is_some() || !plain_rope || !plain_values
 }
 
 pub fn record(

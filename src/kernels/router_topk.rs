@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(5, "weights"),
         Binding::read_write(6, "loads"),
         Binding::read(7, "selection_bias").only(When::Flag("SELECTION_BIAS")),
+        Binding::read(8, "expert_scale").only(When::Flag("EXPERT_SCALE")),
     ],
 };
 
@@ -49,6 +50,8 @@ pub struct Buffers<'a> {
     pub loads: &'a Buffer,
     /// `[experts]`
     pub selection_bias: Option<&'a Buffer>,
+    /// `[experts]`
+    pub expert_scale: Option<&'a Buffer>,
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
@@ -58,7 +61,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("NUM_EXPERTS", router.num_experts)
         .u32("TOP_K", router.num_experts_per_tok)
         .f32("SCALE", router.scale)
-        .flag_if(router.selection_bias, "SELECTION_BIAS");
+        .flag_if(router.selection_bias, "SELECTION_BIAS")
+        .flag_if(router.expert_scale, "EXPERT_SCALE");
     variant = match router.method {
         RouterMethod::Softmax => variant.flag("SOFTMAX"),
         RouterMethod::SoftmaxOfTopK => variant.flag("SOFTMAX_OF_TOPK"),
@@ -96,6 +100,7 @@ pub fn record(
         ("loads", buffers.loads),
     ];
     bound.extend(buffers.selection_bias.map(|bias| ("selection_bias", bias)));
+    bound.extend(buffers.expert_scale.map(|scale| ("expert_scale", scale)));
     recording.dispatch(
         device,
         &DispatchDescriptor {

@@ -1,6 +1,7 @@
 //! How many tokens go through the model at once.
 
 use crate::error::{Error, Result};
+use crate::gating::RouterSpec;
 use crate::gpu::Caps;
 use crate::quant::padded;
 use crate::spec::{Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, ParallelSpec};
@@ -36,23 +37,38 @@ impl ChunkShape {
     /// [`Error::DeviceLimit`] if not even one token fits.
     pub fn choose(spec: &ModelSpec, caps: &Caps, context: usize, device: &str) -> Result<Self> {
         let largest = |measure: &dyn Fn(&LayerSpec) -> usize| spec.layers.iter().map(measure).max().unwrap_or(1);
-        let top_k = |layer: &LayerSpec| layer.ffn.moe().map_or(1, |moe| moe.router.num_experts_per_tok);
-        let max_top_k = largest(&top_k);
-        let max_experts = largest(&|layer| layer.ffn.moe().map_or(1, |moe| moe.router.num_experts));
+        let choice = |layer: &LayerSpec| layer.mixer.attention().and_then(|attention| attention.choice.clone());
+        let of_routers = |measure: &dyn Fn(&RouterSpec) -> usize| {
+            let both = |layer: &LayerSpec| {
+                layer.ffn.moe().map_or(1, |moe| measure(&moe.router)).max(choice(layer).map_or(1, |router| measure(&router)))
+            };
+            largest(&both)
+        };
+        let max_top_k = of_routers(&|router| router.num_experts_per_tok);
+        let max_experts = of_routers(&|router| router.num_experts);
         let of_experts = |moe: &MoeSpec| {
             let shared = moe.shared.map_or(0, |shared| padded(shared.mlp.intermediate_size));
             (moe.router.num_experts_per_tok * padded(moe.expert.intermediate_size)).max(shared)
         };
+        let max_chosen = largest(&|layer| match layer.mixer.attention() {
+            Some(attention) if attention.choice.is_some() => max_top_k * padded(attention.choice_width()),
+            _ => 1,
+        });
         let max_inner = largest(&|layer| match &layer.ffn {
             Ffn::Dense(mlp) => padded(mlp.intermediate_size),
             Ffn::Moe(moe) => of_experts(moe),
-            Ffn::Parallel(ParallelSpec { dense, moe }) => padded(dense.intermediate_size).max(of_experts(moe)),
-        });
-        let router_hidden = |layer: &LayerSpec| layer.ffn.moe().and_then(|moe| moe.router.hidden);
+            Ffn::Parallel(ParallelSpec { dense, moe, .. }) => padded(dense.intermediate_size).max(of_experts(moe)),
+        })
+        .max(max_chosen);
+        let router_hidden = |layer: &LayerSpec| {
+            let router = &layer.ffn.moe()?.router;
+            router.hidden.or(router.attention.then(|| router.rows()))
+        };
         let max_router_hidden = largest(&|layer| router_hidden(layer).map_or(1, padded));
         let max_qkv = largest(&|layer| match &layer.mixer {
             Mixer::Attention(attention) => padded(attention.qkv_rows()),
             Mixer::Latent(latent) => padded(latent.query_width()),
+            Mixer::Mamba(_) => 1,
         });
         let latent = |measure: &dyn Fn(&LatentSpec) -> usize| {
             spec.layers.iter().filter_map(|layer| layer.mixer.latent()).map(measure).max().unwrap_or(0)
@@ -61,11 +77,16 @@ impl ChunkShape {
         let max_latent_cache = latent(&|spec| padded(spec.cache_dim()));
         let max_latent_values = latent(&|spec| padded(spec.num_heads * spec.latent_dim));
         let max_attention = largest(&|layer| match &layer.mixer {
-            Mixer::Attention(attention) => padded(attention.query_width()).max(padded(attention.output_width())),
+            Mixer::Attention(attention) => {
+                // What is projected apart from the query waits where the output comes to lie.
+                let apart = if attention.choice.is_some() || attention.filter.is_some() { attention.qkv_rows() } else { 0 };
+                padded(attention.query_width()).max(padded(attention.output_width())).max(padded(apart))
+            }
             Mixer::Latent(latent) => {
                 let over_cache = latent.over_cache();
                 padded(over_cache.query_width()).max(padded(latent.output_width()))
             }
+            Mixer::Mamba(_) => 1,
         });
 
         let widest = max_inner

@@ -8,9 +8,11 @@ use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::Buffer;
 use crate::kernels::expert_gate_up::{Problem, Routing};
-use crate::kernels::{expert_combine, expert_down, expert_gate_up, expert_sort, matmul, router_topk};
+use crate::kernels::{
+    expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router_attention, router_topk,
+};
 use crate::quant::padded;
-use crate::spec::{MlpSpec, MoeSpec, SharedSpec};
+use crate::spec::{Ffn, MlpSpec, MoeSpec, NormSpec, SharedSpec};
 use std::ops::Range;
 
 /// Records the feed-forward part of one layer.
@@ -39,6 +41,10 @@ impl<'a> Experts<'a, '_> {
 
     /// `target += sum of weight * expert(input) + shared(input)`
     pub fn moe(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
+        if spec.router.identity_experts > 0 {
+            // What they give back is read by a kernel that cannot norm it.
+            self.planner.normed_input(self.layer, &self.planner.decoder.spec.layers[self.layer])?;
+        }
         self.route(spec, weights, taps)?;
         let GpuDecoder { device, state, .. } = self.planner.decoder;
         let router = &spec.router;
@@ -66,11 +72,38 @@ impl<'a> Experts<'a, '_> {
             weights: &state.routing_weights,
             routing,
         };
+        if router.identity_experts > 0 && routing.is_sorted() {
+            // No slab writes what an expert without weights gives, and its weight multiplies whatever is there.
+            self.planner.recording.clear(&state.expert_output);
+        }
         self.run(&spec.expert, &weights.experts, &routed)?;
+        self.identity(spec)?;
         match (&spec.shared, &weights.shared) {
             (Some(shared), Some(weights)) => self.shared(shared, weights),
             _ => Ok(()),
         }
+    }
+
+    /// `target += ` what experts without weights give back.
+    fn identity(&mut self, spec: &MoeSpec) -> Result<()> {
+        if spec.router.identity_experts == 0 {
+            return Ok(());
+        }
+        let GpuDecoder { device, spec: model, state, .. } = self.planner.decoder;
+        let problem = expert_identity::Problem {
+            num_tokens: self.planner.key.num_tokens,
+            num_experts_per_tok: spec.router.num_experts_per_tok,
+            num_weighted: spec.router.num_weighted(),
+            hidden_size: model.hidden_size,
+            scale: self.target.scale,
+        };
+        let buffers = expert_identity::Buffers {
+            input: self.input().x,
+            ids: &state.expert_ids,
+            weights: &state.routing_weights,
+            x: self.target.buffer,
+        };
+        expert_identity::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)
     }
 
     fn input(&self) -> Input<'a> {
@@ -81,20 +114,48 @@ impl<'a> Experts<'a, '_> {
     fn route(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
         let GpuDecoder { device, state, .. } = self.planner.decoder;
         let num_tokens = self.planner.key.num_tokens;
-        let y_stride = spec.router.num_experts;
-        let bias = weights.router_bias.as_ref();
         let mut x = self.input();
+        if let (Some(eps), Some(weight)) = (spec.router.input_norm, &weights.router_norm) {
+            let beside_dense = matches!(self.planner.decoder.spec.layers[self.layer].ffn, Ffn::Parallel(_));
+            let stream = if beside_dense { &state.layer_input } else { &state.x };
+            let buffers = [stream, &state.router_input];
+            self.planner.norm(Some(self.layer), NormSpec::rms(eps), weight, buffers, (0, num_tokens), None)?;
+            x = Input { x: &state.router_input, norm: None, ..x };
+        }
         if let (Some(first), Some(width)) = (&weights.router_hidden, spec.router.hidden) {
             self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
             x = Input { x: &state.router_hidden, cols: width, norm: None };
         }
-        self.planner.project(
-            self.layer,
-            (&weights.router, bias),
-            x,
-            (matmul::Output::Replace, y_stride),
-            &state.router_logits,
-        )?;
+        // Of a router with attention, what the logits are made of.
+        let (y, y_stride) = if spec.router.attention {
+            (&state.router_hidden, padded(spec.router.rows()))
+        } else {
+            (&state.router_logits, spec.router.num_experts)
+        };
+        let problem = matmul::Problem {
+            num_tokens,
+            rows: weights.router.num_rows(),
+            cols: x.cols,
+            y_stride,
+            bias: weights.router_bias.is_some(),
+            scale: spec.router.logit_scale,
+            output: spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
+            norm: x.norm.map(|norm| norm.fused),
+            quant: weights.router.quant,
+        };
+        let buffers = matmul::Buffers {
+            x: x.x,
+            weight: &weights.router.shards,
+            bias: weights.router_bias.as_ref(),
+            norm: x.norm.map(|norm| norm.weight),
+            y,
+        };
+        matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+        if spec.router.attention {
+            let problem = router_attention::Problem { num_tokens, num_experts: spec.router.num_experts };
+            let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &state.router_logits };
+            router_attention::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+        }
         router_topk::record(
             device,
             &mut self.planner.recording,
@@ -108,6 +169,7 @@ impl<'a> Experts<'a, '_> {
                 weights: &state.routing_weights,
                 loads: &state.loads,
                 selection_bias: weights.selection_bias.as_ref(),
+                expert_scale: weights.expert_scale.as_ref(),
             },
         )?;
         if self.planner.key.taps {

@@ -1,8 +1,11 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
+mod chosen;
 mod chunk;
 mod experts;
+mod filter;
 mod gpu_decoder;
+mod parallel;
 mod plan;
 mod reference_decoder;
 mod state;

@@ -9,7 +9,7 @@ use crate::gpu::{Buffer, Recording};
 use crate::kernels::norm::Fused;
 use crate::kernels::{attention, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
 use crate::quant::padded;
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, Residual};
+use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, ParallelInputs, ParallelSpec, Residual};
 
 /// What distinguishes two recordings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,14 +78,15 @@ impl<'a> Planner<'a> {
         embed::record(device, &mut self.recording, &problem, &buffers)?;
         let mut taps = state.taps.iter();
         for (layer, (spec, weights)) in spec.layers.iter().zip(&weights.layers).enumerate() {
-            if matches!(spec.ffn, Ffn::Parallel(_)) {
+            if matches!(spec.ffn, Ffn::Parallel(ParallelSpec { inputs: ParallelInputs::LayerInput, .. })) {
                 self.recording.copy(&state.x, &state.layer_input, 0, state.row_bytes(self.key.num_tokens));
             }
             let target = self.open(layer, spec, &weights.mixer.norms)?;
             self.mix(layer, spec, &weights.mixer, target)?;
-            self.close(layer, spec, &weights.mixer.norms)?;
+            self.close(layer, spec, &weights.mixer.norms, None)?;
 
             self.feed_forward(layer, spec, weights, &mut taps)?;
+            self.add_deferred(layer)?;
         }
         match self.key.output {
             Output::Nothing => {}
@@ -107,7 +108,6 @@ impl<'a> Planner<'a> {
         taps: &mut impl Iterator<Item = &'t LayerTaps>,
     ) -> Result<()> {
         let mut next_taps = || taps.next().expect("every layer with a router has taps");
-        let state = &self.decoder.state;
         match (&spec.ffn, &weights.ffn) {
             (Ffn::Dense(mlp), FfnWeights::Dense(dense)) => {
                 let target = self.open(layer, spec, &weights.norms)?;
@@ -117,21 +117,20 @@ impl<'a> Planner<'a> {
                 let target = self.open(layer, spec, &weights.norms)?;
                 Experts { planner: self, layer, target }.moe(moe, experts, next_taps())?;
             }
-            // The dense MLP reads the stream after the mixer, the experts what it was before.
-            (Ffn::Parallel(parallel), FfnWeights::Parallel { norm, dense, moe }) => {
-                self.fused_norm = None;
-                let rows = (0, self.key.num_tokens);
-                let target = Target { buffer: &state.x, scale: spec.residual_scale };
-                self.norm(Some(layer), spec.norm, norm, [&state.x, &state.normed], rows, None)?;
-                Experts { planner: self, layer, target }.dense(&parallel.dense, dense)?;
-                if let Some(before) = &weights.norms.before {
-                    self.norm(Some(layer), spec.norm, before, [&state.layer_input, &state.normed], rows, None)?;
-                }
-                Experts { planner: self, layer, target }.moe(&parallel.moe, moe, next_taps())?;
+            (Ffn::Parallel(parallel), FfnWeights::Parallel(own)) => {
+                self.parallel(layer, spec, (parallel, weights), own, next_taps())?;
             }
             _ => unreachable!("weights are uploaded as the spec says"),
         }
-        self.close(layer, spec, &weights.norms)
+        if let Some(bias) = &weights.ffn_bias {
+            let state = &self.decoder.state;
+            let target = match weights.norms.after {
+                Some(_) => Target { buffer: &state.part, scale: 1.0 },
+                None => Target { buffer: &state.x, scale: spec.residual_scale },
+            };
+            self.add_bias(layer, Some(bias), target)?;
+        }
+        self.close(layer, spec, &weights.norms, weights.output_scale.as_ref())
     }
 
     /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after or is left to the kernel.
@@ -142,7 +141,7 @@ impl<'a> Planner<'a> {
     }
 
     /// As [`input`](Self::input), for a kernel that cannot apply the norm itself.
-    fn normed_input(&mut self, layer: usize, spec: &LayerSpec) -> Result<Input<'a>> {
+    pub fn normed_input(&mut self, layer: usize, spec: &LayerSpec) -> Result<Input<'a>> {
         if let Some(InputNorm { weight, .. }) = self.fused_norm {
             let state = &self.decoder.state;
             self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, self.key.num_tokens), None)?;
@@ -170,16 +169,24 @@ impl<'a> Planner<'a> {
         Ok(Target { buffer: &state.part, scale: 1.0 })
     }
 
-    /// Ends a part of a layer: its result goes through the norm that stands after it.
-    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms) -> Result<()> {
-        let state = &self.decoder.state;
+    /// Ends a part of a layer: its result goes through the norm that stands after it, and then the stream is scaled.
+    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms, output_scale: Option<&Buffer>) -> Result<()> {
+        let GpuDecoder { device, spec: model, state, .. } = self.decoder;
         let Some(weight) = &norms.after else { return Ok(()) };
-        let rows = (0, self.key.num_tokens);
-        self.norm(Some(layer), spec.norm, weight, [&state.part, &state.x], rows, Some(spec.residual_scale))
+        let problem = norm::Problem {
+            first_row: 0,
+            num_tokens: self.key.num_tokens,
+            cols: model.hidden_size,
+            norm: spec.norm,
+            residual: Some(spec.residual_scale),
+            output_scale: output_scale.is_some(),
+        };
+        let buffers = norm::Buffers { x: &state.part, weight, y: &state.x, output_scale };
+        norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
     /// `rows` are the first one and how many.
-    fn norm(
+    pub fn norm(
         &mut self,
         layer: Option<usize>,
         norm: NormSpec,
@@ -189,18 +196,23 @@ impl<'a> Planner<'a> {
         residual: Option<f32>,
     ) -> Result<()> {
         let GpuDecoder { device, spec, .. } = self.decoder;
-        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual };
-        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y })
+        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual, output_scale: false };
+        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y, output_scale: None })
     }
 
     /// `target += output(attention(input))`
-    fn mix(&mut self, layer: usize, spec: &LayerSpec, weights: &MixerWeights, target: Target) -> Result<()> {
+    fn mix(&mut self, layer: usize, spec: &LayerSpec, weights: &MixerWeights, target: Target<'a>) -> Result<()> {
         match (&spec.mixer, &weights.kind) {
+            (Mixer::Attention(attention), MixerKind::Chosen(weights)) => {
+                let router = attention.choice.as_ref().expect("these weights are for a choice");
+                return self.attend_by_choice(layer, (spec, attention, router), weights, target);
+            }
             (Mixer::Attention(attention), MixerKind::Attention(weights)) => self.attend(layer, spec, attention, weights)?,
             (Mixer::Latent(latent), MixerKind::Latent(weights)) => self.attend_to_latents(layer, spec, latent, weights)?,
             _ => unreachable!("weights are uploaded as the spec says"),
         }
         let GpuDecoder { device, spec: model, state, .. } = self.decoder;
+        let output = weights.output.as_ref().expect("only a choice has no output projection");
         let problem = matmul::Problem {
             num_tokens: self.key.num_tokens,
             rows: model.hidden_size,
@@ -210,11 +222,11 @@ impl<'a> Planner<'a> {
             scale: target.scale,
             output: matmul::Output::Add,
             norm: None,
-            quant: weights.output.quant,
+            quant: output.quant,
         };
         let buffers = matmul::Buffers {
             x: &state.attended,
-            weight: &weights.output.shards,
+            weight: &output.shards,
             bias: weights.output_bias.as_ref(),
             norm: None,
             y: target.buffer,
@@ -225,6 +237,19 @@ impl<'a> Planner<'a> {
     /// `state.attended = attention(input)`, gated where the spec says so.
     fn attend(&mut self, layer: usize, spec: &LayerSpec, attention: &AttentionSpec, weights: &AttentionWeights) -> Result<()> {
         self.project_qkv(layer, spec, attention, weights)?;
+        self.over_cache(layer, attention, weights.sinks.as_ref())?;
+        let state = &self.decoder.state;
+        match &weights.gate {
+            Some(gate) => {
+                let y = (matmul::Output::Gate, padded(attention.output_width()));
+                self.project(layer, (gate, None), self.input(spec), y, &state.attended)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// `state.attended = attention of state.q over the cache`
+    pub fn over_cache(&mut self, layer: usize, attention: &AttentionSpec, sinks: Option<&Buffer>) -> Result<()> {
         let GpuDecoder { device, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
         attention::record(
@@ -250,16 +275,9 @@ impl<'a> Planner<'a> {
                 k_cache: &cache.k_cache,
                 v_cache: &cache.v_cache,
                 y: &state.attended,
-                sinks: weights.sinks.as_ref(),
+                sinks,
             },
-        )?;
-        match &weights.gate {
-            Some(gate) => {
-                let y = (matmul::Output::Gate, padded(attention.output_width()));
-                self.project(layer, (gate, None), self.input(spec), y, &state.attended)
-            }
-            None => Ok(()),
-        }
+        )
     }
 
     /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
@@ -326,8 +344,8 @@ impl<'a> Planner<'a> {
             (Some((down, weight)), Some(rank)) => {
                 self.project(layer, (down, None), input, replace(rank), &state.latent_query)?;
                 let norm = NormSpec::rms(latent.norm_eps);
-                let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None };
-                let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed };
+                let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false };
+                let buffers = norm::Buffers { x: &state.latent_query, weight, y: &state.latent_query_normed, output_scale: None };
                 norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
                 Input { x: &state.latent_query_normed, cols: rank, norm: None }
             }
@@ -433,14 +451,25 @@ impl<'a> Planner<'a> {
             };
             return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
         }
+        if let (Some(filter), Some(own)) = (&attention.filter, &weights.filter) {
+            self.project_filtered(layer, spec, (attention, filter), weights, own)?;
+            return self.turn(layer, attention, context, weights.qk_norms.as_ref());
+        }
         let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
         self.project(layer, (&weights.qkv, bias), self.input(spec), y, &state.qkv)?;
-        let problem = qk_rope::Problem { num_tokens, context, attention };
+        self.turn(layer, attention, context, weights.qk_norms.as_ref())
+    }
+
+    /// From `state.qkv` to rotated queries in `state.q` and to the cache.
+    pub fn turn(&mut self, layer: usize, attention: &AttentionSpec, context: usize, norms: Option<&[Buffer; 2]>) -> Result<()> {
+        let GpuDecoder { device, state, .. } = self.decoder;
+        let cache = &state.layers[layer];
+        let problem = qk_rope::Problem { num_tokens: self.key.num_tokens, context, attention };
         let buffers = qk_rope::Buffers {
             rows: &state.rows,
             qkv: &state.qkv,
             rope: cache.rope.as_ref(),
-            norms: weights.qk_norms.as_ref().map(|[query, key]| [query, key]),
+            norms: norms.map(|[query, key]| [query, key]),
             q: &state.q,
             k_cache: &cache.k_cache,
             v_cache: &cache.v_cache,
@@ -468,7 +497,7 @@ impl<'a> Planner<'a> {
             y_stride: spec.vocab_size,
             bias: spec.head_bias,
             scale: spec.logit_scale,
-            output: matmul::Output::Replace,
+            output: spec.logit_softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             norm,
             quant,
         };

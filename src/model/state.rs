@@ -8,7 +8,7 @@ use crate::quant::{ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
 use crate::reference::{Row, Sampling};
-use crate::spec::{Mixer, ModelSpec, RopeSpec};
+use crate::spec::{Ffn, Mixer, ModelSpec, ParallelSpec, RopeSpec};
 use std::ops::Range;
 
 /// Sampled tokens that the device keeps for the host to fetch.
@@ -36,8 +36,16 @@ pub(super) struct State {
     pub attended: Buffer,
     /// Between the layers of a router that has two.
     pub router_hidden: Buffer,
-    /// The residual stream before the mixer, where the experts read it.
+    /// The residual stream before the mixer, or before the feed-forward part, where experts beside a dense MLP read it.
     pub layer_input: Buffer,
+    /// What one of the two gives, where a norm of its own follows, and what experts give that waits for the next layer.
+    pub branch: Buffer,
+    pub deferred: Buffer,
+    /// Counters that a choice of projections needs and nobody reads.
+    pub choice_loads: Buffer,
+    pub filter: FilterState,
+    /// The input of a router that has a norm of its own.
+    pub router_input: Buffer,
     pub router_logits: Buffer,
     pub expert_ids: Buffer,
     pub slots: Buffer,
@@ -63,12 +71,38 @@ pub(super) struct State {
     pub layers: Vec<LayerState>,
 }
 
+/// What filters before query and key need, of the widest.
+#[derive(Debug)]
+pub(super) struct FilterState {
+    pub pair: Buffer,
+    pub middle: Buffer,
+    pub sum: Buffer,
+    pub normed: Buffer,
+}
+
+impl FilterState {
+    fn new(device: &Device, spec: &ModelSpec, shape: &ChunkShape) -> Self {
+        let filters = spec.layers.iter().filter_map(|layer| layer.mixer.attention()?.filter);
+        let middle = filters.map(|filter| filter.middle).max();
+        let widest = |width: &dyn Fn(usize) -> usize| middle.map_or(ROW_ALIGN, |middle| shape.max_tokens * padded(width(middle)));
+        let buffer = |label: &str, width: &dyn Fn(usize) -> usize| device.storage(label, (widest(width) * 4) as u64);
+        FilterState {
+            pair: buffer("filter_pair", &|middle| 2 * spec.hidden_size.max(middle)),
+            middle: buffer("filter_middle", &|middle| middle),
+            sum: buffer("filter_sum", &|_| spec.hidden_size),
+            normed: buffer("filter_normed", &|_| spec.hidden_size),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct LayerState {
     pub rope: Option<Buffer>,
     pub k_cache: Buffer,
     /// Of latent attention the same as the keys.
     pub v_cache: Buffer,
+    /// Inputs and middles of a filter.
+    pub filter: Option<[Buffer; 2]>,
 }
 
 /// Where copies of what a layer's router did lie, and where its experts are counted.
@@ -121,6 +155,11 @@ impl State {
         let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
         let taps = taps(spec);
         let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
+        // A stream that no layer needs gets a buffer of one row's padding.
+        let stream_if = |wanted: bool| if wanted { tokens * padded(spec.hidden_size) } else { ROW_ALIGN };
+        let any_parallel = |wanted: &dyn Fn(&ParallelSpec) -> bool| {
+            spec.layers.iter().any(|layer| matches!(&layer.ffn, Ffn::Parallel(parallel) if wanted(parallel)))
+        };
         let ones = f32s("ones", tokens);
         device.write(&ones, 0, bytemuck::cast_slice(&vec![1.0f32; tokens]));
         Ok(State {
@@ -138,6 +177,11 @@ impl State {
             attended: f32s("attended", tokens * shape.max_attention),
             router_hidden: f32s("router_hidden", tokens * shape.max_router_hidden),
             layer_input: f32s("layer_input", tokens * padded(spec.hidden_size)),
+            choice_loads: f32s("choice_loads", shape.max_experts),
+            filter: FilterState::new(device, spec, shape),
+            branch: f32s("branch", stream_if(any_parallel(&|parallel| parallel.post_norms))),
+            deferred: f32s("deferred", stream_if(any_parallel(&|parallel| parallel.deferred))),
+            router_input: f32s("router_input", stream_if(spec.moe_layers().any(|(_, moe)| moe.router.input_norm.is_some()))),
             router_logits: f32s("router_logits", tokens * shape.max_experts),
             expert_ids: f32s("expert_ids", assignments),
             slots: f32s("slots", assignments),
@@ -214,8 +258,11 @@ fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> 
                 let latents = cache("latent_cache", latent.cache_dim());
                 (latents.clone(), latents)
             }
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
-        layers.push(LayerState { rope, k_cache, v_cache });
+        let filter = layer.mixer.attention().and_then(|attention| attention.filter);
+        let filter = filter.map(|filter| [cache("filter_inputs", spec.hidden_size), cache("filter_middles", filter.middle)]);
+        layers.push(LayerState { rope, k_cache, v_cache, filter });
     }
     layers
 }

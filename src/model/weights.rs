@@ -2,10 +2,13 @@
 
 use crate::checkpoint::{Checkpoint, WeightKey};
 use crate::error::{Error, Result};
+use crate::gating::RouterSpec;
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
 use crate::quant::{Quant, QuantFormat, padded};
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelSpec, Residual};
+use crate::spec::{
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, Residual,
+};
 use crate::tensor::Dtype;
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
@@ -30,6 +33,9 @@ pub(super) struct LayerWeights {
     /// Before and after the feed-forward part.
     pub norms: Norms,
     pub ffn: FfnWeights,
+    /// What the residual stream is multiplied by at the end of the layer.
+    pub output_scale: Option<Buffer>,
+    pub ffn_bias: Option<Buffer>,
 }
 
 /// The norms of one part of a layer, as [`Residual`] says.
@@ -43,7 +49,8 @@ pub(super) struct Norms {
 pub(super) struct MixerWeights {
     pub norms: Norms,
     pub kind: MixerKind,
-    pub output: Matrix,
+    /// `None` where a router chooses it.
+    pub output: Option<Matrix>,
     pub output_bias: Option<Buffer>,
 }
 
@@ -51,6 +58,29 @@ pub(super) struct MixerWeights {
 pub(super) enum MixerKind {
     Attention(Box<AttentionWeights>),
     Latent(Box<LatentWeights>),
+    Chosen(Box<ChoiceWeights>),
+}
+
+/// Of attention whose query and output projections a router chooses.
+#[derive(Debug)]
+pub(super) struct ChoiceWeights {
+    pub router: Matrix,
+    pub slot_table: Buffer,
+    pub query: Slabs,
+    pub kv: Matrix,
+    pub output: Slabs,
+    pub output_bias: Option<Buffer>,
+}
+
+/// Of a filter before query and key, with the value projection, which reads what the filter reads.
+#[derive(Debug)]
+pub(super) struct FilterWeights {
+    pub first: Matrix,
+    pub first_bias: Buffer,
+    pub second: Matrix,
+    pub second_bias: Buffer,
+    pub norm: Buffer,
+    pub value: Matrix,
 }
 
 #[derive(Debug)]
@@ -73,27 +103,36 @@ pub(super) struct AttentionWeights {
     pub sinks: Option<Buffer>,
     /// Of the output of the heads.
     pub gate: Option<Matrix>,
+    pub filter: Option<FilterWeights>,
 }
 
 #[derive(Debug)]
 pub(super) enum FfnWeights {
     Dense(MlpWeights),
     Moe(Box<MoeWeights>),
-    /// With the norm before the dense MLP.
-    Parallel {
-        norm: Buffer,
-        dense: MlpWeights,
-        moe: Box<MoeWeights>,
-    },
+    Parallel(Box<ParallelWeights>),
+}
+
+#[derive(Debug)]
+pub(super) struct ParallelWeights {
+    /// Before the dense MLP, where it does not share that of the experts.
+    pub norm: Option<Buffer>,
+    pub dense: MlpWeights,
+    pub moe: MoeWeights,
+    /// After the dense MLP, and after the experts.
+    pub post_norms: Option<[Buffer; 2]>,
 }
 
 #[derive(Debug)]
 pub(super) struct MoeWeights {
+    /// Before the router, where it has a norm of its own.
+    pub router_norm: Option<Buffer>,
     /// The first layer of a router that has two.
     pub router_hidden: Option<Matrix>,
     pub router: Matrix,
     pub router_bias: Option<Buffer>,
     pub selection_bias: Option<Buffer>,
+    pub expert_scale: Option<Buffer>,
     /// Cache slot of each expert.
     pub slot_table: Buffer,
     pub experts: MlpWeights,
@@ -147,6 +186,11 @@ fn is_quantised(key: WeightKey) -> bool {
             | Head
             | Qkv { .. }
             | AttentionOutput { .. }
+            | Value { .. }
+            | FilterFirst { .. }
+            | FilterSecond { .. }
+            | ChoiceQuery { .. }
+            | ChoiceOutput { .. }
             | AttentionGate { .. }
             | LatentQueryDown { .. }
             | LatentQueryUp { .. }
@@ -194,12 +238,10 @@ impl Uploader<'_> {
                 ffn: match &spec.ffn {
                     Ffn::Dense(mlp) => FfnWeights::Dense(self.dense(layer, mlp).await?),
                     Ffn::Moe(moe) => FfnWeights::Moe(Box::new(self.moe(layer, moe).await?)),
-                    Ffn::Parallel(ParallelSpec { dense, moe }) => FfnWeights::Parallel {
-                        norm: self.vectors(WeightKey::ParallelNorm { layer }).await?,
-                        dense: self.dense(layer, dense).await?,
-                        moe: Box::new(self.moe(layer, moe).await?),
-                    },
+                    Ffn::Parallel(parallel) => FfnWeights::Parallel(Box::new(self.parallel(layer, parallel).await?)),
                 },
+                ffn_bias: self.vectors_if(spec.ffn_bias, WeightKey::FfnBias { layer }).await?,
+                output_scale: self.vectors_if(spec.output_scale, WeightKey::OutputScale { layer }).await?,
             });
         }
         Ok(DeviceWeights {
@@ -214,14 +256,45 @@ impl Uploader<'_> {
     async fn mixer(&mut self, layer: usize, spec: &LayerSpec) -> Result<MixerWeights> {
         let norms = self.norms(spec.residual, WeightKey::AttentionNorm { layer }, WeightKey::AttentionPostNorm { layer }).await?;
         let kind = match &spec.mixer {
+            Mixer::Attention(AttentionSpec { choice: Some(choice), output_bias, .. }) => {
+                MixerKind::Chosen(Box::new(self.choice(layer, choice, *output_bias).await?))
+            }
             Mixer::Attention(attention) => MixerKind::Attention(Box::new(self.attention(layer, attention).await?)),
             Mixer::Latent(latent) => MixerKind::Latent(Box::new(self.latent(layer, latent).await?)),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         Ok(MixerWeights {
             norms,
+            output: self.matrix_if(!matches!(kind, MixerKind::Chosen(_)), WeightKey::AttentionOutput { layer }).await?,
+            output_bias: match kind {
+                MixerKind::Chosen(_) => None,
+                _ => self.vectors_if(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer }).await?,
+            },
             kind,
-            output: self.matrix(WeightKey::AttentionOutput { layer }, UNIT_ROWS).await?,
-            output_bias: self.vectors_if(spec.mixer.output_bias(), WeightKey::AttentionOutputBias { layer }).await?,
+        })
+    }
+
+    async fn choice(&mut self, layer: usize, router: &RouterSpec, bias: bool) -> Result<ChoiceWeights> {
+        let num_experts = router.num_experts;
+        let identity: Vec<u32> = (0..num_experts as u32).collect();
+        Ok(ChoiceWeights {
+            router: self.matrix(WeightKey::ChoiceRouter { layer }, UNIT_ROWS).await?,
+            slot_table: self.upload_bytes("slot_table", bytemuck::cast_slice(&identity)).await?,
+            query: self.slabs(num_experts, |expert| WeightKey::ChoiceQuery { layer, expert }, |_| None).await?,
+            kv: self.matrix(WeightKey::Qkv { layer }, UNIT_ROWS).await?,
+            output: self.slabs(num_experts, |expert| WeightKey::ChoiceOutput { layer, expert }, |_| None).await?,
+            output_bias: self.vectors_if(bias, WeightKey::AttentionOutputBias { layer }).await?,
+        })
+    }
+
+    async fn filter(&mut self, layer: usize) -> Result<FilterWeights> {
+        Ok(FilterWeights {
+            first: self.matrix(WeightKey::FilterFirst { layer }, UNIT_ROWS).await?,
+            first_bias: self.vectors(WeightKey::FilterFirstBias { layer }).await?,
+            second: self.matrix(WeightKey::FilterSecond { layer }, UNIT_ROWS).await?,
+            second_bias: self.vectors(WeightKey::FilterSecondBias { layer }).await?,
+            norm: self.vectors(WeightKey::FilterNorm { layer }).await?,
+            value: self.matrix(WeightKey::Value { layer }, UNIT_ROWS).await?,
         })
     }
 
@@ -253,6 +326,7 @@ impl Uploader<'_> {
             qk_norms,
             sinks: self.vectors_if(attention.sinks, WeightKey::Sinks { layer }).await?,
             gate: self.matrix_if(attention.output_gate, WeightKey::AttentionGate { layer }).await?,
+            filter: if attention.filter.is_some() { Some(self.filter(layer).await?) } else { None },
         })
     }
 
@@ -268,15 +342,30 @@ impl Uploader<'_> {
         self.mlp(mlp, 1, |_| [gate_up, down], |_| None).await
     }
 
+    async fn parallel(&mut self, layer: usize, spec: &ParallelSpec) -> Result<ParallelWeights> {
+        let own_norm = spec.inputs != ParallelInputs::Same;
+        Ok(ParallelWeights {
+            norm: self.vectors_if(own_norm, WeightKey::ParallelNorm { layer }).await?,
+            dense: self.dense(layer, &spec.dense).await?,
+            moe: self.moe(layer, &spec.moe).await?,
+            post_norms: if spec.post_norms {
+                let dense = self.vectors(WeightKey::ParallelPostNorm { layer }).await?;
+                Some([dense, self.vectors(WeightKey::ExpertPostNorm { layer }).await?])
+            } else {
+                None
+            },
+        })
+    }
+
     async fn moe(&mut self, layer: usize, spec: &MoeSpec) -> Result<MoeWeights> {
         let num_experts = spec.router.num_experts;
-        // Everything is resident: the slot of an expert is its id.
+        // Everything is resident: the slot of an expert is its id. Experts without weights have a slot that no slab has.
         let identity: Vec<u32> = (0..num_experts as u32).collect();
         let slot_table = self.upload_bytes("slot_table", bytemuck::cast_slice(&identity)).await?;
         let experts = self
             .mlp(
                 &spec.expert,
-                num_experts,
+                spec.router.num_weighted(),
                 |expert| [WeightKey::ExpertGateUp { layer, expert }, WeightKey::ExpertDown { layer, expert }],
                 |expert| Some([WeightKey::ExpertGateUpBias { layer, expert }, WeightKey::ExpertDownBias { layer, expert }]),
             )
@@ -291,10 +380,12 @@ impl Uploader<'_> {
             }
         };
         Ok(MoeWeights {
+            router_norm: self.vectors_if(spec.router.input_norm.is_some(), WeightKey::RouterNorm { layer }).await?,
             router_hidden: self.matrix_if(spec.router.hidden.is_some(), WeightKey::RouterHidden { layer }).await?,
             router: self.matrix(WeightKey::Router { layer }, UNIT_ROWS).await?,
             router_bias: self.vectors_if(spec.router.bias, WeightKey::RouterBias { layer }).await?,
             selection_bias: self.vectors_if(spec.router.selection_bias, WeightKey::SelectionBias { layer }).await?,
+            expert_scale: self.vectors_if(spec.router.expert_scale, WeightKey::ExpertScale { layer }).await?,
             slot_table,
             experts,
             shared,

@@ -9,6 +9,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.json";
@@ -118,6 +119,40 @@ pub fn fetch_config_only_with(options: &HubOptions, name: &str) -> Result<PathBu
     let snapshot = Snapshot::open(options, &id)?;
     snapshot.fetch(CONFIG, &mut |_| ())?;
     snapshot.finish()
+}
+
+/// One safetensors file on the hub, of which only the header was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteHeader {
+    pub file: String,
+    /// The JSON that a safetensors file begins with.
+    pub header: String,
+}
+
+/// The headers of all weights of the hub model `name`: a few kilobytes of each file, none of the weights.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn fetch_headers(name: &str) -> Result<Vec<RemoteHeader>> {
+    fetch_headers_with(&HubOptions::from_env()?, name)
+}
+
+/// [`fetch_headers`] with the settings as values.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn fetch_headers_with(options: &HubOptions, name: &str) -> Result<Vec<RemoteHeader>> {
+    let id = HubId::parse(name)?;
+    let snapshot = Snapshot::open(options, &id)?;
+    let files: Vec<String> = if snapshot.files.contains(WEIGHTS) {
+        vec![WEIGHTS.to_owned()]
+    } else if snapshot.files.contains(INDEX) {
+        snapshot.fetch(INDEX, &mut |_| ())?;
+        shards(&snapshot.directory)?.into_iter().collect()
+    } else {
+        return Err(snapshot.failed(format!("the repository has neither {WEIGHTS} nor {INDEX}; other formats are not read")));
+    };
+    files.into_iter().map(|file| snapshot.header(file)).collect()
 }
 
 fn fetch_model(options: &HubOptions, id: &HubId, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
@@ -264,6 +299,40 @@ impl<'a> Snapshot<'a> {
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// The header of one safetensors file: its length in the first eight bytes, and then no more than that.
+    fn header(&self, file: String) -> Result<RemoteHeader> {
+        /// That of the safetensors crate.
+        const MAX_HEADER_BYTES: u64 = 100_000_000;
+        let url = self.repo.url(&file);
+        let length: [u8; 8] = self.range(&file, &url, 0..8)?.try_into().expect("the range has eight bytes");
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER_BYTES {
+            return Err(self.failed(format!("{file}: a header of {length} bytes, expected at most {MAX_HEADER_BYTES}")));
+        }
+        let header = String::from_utf8(self.range(&file, &url, 8..8 + length)?);
+        Ok(RemoteHeader { header: header.map_err(|_| self.failed(format!("{file}: the header is not text")))?, file })
+    }
+
+    /// Some bytes of a file, by a range request.
+    fn range(&self, file: &str, url: &str, bytes: Range<u64>) -> Result<Vec<u8>> {
+        let wanted = bytes.end - bytes.start;
+        let mut request = ureq::get(url).header("Range", format!("bytes={}-{}", bytes.start, bytes.end.max(1) - 1));
+        if let Some(token) = &self.options.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let failed =
+            |error| self.failed(format!("{file}: {}", explain(&ApiError::RequestError(Box::new(error)), self.options, self.id)));
+        let mut response = request.call().map_err(failed)?;
+        if response.status() != 206 {
+            return Err(self.failed(format!("{file}: the server does not answer requests for a part of a file")));
+        }
+        let found = response.body_mut().with_config().limit(wanted + 1).read_to_vec().map_err(failed)?;
+        if found.len() as u64 != wanted {
+            return Err(self.failed(format!("{file}: asked for {wanted} bytes, received {}", found.len())));
+        }
+        Ok(found)
     }
 
     /// A server that ignores the asked-for range sends the file from its beginning once more.

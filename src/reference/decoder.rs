@@ -2,7 +2,7 @@
 
 use super::embed::embed;
 use super::layer::{Layer, Weights};
-use super::matmul::{add_bias, matmul};
+use super::matmul::{add_bias, cap, matmul};
 use super::norm::norm;
 use super::{LayerRouting, Row};
 use crate::checkpoint::{Checkpoint, WeightKey};
@@ -50,7 +50,8 @@ impl Decoder {
             progress(done_bytes);
             weights.insert(key, values);
         }
-        let layers = spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context)).collect();
+        let layers =
+            spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context, spec.hidden_size)).collect();
         let long = spec.layers.iter().find_map(|layer| match layer.mixer.rope()?.scaling {
             RopeScaling::Long { original_positions, .. } => Some((original_positions, false)),
             _ => None,
@@ -87,6 +88,9 @@ impl Decoder {
             add_bias(&mut logits, bias);
         }
         logits.iter_mut().for_each(|logit| *logit *= self.spec.logit_scale);
+        if let Some(limit) = self.spec.logit_softcap {
+            cap(&mut logits, limit);
+        }
         logits
     }
 
@@ -95,12 +99,12 @@ impl Decoder {
         let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
         // The residual stream, [n, hidden].
         let mut x = embed(rows, weights.get(WeightKey::Embedding), spec.hidden_size, spec.embedding_scale);
-        let mut routings = Vec::new();
+        let (mut routings, mut deferred) = (Vec::new(), None);
         for (layer_spec, layer) in spec.layers.iter().zip(layers) {
             layer.grow_cache(layer_spec, *context, num_sequences);
             let input = x.clone();
             layer.mix(layer_spec, weights, *context, rows, &mut x);
-            routings.extend(layer.feed_forward(spec, weights, &input, &mut x));
+            routings.extend(layer.feed_forward((spec, weights), &input, &mut x, &mut deferred));
         }
         Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings }
     }

@@ -6,7 +6,7 @@
 //! norm      [latent_dim] f32                                        in
 //! rope      [context, rope_dim / 2] (cosine, sine)                  in
 //! q         [num_tokens, num_heads, nope_dim + rope_dim] f32        in out  the last rope_dim of each head turn
-//! cache.k   [sequences, context, latent_dim + rope_dim] f32         out     at the row's position: normed latent, turned key
+//! cache.k   [sequences, context, latent_dim + rope_dim] f32         out     at the row's position: normed and scaled latent, turned key
 //! ```
 //!
 //! Source: DeepSeek-AI 2024, arXiv 2405.04434, in the form where the projections from the latent are part of query and output.
@@ -45,6 +45,7 @@ pub fn latent(inputs: &Inputs, q: &mut [f32], cache: &mut KvCache) {
         cached.copy_from_slice(&kv[t * cache_dim..][..cache_dim]); // kv[t]
         let (c, k_rope) = cached.split_at_mut(spec.latent_dim);
         rms_norm_row(c, Some(norm), spec.norm_eps);
+        c.iter_mut().for_each(|c| *c *= spec.latent_scale);
         turn(k_rope, turns, spec.rope.pairing);
     }
 }

@@ -4,17 +4,23 @@ use super::attention::{self, attention};
 use super::expert_combine::expert_combine;
 use super::expert_down::expert_down;
 use super::expert_gate_up::{self, expert_gate_up};
+use super::expert_identity::expert_identity;
 use super::head_matmul::{self, head_matmul};
 use super::latent::{self, latent};
-use super::matmul::{add_bias, matmul, sigmoid};
+use super::matmul::{add_bias, cap, matmul, sigmoid};
 use super::norm::norm;
+use super::qk_rope::{self, qk_rope};
 use super::qkv::{self, qkv};
 use super::rope::rope_table;
+use super::router_attention::router_attention;
 use super::router_topk::{Routing, router_topk};
 use super::{KvCache, LayerRouting, Row};
 use crate::checkpoint::WeightKey;
 use crate::gating::WeightOn;
-use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelSpec};
+use crate::spec::{
+    AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs,
+    ParallelSpec,
+};
 use std::collections::BTreeMap;
 
 /// Every weight of a model, shaped as [`WeightKey`] says.
@@ -40,19 +46,22 @@ impl Weights {
 /// The state of one layer.
 #[derive(Debug)]
 pub(super) struct Layer {
-    index: usize,
+    pub(super) index: usize,
     /// `[context, dims / 2]` of (cosine, sine)
-    rope: Vec<[f32; 2]>,
-    cache: KvCache,
+    pub(super) rope: Vec<[f32; 2]>,
+    pub(super) cache: KvCache,
+    /// What a filter remembers: its input and its middle, of every position.
+    pub(super) filter: [Vec<f32>; 2],
+    pub(super) hidden_size: usize,
 }
 
 /// What a mixer reads of a batch of `n` rows.
 #[derive(Debug, Clone, Copy)]
-struct Batch<'a> {
-    context: usize,
-    rows: &'a [Row],
+pub(super) struct Batch<'a> {
+    pub context: usize,
+    pub rows: &'a [Row],
     /// `[n, hidden]`, normed.
-    x: &'a [f32],
+    pub x: &'a [f32],
 }
 
 /// Input, assignments and output of some experts.
@@ -85,8 +94,8 @@ impl Experts<'_> {
 
 impl Layer {
     /// A layer with an empty cache and the table of a short text.
-    pub fn new(index: usize, spec: &LayerSpec, context: usize) -> Self {
-        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default() };
+    pub fn new(index: usize, spec: &LayerSpec, context: usize, hidden_size: usize) -> Self {
+        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default(), filter: Default::default(), hidden_size };
         layer.turn(spec, context, 0);
         layer
     }
@@ -104,7 +113,12 @@ impl Layer {
                 (places * attention.head_dim, places * attention.value_dim)
             }
             Mixer::Latent(latent) => (positions * latent.cache_dim(), 0),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
+        if let Some(FilterSpec { middle, .. }) = spec.mixer.attention().and_then(|attention| attention.filter) {
+            let widths = [self.hidden_size, middle];
+            self.filter.iter_mut().zip(widths).for_each(|(cache, width)| cache.resize(cache.len().max(positions * width), 0.0));
+        }
         if self.cache.k.len() < k {
             self.cache.k.resize(k, 0.0);
             self.cache.v.resize(v, 0.0);
@@ -116,11 +130,15 @@ impl Layer {
         let layer = self.index;
         let normed = norm_if(spec, x, weights.find(WeightKey::AttentionNorm { layer }));
         let batch = Batch { context, rows, x: &normed };
-        let mixed = match &spec.mixer {
+        let mut y = match &spec.mixer {
+            Mixer::Attention(spec) if spec.choice.is_some() => self.attend_by_choice(spec, weights, &batch),
             Mixer::Attention(spec) => self.attend(spec, weights, &batch),
             Mixer::Latent(spec) => self.attend_to_latents(spec, weights, &batch),
+            Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
-        let mut y = matmul(&mixed, weights.get(WeightKey::AttentionOutput { layer }), spec.mixer.output_width());
+        if let Some(output) = weights.find(WeightKey::AttentionOutput { layer }) {
+            y = matmul(&y, output, spec.mixer.output_width());
+        }
         if let Some(bias) = weights.find(WeightKey::AttentionOutputBias { layer }) {
             add_bias(&mut y, bias);
         }
@@ -130,18 +148,16 @@ impl Layer {
     /// `[n, num_heads head_dim]`
     fn attend(&mut self, spec: &AttentionSpec, weights: &Weights, batch: &Batch) -> Vec<f32> {
         let (layer, Batch { context, rows, x }) = (self.index, *batch);
-        let inputs = qkv::Inputs {
-            spec,
-            context,
-            rows,
-            x,
-            weight: weights.get(WeightKey::Qkv { layer }),
-            bias: weights.find(WeightKey::QkvBias { layer }),
-            query_norm: weights.find(WeightKey::QueryNorm { layer }),
-            key_norm: weights.find(WeightKey::KeyNorm { layer }),
-            rope: &self.rope,
+        let [query_norm, key_norm] = [WeightKey::QueryNorm { layer }, WeightKey::KeyNorm { layer }].map(|key| weights.find(key));
+        let q = if let Some(filter) = &spec.filter {
+            let qkv = self.project_filtered(spec, filter, weights, batch);
+            qk_rope(&qk_rope::Inputs { spec, context, rows, qkv: &qkv, query_norm, key_norm, rope: &self.rope }, &mut self.cache)
+        } else {
+            let weight = weights.get(WeightKey::Qkv { layer });
+            let bias = weights.find(WeightKey::QkvBias { layer });
+            let inputs = qkv::Inputs { spec, context, rows, x, weight, bias, query_norm, key_norm, rope: &self.rope };
+            qkv(&inputs, &mut self.cache)
         };
-        let q = qkv(&inputs, &mut self.cache);
         let sinks = weights.find(WeightKey::Sinks { layer });
         let mut mixed = attention(&attention::Inputs { spec, context, rows, q: &q, cache: &self.cache, sinks, value_dim: None });
         if let Some(gate) = weights.find(WeightKey::AttentionGate { layer }) {
@@ -189,9 +205,16 @@ impl Layer {
     }
 
     /// `x += post_norm(ffn(norm(x)))`, with the norms that the spec has. Returns what the router did, where there is one.
-    /// `input` is what `x` was before the mixer.
-    pub fn feed_forward(&self, model: &ModelSpec, weights: &Weights, input: &[f32], x: &mut [f32]) -> Option<LayerRouting> {
+    /// `input` is what `x` was before the mixer; `deferred` is what the layer before left to be added, and then what this one leaves.
+    pub fn feed_forward(
+        &self,
+        (model, weights): (&ModelSpec, &Weights),
+        input: &[f32],
+        x: &mut [f32],
+        deferred: &mut Option<Vec<f32>>,
+    ) -> Option<LayerRouting> {
         let (layer, spec) = (self.index, &model.layers[self.index]);
+        let waiting = deferred.take();
         let normed = norm_if(spec, x, weights.find(WeightKey::FfnNorm { layer }));
         let mut y = vec![0.0; x.len()];
         let routing = match &spec.ffn {
@@ -200,35 +223,74 @@ impl Layer {
                 self.run_for_all(mlp, keys, weights, &normed, &mut y);
                 None
             }
-            Ffn::Moe(moe) => Some(self.route_and_run(model, moe, weights, &normed, &mut y)),
-            Ffn::Parallel(ParallelSpec { dense, moe }) => {
-                let keys = [WeightKey::DenseGateUp { layer }, WeightKey::DenseDown { layer }];
-                let normed = norm_if(spec, x, weights.find(WeightKey::ParallelNorm { layer }));
-                self.run_for_all(dense, keys, weights, &normed, &mut y);
-                let normed = norm_if(spec, input, weights.find(WeightKey::FfnNorm { layer }));
-                Some(self.route_and_run(model, moe, weights, &normed, &mut y))
+            Ffn::Moe(moe) => Some(self.route_and_run((model, weights), moe, [&normed, x], &mut y)),
+            Ffn::Parallel(parallel) => {
+                let (dense, experts, routing) = self.run_parallel((model, weights), parallel, input, x);
+                if parallel.deferred {
+                    *deferred = Some(experts.iter().map(|value| spec.residual_scale * value).collect());
+                    y = dense;
+                } else {
+                    y = dense.iter().zip(&experts).map(|(dense, expert)| dense + expert).collect();
+                }
+                Some(routing)
             }
         };
+        if let Some(bias) = weights.find(WeightKey::FfnBias { layer }) {
+            add_bias(&mut y, bias);
+        }
         add_scaled(spec, &norm_if(spec, &y, weights.find(WeightKey::FfnPostNorm { layer })), x);
+        if let Some(waiting) = waiting {
+            x.iter_mut().zip(waiting).for_each(|(x, waiting)| *x += waiting);
+        }
+        if let Some(scale) = weights.find(WeightKey::OutputScale { layer }) {
+            x.iter_mut().for_each(|x| *x *= scale[0]);
+        }
         routing
     }
 
-    /// `y += experts(x)`
-    fn route_and_run(&self, model: &ModelSpec, moe: &MoeSpec, weights: &Weights, x: &[f32], y: &mut [f32]) -> LayerRouting {
+    /// What a dense MLP gives, what the experts beside it give, and what their router did.
+    fn run_parallel(
+        &self,
+        (model, weights): (&ModelSpec, &Weights),
+        parallel: &ParallelSpec,
+        input: &[f32],
+        x: &[f32],
+    ) -> (Vec<f32>, Vec<f32>, LayerRouting) {
+        let (layer, spec) = (self.index, &model.layers[self.index]);
+        let before_experts = weights.find(WeightKey::FfnNorm { layer });
+        let before_dense = weights.find(WeightKey::ParallelNorm { layer }).or(before_experts);
+        let keys = [WeightKey::DenseGateUp { layer }, WeightKey::DenseDown { layer }];
+        let mut dense = vec![0.0; x.len()];
+        self.run_for_all(&parallel.dense, keys, weights, &norm_if(spec, x, before_dense), &mut dense);
+        let stream = if parallel.inputs == ParallelInputs::LayerInput { input } else { x };
+        let mut experts = vec![0.0; x.len()];
+        let normed = norm_if(spec, stream, before_experts);
+        let routing = self.route_and_run((model, weights), &parallel.moe, [&normed, stream], &mut experts);
+        let dense = norm_if(spec, &dense, weights.find(WeightKey::ParallelPostNorm { layer }));
+        (dense, norm_if(spec, &experts, weights.find(WeightKey::ExpertPostNorm { layer })), routing)
+    }
+
+    /// `y += experts(x)`, where a router with a norm of its own reads the `stream`.
+    fn route_and_run(
+        &self,
+        (model, weights): (&ModelSpec, &Weights),
+        moe: &MoeSpec,
+        [x, stream]: [&[f32]; 2],
+        y: &mut [f32],
+    ) -> LayerRouting {
         let layer = self.index;
         let (num_experts, top_k) = (moe.router.num_experts, moe.router.num_experts_per_tok);
-        let mut router_logits = router_logits(model, moe, weights, layer, x);
-        if let Some(bias) = weights.find(WeightKey::RouterBias { layer }) {
-            add_bias(&mut router_logits, bias);
-        }
+        let router_logits = router_logits((model, weights), moe, layer, [x, stream]);
         // Every expert is resident in the slot of its own number.
         let slot_table: Vec<u32> = (0..num_experts as u32).collect();
         let mut loads = vec![0; num_experts];
-        let selection_bias = weights.find(WeightKey::SelectionBias { layer });
-        let routing = router_topk(&moe.router, &router_logits, selection_bias, &slot_table, &mut loads);
+        let vectors = [WeightKey::SelectionBias { layer }, WeightKey::ExpertScale { layer }].map(|key| weights.find(key));
+        let routing = router_topk(&moe.router, &router_logits, vectors, &slot_table, &mut loads);
         let Routing { expert_ids, slots, routing_weights } = routing;
 
-        let of = |key: &dyn Fn(usize) -> WeightKey| (0..num_experts).filter_map(|expert| weights.find(key(expert))).collect();
+        let of = |key: &dyn Fn(usize) -> WeightKey| {
+            (0..moe.router.num_weighted()).filter_map(|expert| weights.find(key(expert))).collect()
+        };
         let experts = Experts {
             spec: &moe.expert,
             gate_up: of(&|expert| WeightKey::ExpertGateUp { layer, expert }),
@@ -243,6 +305,7 @@ impl Layer {
         } else {
             expert_combine(&experts.run(x, &slots, top_k, None), &routing_weights, top_k, y);
         }
+        expert_identity(x, (&expert_ids, &routing_weights), moe.router.num_weighted(), top_k, y);
         if let Some(shared) = &moe.shared {
             let keys = [WeightKey::SharedGateUp { layer }, WeightKey::SharedDown { layer }];
             self.run_for_all(&shared.mlp, keys, weights, x, y);
@@ -271,16 +334,29 @@ impl Layer {
     }
 }
 
-/// `[num_tokens, num_experts]`, without the bias.
-fn router_logits(model: &ModelSpec, moe: &MoeSpec, weights: &Weights, layer: usize, x: &[f32]) -> Vec<f32> {
+/// `[num_tokens, num_experts]`, as the router chooses by them. A router with a norm of its own reads the `stream`.
+fn router_logits((model, weights): (&ModelSpec, &Weights), moe: &MoeSpec, layer: usize, [x, stream]: [&[f32]; 2]) -> Vec<f32> {
     let last = weights.get(WeightKey::Router { layer });
-    match (moe.router.hidden, weights.find(WeightKey::RouterHidden { layer })) {
+    let own = moe.router.input_norm.map(|eps| norm(&NormSpec::rms(eps), stream, weights.get(WeightKey::RouterNorm { layer })));
+    let x = own.as_deref().unwrap_or(x);
+    let mut logits = match (moe.router.hidden, weights.find(WeightKey::RouterHidden { layer })) {
         (Some(width), Some(first)) => {
             let middle: Vec<f32> = matmul(x, first, model.hidden_size).iter().map(|x| f64::from(*x).tanh() as f32).collect();
             matmul(&middle, last, width)
         }
         _ => matmul(x, last, model.hidden_size),
+    };
+    if moe.router.attention {
+        logits = router_attention(&logits, moe.router.num_experts);
     }
+    if let Some(bias) = weights.find(WeightKey::RouterBias { layer }) {
+        add_bias(&mut logits, bias);
+    }
+    logits.iter_mut().for_each(|logit| *logit *= moe.router.logit_scale);
+    if let Some(limit) = moe.router.softcap {
+        cap(&mut logits, limit);
+    }
+    logits
 }
 
 fn norm_if(spec: &LayerSpec, x: &[f32], weight: Option<&[f32]>) -> Vec<f32> {

@@ -6,7 +6,7 @@
 //! y         [num_tokens, num_rows] f32  out
 //! ```
 //!
-//! The shader also does what may follow: [`add_bias`], a factor, [`sigmoid`] or the sum with what y holds.
+//! The shader also does what may follow: [`add_bias`], a factor, [`sigmoid`], [`cap`] or the sum with what y holds.
 
 use super::dot;
 use crate::platform::for_each_row;
@@ -37,6 +37,12 @@ pub fn matmul(x: &[f32], weight: &[f32], cols: usize) -> Vec<f32> {
 /// Adds `bias [num_rows]` to every row of `y [num_tokens, num_rows]`.
 pub fn add_bias(y: &mut [f32], bias: &[f32]) {
     y.chunks_exact_mut(bias.len()).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias));
+}
+
+/// `limit * tanh(value / limit)` of every value.
+pub fn cap(values: &mut [f32], limit: f32) {
+    let limit = f64::from(limit);
+    values.iter_mut().for_each(|value| *value = (limit * (f64::from(*value) / limit).tanh()) as f32);
 }
 
 pub fn sigmoid(logit: f32) -> f32 {

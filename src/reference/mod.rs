@@ -5,11 +5,14 @@
 //! so that a kernel's own rounding is all that a comparison sees.
 
 pub mod attention;
+pub mod causal_pair;
+pub(crate) mod chosen;
 mod decoder;
 pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
+pub mod expert_identity;
 pub mod expert_sort;
 pub mod head_matmul;
 pub mod latent;
@@ -18,8 +21,10 @@ pub mod matmul;
 pub mod norm;
 pub mod qk_rope;
 pub mod qkv;
+pub mod regroup;
 pub mod rng;
 pub mod rope;
+pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
 

@@ -18,6 +18,9 @@ fn scaled(spec: &RopeSpec, total_len: usize) -> (Vec<f64>, f64) {
     let plain = (0..spec.dims / 2).map(|i| spec.theta.powf(-2.0 * i as f64 / spec.dims as f64));
     match &spec.scaling {
         RopeScaling::None => (plain.collect(), 1.0),
+        RopeScaling::Proportional { pairs } => {
+            (plain.enumerate().map(|(i, frequency)| if i < *pairs { frequency } else { 0.0 }).collect(), 1.0)
+        }
         RopeScaling::Linear { factor } => (plain.map(|frequency| frequency / factor).collect(), 1.0),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_positions } => {
             let (low, high) = (*low_freq_factor, *high_freq_factor);

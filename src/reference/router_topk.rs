@@ -3,6 +3,7 @@
 //! ```text
 //! logits          [num_tokens, num_experts] f32  in
 //! selection_bias  [num_experts] f32              in   where the spec has one
+//! expert_scale    [num_experts] f32              in   where the spec has one: multiplies the weight
 //! slot_table      [num_experts] u32              in   cache slot of each expert
 //! ids             [num_tokens, top_k] u32        out  best first; equal scores: lower id first
 //! slots           [num_tokens, top_k] u32        out  slot_table of ids
@@ -23,7 +24,7 @@ pub struct Routing {
 pub fn router_topk(
     router: &RouterSpec,
     logits: &[f32],
-    selection_bias: Option<&[f32]>,
+    [selection_bias, expert_scale]: [Option<&[f32]>; 2],
     slot_table: &[u32],
     loads: &mut [u32],
 ) -> Routing {
@@ -34,7 +35,8 @@ pub fn router_topk(
         for (expert, weight) in assignment.expert_ids.into_iter().zip(assignment.routing_weights) {
             routing.expert_ids.push(expert);
             routing.slots.push(slot_table[expert as usize]);
-            routing.routing_weights.push(weight as f32);
+            let factor = expert_scale.map_or(1.0, |scale| f64::from(scale[expert as usize]));
+            routing.routing_weights.push((weight * factor) as f32);
             loads[expert as usize] += 1;
         }
     }

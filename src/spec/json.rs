@@ -82,6 +82,16 @@ impl ConfigJson {
         numbers.map(Some).ok_or_else(|| self.invalid(key, format!("a list of integers from 0 to {max}")))
     }
 
+    /// A list of lists of integers from 0 to `max`, or nothing.
+    pub fn opt_count_lists(&self, key: &str, max: usize) -> Result<Option<Vec<Vec<usize>>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number =
+            |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= max);
+        let list = |value: &Value| value.as_array().and_then(|values| values.iter().map(number).collect());
+        let lists = value.as_array().and_then(|values| values.iter().map(list).collect());
+        lists.map(Some).ok_or_else(|| self.invalid(key, format!("a list of lists of integers from 0 to {max}")))
+    }
+
     /// A list of `len` numbers in `range`.
     pub fn numbers(&self, key: &str, len: usize, range: RangeInclusive<f64>) -> Result<Vec<f64>> {
         let number = |value: &Value| value.as_f64().filter(|number| range.contains(number));

@@ -10,7 +10,7 @@ mod parameters;
 
 pub use arch::{ARCHS, Arch};
 pub use json::ConfigJson;
-pub use names::{ExpertStorage, LatentNames, QkvStorage, TensorNames};
+pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 
 use crate::gating::RouterSpec;
@@ -34,6 +34,8 @@ pub struct ModelSpec {
     pub embedding_scale: f32,
     /// Multiplies the logits.
     pub logit_scale: f32,
+    /// Then they become `cap * tanh(logit / cap)`.
+    pub logit_softcap: Option<f32>,
     pub layers: Vec<LayerSpec>,
     pub names: TensorNames,
 }
@@ -47,6 +49,10 @@ pub struct LayerSpec {
     pub residual_scale: f32,
     pub mixer: Mixer,
     pub ffn: Ffn,
+    /// The checkpoint has one number that multiplies the residual stream at the end of the layer, after a norm: not with [`Residual::Pre`].
+    pub output_scale: bool,
+    /// The feed-forward part adds a bias.
+    pub ffn_bias: bool,
 }
 
 /// Where the norms of a layer stand.
@@ -83,6 +89,25 @@ pub enum NormKind {
 pub enum Mixer {
     Attention(AttentionSpec),
     Latent(LatentSpec),
+    /// Can be counted, not run.
+    Mamba(MambaSpec),
+}
+
+/// A selective state space: Gu and Dao 2023, arXiv 2312.00752. Here for its size alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MambaSpec {
+    /// Channels.
+    pub inner_size: usize,
+    /// Values of state per channel.
+    pub state_size: usize,
+    /// Positions that the convolution sees.
+    pub conv_len: usize,
+    /// Width of what the step of every channel is made from.
+    pub step_rank: usize,
+    pub conv_bias: bool,
+    pub proj_bias: bool,
+    /// Step, input and output factors go through a norm each.
+    pub inner_norms: bool,
 }
 
 /// Multi-head latent attention: keys and values of all heads are made from one short vector per token, which is all that is cached.
@@ -106,12 +131,15 @@ pub struct LatentSpec {
     pub scale: f32,
     /// Of the norms of the query's middle and of `c`.
     pub norm_eps: f32,
+    /// Multiplies `c` after its norm.
+    pub latent_scale: f32,
     pub rope: RopeSpec,
 }
 
 /// Softmax attention with grouped key/value heads.
 ///
-/// In this order: projection, bias, clip, the value's scale, then q/k norm and rotary embedding (see [`QkNorm`]), then the query's temperature.
+/// In this order: projection, bias, clip, the value's norm and scale, then q/k norm and rotary embedding (see [`QkNorm`]), then the query's
+/// temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionSpec {
     pub num_heads: usize,
@@ -122,6 +150,10 @@ pub struct AttentionSpec {
     pub value_dim: usize,
     /// Multiplies the values.
     pub value_scale: f32,
+    /// Each value head goes through an RMSNorm without weight, with this epsilon.
+    pub value_norm: Option<f32>,
+    /// There is no projection of the value: it is that of the key, before the key's norm and positions.
+    pub values_are_keys: bool,
     /// Multiplies `q . k`.
     pub scale: f32,
     /// Query, key and value add a bias.
@@ -130,6 +162,8 @@ pub struct AttentionSpec {
     pub output_bias: bool,
     /// Query, key and value are clamped to this magnitude.
     pub clip: Option<f32>,
+    /// Query and key are clamped after their norm instead of before it.
+    pub clip_after_norm: bool,
     pub qk_norm: Option<QkNorm>,
     /// `None`: no position encoding.
     pub rope: Option<RopeSpec>,
@@ -141,6 +175,20 @@ pub struct AttentionSpec {
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     pub temperature: Option<TemperatureTuning>,
+    /// The query and output projections are experts: each serves as many heads as there are key/value heads, and a token uses those that this
+    /// router chooses, `num_heads / num_kv_heads` of them. Every choice meets the same keys. Source: Shen et al. 2024, arXiv 2404.07413.
+    pub choice: Option<RouterSpec>,
+    /// Query and key are made of what this makes of the input; the value is made of the input itself.
+    pub filter: Option<FilterSpec>,
+}
+
+/// `norm(x + second(first(x)))`, where both are causal convolutions over two positions with a bias.
+/// Source: "localized filtering" of Yuan 2.0, Wu et al. 2023, arXiv 2311.15786.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FilterSpec {
+    /// Width between the two.
+    pub middle: usize,
+    pub norm_eps: f32,
 }
 
 /// RMSNorm of query and key.
@@ -219,6 +267,11 @@ pub enum RopeScaling {
         long_mscale: f64,
         original_positions: usize,
     },
+    /// Only so many pairs turn, the fastest ones; the others stay where they are. Source: `_compute_proportional_rope_parameters` of
+    /// transformers.
+    Proportional {
+        pairs: usize,
+    },
 }
 
 /// Which earlier keys a query sees.
@@ -239,12 +292,27 @@ pub enum Ffn {
     Parallel(ParallelSpec),
 }
 
-/// Experts beside a dense MLP: the experts read the norm of the layer's own input, before its mixer; the MLP reads what the mixer left,
-/// through a norm of its own. Both are added.
+/// Experts beside a dense MLP. Both are added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParallelSpec {
     pub dense: MlpSpec,
     pub moe: MoeSpec,
+    pub inputs: ParallelInputs,
+    /// Each of the two goes through a norm of its own before they are added.
+    pub post_norms: bool,
+    /// What the experts give waits, and is added at the end of the next layer.
+    pub deferred: bool,
+}
+
+/// What a dense MLP and the experts beside it read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParallelInputs {
+    /// Both the norm of what the mixer left.
+    Same,
+    /// Both what the mixer left, each through a norm of its own.
+    OwnNorms,
+    /// The experts the norm of the layer's own input, before its mixer; the MLP what the mixer left, through a norm of its own.
+    LayerInput,
 }
 
 /// A router, the experts it chooses from, and the expert that every token uses.
@@ -297,10 +365,13 @@ impl AttentionSpec {
             head_dim,
             value_dim: head_dim,
             value_scale: 1.0,
+            value_norm: None,
+            values_are_keys: false,
             scale: (head_dim as f32).sqrt().recip(),
             qkv_bias: false,
             output_bias: false,
             clip: None,
+            clip_after_norm: false,
             qk_norm: None,
             rope: None,
             mask: Mask::Causal,
@@ -308,12 +379,28 @@ impl AttentionSpec {
             output_gate: false,
             softcap: None,
             temperature: None,
+            choice: None,
+            filter: None,
         }
     }
 
     /// Rows of the concatenated query, key and value projection.
     pub fn qkv_rows(&self) -> usize {
-        self.query_width() + self.num_kv_heads * (self.head_dim + self.value_dim)
+        let value_dim = if self.values_are_keys { 0 } else { self.value_dim };
+        self.query_width() + self.num_kv_heads * (self.head_dim + value_dim)
+    }
+
+    /// Rows of the projection that all tokens share from the same input as the key: [`qkv_rows`](Self::qkv_rows) without the query where
+    /// experts make it, and without the value where its input is another.
+    pub fn projected_rows(&self) -> usize {
+        let query = if self.choice.is_some() { self.query_width() } else { 0 };
+        let value = if self.filter.is_some() { self.num_kv_heads * self.value_dim } else { 0 };
+        self.qkv_rows() - query - value
+    }
+
+    /// Width of the query that one expert makes, of the heads that it serves.
+    pub fn choice_width(&self) -> usize {
+        self.num_kv_heads * self.head_dim
     }
 
     /// Width of all query heads together.
@@ -358,14 +445,14 @@ impl Mixer {
     pub fn attention(&self) -> Option<&AttentionSpec> {
         match self {
             Mixer::Attention(attention) => Some(attention),
-            Mixer::Latent(_) => None,
+            Mixer::Latent(_) | Mixer::Mamba(_) => None,
         }
     }
 
     pub fn latent(&self) -> Option<&LatentSpec> {
         match self {
             Mixer::Latent(latent) => Some(latent),
-            Mixer::Attention(_) => None,
+            Mixer::Attention(_) | Mixer::Mamba(_) => None,
         }
     }
 
@@ -374,6 +461,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.rope.as_ref(),
             Mixer::Latent(latent) => Some(&latent.rope),
+            Mixer::Mamba(_) => None,
         }
     }
 
@@ -382,6 +470,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.output_width(),
             Mixer::Latent(latent) => latent.output_width(),
+            Mixer::Mamba(mamba) => mamba.inner_size,
         }
     }
 
@@ -419,6 +508,14 @@ impl ModelSpec {
         self.layers.iter().filter_map(|layer| layer.mixer.rope()).any(|rope| match rope.scaling {
             RopeScaling::Long { original_positions, .. } => total_len > original_positions,
             _ => false,
+        })
+    }
+
+    /// What keeps the model from being run, though it can be counted.
+    pub fn cannot_run(&self) -> Option<String> {
+        let mamba = self.layers.iter().filter(|layer| matches!(layer.mixer, Mixer::Mamba(_))).count();
+        (mamba > 0).then(|| {
+            format!("{mamba} of {} layers have a state-space mixer (Mamba), which this version only counts", self.layers.len())
         })
     }
 

@@ -1,6 +1,7 @@
 //! How an architecture names and lays out its tensors on disk.
 //!
-//! Templates: `{l}` stands for the layer and `{e}` for the expert; every name gets [`TensorNames::prefix`] in front. The bias of a
+//! Templates: `{l}` stands for the layer and `{e}` for the expert; where a stored layer is several of ours, `{l}` is the stored one and
+//! `{s}` which of them. Every name gets [`TensorNames::prefix`] in front. The bias of a
 //! matrix or norm that has one is its name with `.weight` replaced by `.bias`, except where [`ExpertStorage`] says otherwise.
 
 /// Names of the tensors of one architecture. Only those that the spec asks for are looked up.
@@ -8,6 +9,8 @@
 pub struct TensorNames {
     /// What a multimodal wrapper puts before the names of the language model.
     pub prefix: &'static str,
+    /// So many layers of the spec in a row make one on disk.
+    pub sub_layers: usize,
     pub embedding: &'static str,
     pub final_norm: &'static str,
     pub head: &'static str,
@@ -22,13 +25,22 @@ pub struct TensorNames {
     pub attention_gate: &'static str,
     pub latent: LatentNames,
     pub attention_output: &'static str,
+    /// Where experts make query and output.
+    pub choice: ChoiceNames,
+    pub filter: FilterNames,
     /// Before the feed-forward part.
     pub ffn_norm: &'static str,
     /// After the feed-forward part.
     pub ffn_post_norm: &'static str,
     /// The first of two layers.
     pub router_hidden: &'static str,
+    /// Of a router with attention the queries.
     pub router: &'static str,
+    pub router_key: &'static str,
+    pub router_value: &'static str,
+    /// Before the router, where it has a norm of its own.
+    pub router_norm: &'static str,
+    pub expert_scale: &'static str,
     pub selection_bias: &'static str,
     pub experts: ExpertStorage,
     pub shared: ExpertStorage,
@@ -36,6 +48,13 @@ pub struct TensorNames {
     pub dense: ExpertStorage,
     /// Before the dense MLP that runs beside experts.
     pub parallel_norm: &'static str,
+    /// After the dense MLP, and after the experts beside it.
+    pub parallel_post_norm: &'static str,
+    pub expert_post_norm: &'static str,
+    /// The one number of [`LayerSpec::output_scale`](super::LayerSpec).
+    pub output_scale: &'static str,
+    /// The bias of the feed-forward part.
+    pub ffn_bias: &'static str,
     pub parallel: ExpertStorage,
     /// A matrix may be stored as F8_E4M3, with one factor for so many rows and columns at a time. They stand under its name with
     /// `_scale_inv` appended: `[ceil(rows / block rows), ceil(cols / block cols)]`. `None`: no matrix may.
@@ -56,6 +75,24 @@ pub struct LatentNames {
     pub key_value_up: &'static str,
 }
 
+/// Names of the tensors of [`AttentionSpec::choice`](super::AttentionSpec).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChoiceNames {
+    pub router: &'static str,
+    /// `[E, choice width, H]`
+    pub query: &'static str,
+    /// `[E, H, choice width]`; the bias is that of [`TensorNames::attention_output`].
+    pub output: &'static str,
+}
+
+/// Names of the tensors of [`FilterSpec`](super::FilterSpec): convolutions `[out, in, 2, 1]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterNames {
+    pub first: &'static str,
+    pub second: &'static str,
+    pub norm: &'static str,
+}
+
 /// Where query, key and value stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkvStorage {
@@ -64,8 +101,14 @@ pub enum QkvStorage {
         key: &'static str,
         value: &'static str,
     },
-    /// Rows of the queries, then the keys, then the values.
+    /// Rows of the queries, then the keys, then the values, as far as they are not elsewhere.
     Fused(&'static str),
+    /// The first two one after the other hold each head's query and then its key, head by head.
+    Paired {
+        first: &'static str,
+        second: &'static str,
+        value: &'static str,
+    },
 }
 
 /// Where the projections of the experts stand, or of one MLP. `E` experts of width `F`, hidden size `H`.
@@ -73,6 +116,8 @@ pub enum QkvStorage {
 pub enum ExpertStorage {
     /// Gate and up `[F, H]`, down `[H, F]`, a tensor each, for every expert.
     Each { gate: &'static str, up: &'static str, down: &'static str },
+    /// Gate and up `[2F, H]`, all gate rows before all up rows, and down `[H, F]`, two tensors for every expert.
+    EachFused { gate_up: &'static str, down: &'static str },
     /// Gate and up `[E, 2F, H]`, all gate rows before all up rows, and down `[E, H, F]`; for one MLP without the axis `E`.
     Stacked { gate_up: &'static str, down: &'static str },
     /// Gate and up `[E, H, 2F]`, columns gate then up, or in turns where `interleaved`, and down `[E, F, H]`.
@@ -89,6 +134,7 @@ impl TensorNames {
     /// The names of Llama with the experts of Qwen and DeepSeek: the base that architectures change.
     pub const LLAMA: TensorNames = TensorNames {
         prefix: "",
+        sub_layers: 1,
         embedding: "model.embed_tokens.weight",
         final_norm: "model.norm.weight",
         head: "lm_head.weight",
@@ -113,10 +159,16 @@ impl TensorNames {
             key_value_up: "model.layers.{l}.self_attn.kv_b_proj.weight",
         },
         attention_output: "model.layers.{l}.self_attn.o_proj.weight",
+        choice: ChoiceNames { router: "", query: "", output: "" },
+        filter: FilterNames { first: "", second: "", norm: "" },
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",
         router: "model.layers.{l}.mlp.gate.weight",
+        router_key: "",
+        router_value: "",
+        router_norm: "",
+        expert_scale: "",
         selection_bias: "model.layers.{l}.mlp.gate.e_score_correction_bias",
         experts: ExpertStorage::Each {
             gate: "model.layers.{l}.mlp.experts.{e}.gate_proj.weight",
@@ -135,6 +187,10 @@ impl TensorNames {
             down: "model.layers.{l}.mlp.down_proj.weight",
         },
         parallel_norm: "",
+        parallel_post_norm: "",
+        expert_post_norm: "",
+        output_scale: "",
+        ffn_bias: "",
         parallel: ExpertStorage::Each { gate: "", up: "", down: "" },
         float8_block: None,
     };

@@ -1,8 +1,10 @@
 //! How large a model is, from its spec alone.
 
 use super::{
-    AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelSpec, QkNormOver, Residual,
+    AttentionSpec, Ffn, LatentSpec, LayerSpec, MambaSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs,
+    ParallelSpec, QkNormOver, Residual,
 };
+use crate::gating::RouterSpec;
 use crate::quant::{Quant, QuantFormat};
 use crate::tensor::Dtype;
 
@@ -14,6 +16,8 @@ pub struct Parameters {
     pub head: u64,
     /// With the norms of query and key, and the sinks.
     pub attention: u64,
+    /// Of those the query and output projections that one token does not use, with their rows of the router.
+    pub attention_idle: u64,
     /// Those of the residual stream.
     pub norms: u64,
     /// MLPs of layers without experts, and those that run beside experts.
@@ -68,11 +72,15 @@ struct LayerWeights {
 
 impl LayerWeights {
     fn of(hidden: usize, spec: &LayerSpec) -> Self {
-        let num_norms = if spec.residual == Residual::Sandwich { 4 } else { 2 };
+        let mut num_norms = if spec.residual == Residual::Sandwich { 4 } else { 2 };
+        if let Ffn::Parallel(parallel) = &spec.ffn {
+            num_norms += usize::from(parallel.inputs != ParallelInputs::Same) + 2 * usize::from(parallel.post_norms);
+        }
         let mut weights = LayerWeights {
             attention: match &spec.mixer {
                 Mixer::Attention(spec) => attention(hidden, spec),
                 Mixer::Latent(spec) => latent(hidden, spec),
+                Mixer::Mamba(spec) => mamba(hidden, spec),
             },
             norms: (0..num_norms).map(|_| norm(hidden, spec.norm)).collect(),
             dense: Vec::new(),
@@ -83,19 +91,20 @@ impl LayerWeights {
         match &spec.ffn {
             Ffn::Dense(spec) => weights.dense = mlp(hidden, spec),
             Ffn::Moe(moe) => weights.add_experts(hidden, moe),
-            Ffn::Parallel(ParallelSpec { dense, moe }) => {
+            Ffn::Parallel(ParallelSpec { dense, moe, .. }) => {
                 weights.dense = mlp(hidden, dense);
-                weights.norms.push(norm(hidden, spec.norm));
                 weights.add_experts(hidden, moe);
             }
         }
+        weights.dense.extend(spec.ffn_bias.then(|| Weight::vector(hidden)));
+        weights.norms.extend(spec.output_scale.then(|| Weight::vector(1)));
         weights
     }
 
     fn add_experts(&mut self, hidden: usize, moe: &MoeSpec) {
         self.router = router(hidden, moe);
         self.experts = mlp(hidden, &moe.expert);
-        self.experts.iter_mut().for_each(|weight| weight.copies = moe.router.num_experts);
+        self.experts.iter_mut().for_each(|weight| weight.copies = moe.router.num_weighted());
         if let Some(shared) = &moe.shared {
             self.shared = mlp(hidden, &shared.mlp);
             self.shared.extend(shared.gate.then(|| Weight::vector(hidden)));
@@ -112,9 +121,23 @@ fn norm(hidden: usize, spec: NormSpec) -> Weight {
 }
 
 fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<Weight> {
-    let mut weights = vec![Weight::matrix(spec.qkv_rows(), hidden), Weight::matrix(hidden, spec.output_width())];
+    let mut weights = vec![Weight::matrix(spec.projected_rows(), hidden)];
+    match &spec.choice {
+        Some(choice) => weights.extend(choice_weights(hidden, spec, choice)),
+        None => weights.push(Weight::matrix(hidden, spec.output_width())),
+    }
+    if let Some(filter) = &spec.filter {
+        weights.extend([
+            Weight::matrix(spec.num_kv_heads * spec.value_dim, hidden),
+            Weight::matrix(filter.middle, 2 * hidden),
+            Weight::vector(filter.middle),
+            Weight::matrix(hidden, 2 * filter.middle),
+            Weight::vector(hidden),
+            Weight::vector(hidden),
+        ]);
+    }
     weights.extend(spec.output_gate.then(|| Weight::matrix(spec.output_width(), hidden)));
-    weights.extend(spec.qkv_bias.then(|| Weight::vector(spec.qkv_rows())));
+    weights.extend(spec.qkv_bias.then(|| Weight::vector(spec.projected_rows())));
     weights.extend(spec.output_bias.then(|| Weight::vector(hidden)));
     weights.extend(spec.sinks.then(|| Weight::vector(spec.num_heads)));
     if let Some(norm) = spec.qk_norm.filter(|norm| norm.weight) {
@@ -125,6 +148,16 @@ fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<Weight> {
         weights.extend(heads.map(|heads| Weight::vector(heads * spec.head_dim)));
     }
     weights
+}
+
+/// The router that chooses among query and output projections, and those.
+fn choice_weights(hidden: usize, spec: &AttentionSpec, choice: &RouterSpec) -> [Weight; 3] {
+    let copies = choice.num_experts;
+    [
+        Weight { copies, stays_f32: true, ..Weight::matrix(1, hidden) },
+        Weight { copies, ..Weight::matrix(spec.choice_width(), hidden) },
+        Weight { copies, ..Weight::matrix(hidden, spec.choice_width()) },
+    ]
 }
 
 fn latent(hidden: usize, spec: &LatentSpec) -> Vec<Weight> {
@@ -144,6 +177,24 @@ fn latent(hidden: usize, spec: &LatentSpec) -> Vec<Weight> {
     weights
 }
 
+fn mamba(hidden: usize, spec: &MambaSpec) -> Vec<Weight> {
+    let MambaSpec { inner_size: inner, state_size: state, conv_len, step_rank, .. } = *spec;
+    let mut weights = vec![
+        Weight::matrix(2 * inner, hidden),
+        Weight { stays_f32: true, ..Weight::matrix(inner, conv_len) },
+        Weight::matrix(step_rank + 2 * state, inner),
+        Weight::matrix(inner, step_rank),
+        Weight::vector(inner),
+        Weight { stays_f32: true, ..Weight::matrix(inner, state) },
+        Weight::vector(inner),
+        Weight::matrix(hidden, inner),
+    ];
+    weights.extend(spec.conv_bias.then(|| Weight::vector(inner)));
+    weights.extend(spec.proj_bias.then(|| Weight::vector(2 * inner + hidden)));
+    weights.extend(spec.inner_norms.then(|| Weight::vector(step_rank + 2 * state)));
+    weights
+}
+
 fn mlp(hidden: usize, spec: &MlpSpec) -> Vec<Weight> {
     let gate_up = 2 * spec.intermediate_size;
     let mut weights = vec![Weight::matrix(gate_up, hidden), Weight::matrix(hidden, spec.intermediate_size)];
@@ -156,8 +207,10 @@ fn mlp(hidden: usize, spec: &MlpSpec) -> Vec<Weight> {
 fn router(hidden: usize, spec: &MoeSpec) -> Vec<Weight> {
     let num_experts = spec.router.num_experts;
     let stays_f32 = true;
-    let mut weights = vec![Weight { stays_f32, ..Weight::matrix(num_experts, spec.router.hidden.unwrap_or(hidden)) }];
+    let mut weights = vec![Weight { stays_f32, ..Weight::matrix(spec.router.rows(), spec.router.hidden.unwrap_or(hidden)) }];
     weights.extend(spec.router.hidden.map(|middle| Weight { stays_f32, ..Weight::matrix(middle, hidden) }));
+    weights.extend(spec.router.input_norm.map(|_| Weight::vector(hidden)));
+    weights.extend(spec.router.expert_scale.then(|| Weight::vector(num_experts)));
     weights.extend(spec.router.bias.then(|| Weight::vector(num_experts)));
     weights.extend(spec.router.selection_bias.then(|| Weight::vector(num_experts)));
     weights
@@ -183,6 +236,11 @@ impl Parameters {
             counts.shared += sum(&weights.shared);
             counts.router += sum(&weights.router);
             counts.experts += sum(&weights.experts);
+            if let Mixer::Attention(AttentionSpec { choice: Some(choice), .. }) = &layer.mixer {
+                let (num_experts, num_active) = (choice.num_experts as u64, choice.num_experts_per_tok as u64);
+                let of_experts = sum(&choice_weights(spec.hidden_size, layer.mixer.attention().expect("it is one"), choice));
+                counts.attention_idle += of_experts / num_experts * (num_experts - num_active);
+            }
             if let Some(moe) = layer.ffn.moe() {
                 let (num_experts, num_active) = (moe.router.num_experts as u64, moe.router.num_experts_per_tok as u64);
                 counts.router_active += sum(&weights.router) / num_experts * num_active;
@@ -200,7 +258,19 @@ impl Parameters {
     /// The parameters of the same model with only as many experts as one token uses. Embedding and head count whole, and an
     /// expert that is not used does not count with its row of the router either; so Mixtral 8x7B has 12.9 B and 8x22B 39.1 B.
     pub fn active(&self) -> u64 {
-        self.without_experts() + self.router_active + self.experts_active
+        self.without_experts() - self.attention_idle + self.router_active + self.experts_active
+    }
+
+    /// Multiplications and additions of one token, beside its attention to earlier ones: two for each weight that it meets. The embedding is
+    /// a lookup, and every row of a router counts.
+    pub fn flops_per_token(&self) -> u64 {
+        let table = if self.head >= self.embedding { self.embedding } else { 0 };
+        2 * (self.active() - table + self.router - self.router_active)
+    }
+
+    /// Those of a dense model of so many parameters as one token uses here.
+    pub fn flops_of_dense(&self) -> u64 {
+        self.flops_per_token() - 2 * (self.router - self.router_active)
     }
 
     fn without_experts(&self) -> u64 {
@@ -223,11 +293,47 @@ impl ModelSpec {
         total
     }
 
-    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both.
+    /// Bytes of weights that one decode step reads with matrices in `quant`: of the routed experts those that a token uses, of the embedding
+    /// one row, all else whole.
+    pub fn active_weight_bytes(&self, quant: Quant) -> u64 {
+        let table = Weight::matrix(self.vocab_size, self.hidden_size);
+        let row = Weight::matrix(1, self.hidden_size);
+        let mut total = table.bytes(quant) + row.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
+        for layer in &self.layers {
+            let weights = LayerWeights::of(self.hidden_size, layer);
+            let experts: u64 = weights.experts.iter().map(|weight| weight.bytes(quant)).sum();
+            total += weights.all().map(|weight| weight.bytes(quant)).sum::<u64>() - experts;
+            if let Some(moe) = layer.ffn.moe() {
+                let (used, of) =
+                    (moe.router.num_experts_per_tok.min(moe.router.num_weighted()), moe.router.num_weighted().max(1));
+                total += experts / of as u64 * used as u64;
+            }
+            if let Some(choice) = layer.mixer.attention().and_then(|attention| attention.choice.as_ref()) {
+                let attention = layer.mixer.attention().expect("it has a choice");
+                let [_, query, output] = choice_weights(self.hidden_size, attention, choice);
+                let all = query.bytes(quant) + output.bytes(quant);
+                total -= all / choice.num_experts as u64 * (choice.num_experts - choice.num_experts_per_tok) as u64;
+            }
+        }
+        total
+    }
+
+    /// Decode steps per second on a device that reads `gb_per_s` times 10^9 bytes per second, if reading each weight that a token uses once is
+    /// all that takes time: at best.
+    pub fn decode_tokens_per_s(&self, quant: Quant, gb_per_s: f64) -> f64 {
+        gb_per_s * 1e9 / self.active_weight_bytes(quant) as f64
+    }
+
+    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both, and what a filter remembers.
     pub fn kv_bytes_per_token(&self) -> u64 {
         let values = self.layers.iter().map(|layer| match &layer.mixer {
-            Mixer::Attention(attention) => attention.num_kv_heads * (attention.head_dim + attention.value_dim),
+            Mixer::Attention(attention) => {
+                let filtered = attention.filter.map_or(0, |filter| self.hidden_size + filter.middle);
+                attention.num_kv_heads * (attention.head_dim + attention.value_dim) + filtered
+            }
             Mixer::Latent(latent) => latent.cache_dim(),
+            // Its state is the same for any length.
+            Mixer::Mamba(_) => 0,
         });
         values.map(|values| 4 * values as u64).sum()
     }

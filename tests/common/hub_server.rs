@@ -12,6 +12,8 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub struct Request {
     pub path: String,
     pub range_start: Option<usize>,
+    /// The byte after the last one asked for, where one is named.
+    pub range_end: Option<usize>,
     /// Asked only for the first byte, to learn the size.
     pub is_probe: bool,
     pub authorization: Option<String>,
@@ -72,13 +74,15 @@ impl HubServer {
 fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request { path, range_start: None, is_probe: false, authorization: None };
+    let mut request = Request { path, range_start: None, range_end: None, is_probe: false, authorization: None };
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = line.split_once(": ")?;
         match name.to_ascii_lowercase().as_str() {
             "range" => {
                 request.is_probe = value == "bytes=0-0";
-                request.range_start = value.strip_prefix("bytes=")?.split('-').next()?.parse().ok();
+                let (start, end) = value.strip_prefix("bytes=")?.split_once('-')?;
+                request.range_start = start.parse().ok();
+                request.range_end = end.parse().ok().map(|last: usize| last + 1);
             }
             "authorization" => request.authorization = Some(value.to_owned()),
             _ => {}
@@ -110,7 +114,7 @@ fn send_file(stream: &mut TcpStream, state: &mut State, request: &Request, file:
     let bytes = &state.files[file];
     let size = bytes.len();
     let start = request.range_start.unwrap_or(0);
-    let end = if request.is_probe { 1 } else { size };
+    let end = request.range_end.map_or(size, |end| end.min(size));
     let etag = bytes.iter().fold(size as u64, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     let headers = format!("ETag: \"{etag:016x}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
     if start >= size {

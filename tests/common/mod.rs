@@ -5,7 +5,7 @@ mod gpu;
 pub mod hub_server;
 mod tiny_checkpoint;
 
-pub use golden::{FIXTURES, Golden, ids, max_difference};
+pub use golden::{FIXTURES, Golden, LOGITS_WITHIN, ids, max_difference};
 pub use gpu::{gpu_device, gpu_device_with, required};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 

@@ -88,6 +88,41 @@ fn inspect_counts_the_parameters_of_the_published_mixtrals() {
 }
 
 #[test]
+fn inspect_says_what_a_device_of_a_given_bandwidth_may_reach() {
+    let config = golden("configs/mixtral-8x7b.json");
+    let figures = json(&moebius(&["inspect", text(&config), "--read-gb-s", "100", "--json"]).stdout);
+    let f16 = figures["formats"].as_array().unwrap().iter().find(|format| format["format"] == "f16").unwrap();
+    // All but the rows of the embedding: 12.7 billion of two bytes each.
+    let bytes = f16["active_weight_bytes"].as_f64().unwrap();
+    assert!((25.4e9..25.7e9).contains(&bytes), "{bytes}");
+    assert!((f16["decode_tokens_per_s"].as_f64().unwrap() - 100e9 / bytes).abs() < 1e-9);
+    let (own, dense) = (figures["flops_per_token"].as_f64().unwrap(), figures["flops_of_dense"].as_f64().unwrap());
+    assert!((25.4e9..25.6e9).contains(&own) && dense < own && own / dense < 1.0001, "{own} {dense}");
+    let page = moebius(&["inspect", text(&config), "--read-gb-s", "100"]).stdout;
+    assert!(page.contains("tokens/s at best") && page.contains("compute"), "{page}");
+    refused(&["inspect", text(&config), "--read-gb-s=-1"], &["above zero"]);
+}
+
+#[test]
+fn inspect_counts_what_cannot_be_run_and_says_so() {
+    let outcome = moebius(&["inspect", text(&golden("configs/jamba-v0.1.json"))]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("51.6 B, 12.1 B active per token"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("28 of 32 layers have a state-space mixer (Mamba), which this version only counts"),
+        "{}",
+        outcome.stdout
+    );
+    let model = tempfile::tempdir().unwrap();
+    std::fs::copy(golden("configs/jamba-v0.1.json"), model.path().join("config.json")).unwrap();
+    std::fs::copy(demo_model().join("tokenizer.json"), model.path().join("tokenizer.json")).unwrap();
+    refused(
+        &["logits", text(model.path()), "--ids", "1", "--device", "cpu", "--out", text(&model.path().join("out"))],
+        &["jamba cannot be run", "hint: "],
+    );
+}
+
+#[test]
 fn inspect_takes_a_directory_as_well_as_its_config() {
     let directory = moebius(&["inspect", text(&demo_model())]);
     let file = moebius(&["inspect", text(&demo_model().join("config.json"))]);

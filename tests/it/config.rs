@@ -135,6 +135,30 @@ fn nonsense_rope_is_refused_by_name() {
 }
 
 #[test]
+fn sizes_of_all_experts_may_be_listed_where_they_are_equal() {
+    let text = std::fs::read_to_string(golden("fixtures/llama_moe/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    let plain = ModelSpec::parse(&text, "config.json").unwrap();
+    config["size_experts"] = json!(vec![vec![28; 8]; 3]);
+    assert_eq!(ModelSpec::parse(&config.to_string(), "config.json").unwrap(), plain);
+}
+
+#[test]
+fn gaps_of_older_versions_are_read() {
+    let with = |name: &str, key: &str, value: Value| {
+        let text = std::fs::read_to_string(golden("fixtures").join(name).join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        ModelSpec::parse(&config.to_string(), "config.json").unwrap().layers.remove(0)
+    };
+    let layer = with("olmoe", "clip_qkv", json!(8.0));
+    let attention = layer.mixer.attention().unwrap();
+    assert_eq!((attention.clip, attention.clip_after_norm), (Some(8.0), true));
+    let layer = with("grok1", "router_logit_softcapping", json!(30.0));
+    assert_eq!(layer.ffn.moe().unwrap().router.softcap, Some(30.0));
+}
+
+#[test]
 fn too_many_experts_over_all_layers_are_refused() {
     let error = parse(&[("num_hidden_layers", json!(1024)), ("num_local_experts", json!(1024))]).unwrap_err();
     assert!(error.to_string().contains("at most 131072 over all 1024 layers"), "{error}");

@@ -2,7 +2,7 @@
 
 use crate::common::hub_server::{COMMIT, HubServer};
 use moebius::Error;
-use moebius::platform::{HubOptions, fetch_config_only_with, resolve_model_with};
+use moebius::platform::{HubOptions, fetch_config_only_with, fetch_headers_with, resolve_model_with};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -155,6 +155,43 @@ fn only_the_config_is_fetched_for_inspecting() {
     assert_eq!(server.take_downloads(), [("config.json".to_owned(), 0)]);
     resolve(&options(&server, &cache), "org/name").unwrap();
     assert!(!server.take_downloads().iter().any(|(file, _)| file == "config.json"));
+}
+
+/// A safetensors file of one tensor and its header.
+fn safetensors(len: usize) -> (Vec<u8>, String) {
+    let header = serde_json::json!({ "a": { "dtype": "U8", "shape": [len], "data_offsets": [0, len] } }).to_string();
+    ([&(header.len() as u64).to_le_bytes(), header.as_bytes(), &weights(len)].concat(), header)
+}
+
+#[test]
+fn of_the_weights_only_the_headers_are_fetched_for_inspecting() {
+    let ((first, first_header), (second, second_header)) = (safetensors(70_000), safetensors(50_001));
+    let (server, cache) = (sharded_server(&first, &second), TempDir::new().unwrap());
+    let headers = fetch_headers_with(&options(&server, &cache), "org/name").unwrap();
+    let found: Vec<(&str, &str)> = headers.iter().map(|header| (header.file.as_str(), header.header.as_str())).collect();
+    assert_eq!(found, [(SHARD_1, first_header.as_str()), (SHARD_2, second_header.as_str())]);
+    let of_shards = server.take_requests().into_iter().filter(|request| request.path.ends_with(".safetensors"));
+    let bytes: usize = of_shards.map(|request| request.range_end.unwrap() - request.range_start.unwrap()).sum();
+    assert_eq!(bytes, 16 + first_header.len() + second_header.len(), "not one byte of a weight");
+}
+
+#[test]
+fn headers_that_make_no_sense_are_refused_before_they_are_fetched() {
+    let endless = [&u64::MAX.to_le_bytes()[..], &weights(100)].concat();
+    let short = [&1000u64.to_le_bytes()[..], &weights(100)].concat();
+    for (bytes, problem) in
+        [(endless, "expected at most 100000000"), (short, "asked for 1000 bytes, received 100"), (weights(5), "asked for 8")]
+    {
+        let server = HubServer::start(&[("config.json", b"{}"), ("model.safetensors", &bytes)]);
+        let cache = TempDir::new().unwrap();
+        let error = fetch_headers_with(&options(&server, &cache), "org/name").unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+    let server = HubServer::start(&[("config.json", b"{}"), ("pytorch_model.bin", b"x")]);
+    let cache = TempDir::new().unwrap();
+    let error = fetch_headers_with(&options(&server, &cache), "org/name").unwrap_err().to_string();
+    assert!(error.contains("neither model.safetensors nor"), "{error}");
+    assert!(fetch_headers_with(&offline(&cache), "org/name").is_err());
 }
 
 #[test]

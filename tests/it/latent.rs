@@ -57,6 +57,7 @@ fn tiny_latent() -> LatentSpec {
         value_dim: 4,
         scale: 1.0,
         norm_eps: 0.0,
+        latent_scale: 1.0,
         rope: RopeSpec { theta: 1e4, dims: 2, pairing: RopePairing::Interleaved, scaling: RopeScaling::None },
     }
 }

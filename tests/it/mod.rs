@@ -17,6 +17,7 @@ mod parameters;
 mod quant;
 mod readme;
 mod reference;
+mod results;
 mod safetensors_header;
 mod setup;
 mod shaders;

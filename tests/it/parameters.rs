@@ -53,6 +53,8 @@ fn published_models_have_their_published_sizes() {
         // Published as 480.
         ("arctic", "478.6", Whole("17.3")),
         ("olmoe-1b-7b", "6.9", Whole("1.3")),
+        // Published as 52 and 12.
+        ("jamba-v0.1", "51.6", Whole("12.1")),
         // The file lacks the divisors of longrope, which change no size.
         ("phi-3.5-moe", "41.9", Whole("6.6")),
     ];
@@ -124,7 +126,8 @@ fn weight_bytes_are_those_of_padded_rows() {
         let bytes = |key: WeightKey| {
             let (rows, cols) = key.shape(&spec);
             // A vector is a row of its own, or two where a norm has a bias.
-            let stays_f32 = rows <= 2 || matches!(key, WeightKey::Router { .. } | WeightKey::RouterHidden { .. });
+            let stays_f32 = rows <= 2
+                || matches!(key, WeightKey::Router { .. } | WeightKey::RouterHidden { .. } | WeightKey::ChoiceRouter { .. });
             let format = if stays_f32 { QuantFormat::find("f32").unwrap() } else { quant };
             (rows * format.row_bytes(cols)) as u64
         };

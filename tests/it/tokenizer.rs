@@ -52,7 +52,7 @@ fn the_demo_prompts_give_the_stored_ids_and_the_stored_continuations() {
 
 #[test]
 fn the_fixtures_texts_encode_and_decode_as_in_transformers() {
-    for name in FIXTURES {
+    for name in FIXTURES.iter() {
         let tokenizer = block_on(Tokenizer::open(&golden(&format!("fixtures/{name}")))).unwrap();
         let expected: Value = serde_json::from_str(&read(&golden(&format!("fixtures/{name}")).join("expected.json"))).unwrap();
         let cases = expected["tokenizer"]["cases"].as_array().unwrap();

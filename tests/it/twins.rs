@@ -343,7 +343,7 @@ fn router_counts_loads_and_looks_slots_up() {
     let mut loads = vec![0; 3];
     // Softmax of (0, ln 3) is (1/4, 3/4).
     let logits = [0.0, 3f32.ln(), -50.0, 1.0, 1.0, 1.0];
-    let routing = router_topk(&router, &logits, None, &[7, 8, 9], &mut loads);
+    let routing = router_topk(&router, &logits, [None, None], &[7, 8, 9], &mut loads);
     assert_eq!(routing.expert_ids, [1, 0, 0, 1]);
     assert_eq!(routing.slots, [8, 7, 7, 8]);
     assert!(max_difference(&routing.routing_weights, &[0.75, 0.25, 0.5, 0.5]) < 1e-6);

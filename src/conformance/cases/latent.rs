@@ -20,7 +20,7 @@ const SEQUENCES: usize = 2;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for pairing in [RopePairing::Half, RopePairing::Interleaved] {
+    for (pairing, latent_scale) in [(RopePairing::Half, 1.0), (RopePairing::Interleaved, 1.0), (RopePairing::Interleaved, 1.5)] {
         for (num_tokens, num_heads, latent_dim, nope_dim, rope_dim) in
             [(1, 3, 32, 16, 8), (9, 3, 20, 12, 4), (17, 1, 4, 4, 4), (33, 2, 512, 128, 64)]
         {
@@ -33,10 +33,12 @@ pub fn cases() -> Vec<Case> {
                 value_dim: 4,
                 scale: 1.0,
                 norm_eps: 1e-6,
+                latent_scale,
                 rope: RopeSpec { theta: 10_000.0, dims: rope_dim, pairing, scaling: RopeScaling::None },
             };
-            let name =
-                format!("{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim}, {pairing:?}");
+            let name = format!(
+                "{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim} times {latent_scale}, {pairing:?}"
+            );
             cases.push(Case::new("latent", name, SUM, Latent { num_tokens, spec }));
         }
     }

@@ -50,7 +50,7 @@ pub fn cases() -> Vec<Case> {
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
         problems.extend([head, sharded, Matmul { output: Output::Add, quant: QUANTS[2], dense: false, ..sharded }]);
-        for output in [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate] {
+        for output in [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate, Output::Capped(0.5)] {
             for (bias, scale) in [(true, 1.0), (false, 0.22), (true, 0.22)] {
                 // The last quad is cut short, and so is the one at the end of a shard.
                 let finished = Matmul { num_tokens, rows: 55, bias, scale, output, ..usual };
@@ -80,6 +80,7 @@ impl Matmul {
             (self.output == Output::Sigmoid, " sigmoid"),
             (self.output == Output::Tanh, " tanh"),
             (self.output == Output::Gate, " gate"),
+            (matches!(self.output, Output::Capped(_)), " capped"),
             (self.dense, " dense"),
             (self.rows_per_shard != ONE_SHARD, " shards"),
         ] {
@@ -139,6 +140,10 @@ impl Problem for Matmul {
             Output::Gate => {
                 result.iter_mut().zip(&before).for_each(|(value, before)| *value = before * reference::matmul::sigmoid(*value));
                 stage.changed("y", &before, &result, layout)
+            }
+            Output::Capped(limit) => {
+                reference::matmul::cap(&mut result, limit);
+                stage.output("y", &result, layout)
             }
             Output::Sigmoid => {
                 result.iter_mut().for_each(|value| *value = reference::matmul::sigmoid(*value));

@@ -1,8 +1,10 @@
 //! The table, one file per kernel.
 
 mod attention;
+mod causal_pair;
 mod embed;
 mod expert_combine;
+mod expert_identity;
 mod expert_sort;
 mod experts;
 mod head_matmul;
@@ -11,6 +13,8 @@ mod matmul;
 mod norm;
 mod qk_rope;
 mod qkv;
+mod regroup;
+mod router_attention;
 mod router_topk;
 mod sample;
 
@@ -24,17 +28,21 @@ use crate::spec::NormSpec;
 pub fn cases() -> Vec<Case> {
     let mut cases = embed::cases();
     cases.extend(norm::cases());
+    cases.extend(causal_pair::cases());
     cases.extend(qkv::cases());
     cases.extend(qk_rope::cases());
     cases.extend(latent::cases());
     cases.extend(head_matmul::cases());
     cases.extend(attention::cases());
     cases.extend(matmul::cases());
+    cases.extend(regroup::cases());
+    cases.extend(router_attention::cases());
     cases.extend(router_topk::cases());
     cases.extend(expert_sort::cases());
     cases.extend(experts::gate_up_cases());
     cases.extend(experts::down_cases());
     cases.extend(expert_combine::cases());
+    cases.extend(expert_identity::cases());
     cases.extend(sample::cases());
     cases
 }

@@ -19,12 +19,23 @@ struct Norm {
     offset: f32,
     spec: NormSpec,
     residual: Option<f32>,
+    /// What `y` is multiplied by after the sum.
+    output_scale: Option<f32>,
 }
 
 const EPS: f32 = 1e-5;
 
 pub fn cases() -> Vec<Case> {
-    let usual = Norm { first_row: 0, num_tokens: 3, cols: 64, size: 1.0, offset: 0.0, spec: NormSpec::rms(EPS), residual: None };
+    let usual = Norm {
+        first_row: 0,
+        num_tokens: 3,
+        cols: 64,
+        size: 1.0,
+        offset: 0.0,
+        spec: NormSpec::rms(EPS),
+        residual: None,
+        output_scale: None,
+    };
     let mut cases = Vec::new();
     let mut add = |name: String, problem| cases.push(Case::new("norm", name, SUM, problem));
     for cols in [1, 4, 31, 32, 33, 96, 255, 256, 257, 2048] {
@@ -46,6 +57,11 @@ pub fn cases() -> Vec<Case> {
     let layer = NormSpec { kind: NormKind::Layer, ..usual.spec };
     add("Layer far from zero".to_owned(), Norm { cols: 33, offset: 4.0, spec: layer, ..usual });
     add("Layer zeros".to_owned(), Norm { cols: 33, size: 0.0, spec: layer, ..usual });
+    for cols in [33, 96] {
+        let scaled = Norm { cols, residual: Some(0.5), output_scale: Some(0.3), ..usual };
+        add(format!("added 0.5 times, all times 0.3, 3x{cols}"), scaled);
+        add(format!("Layer added 0.5 times, all times 0.3, 3x{cols}"), Norm { spec: layer, ..scaled });
+    }
     let last = Norm { first_row: 4, num_tokens: 1, ..usual };
     add("last row of 5".to_owned(), last);
     add("Layer added, last row of 5".to_owned(), Norm { spec: layer, residual: Some(0.5), ..last });
@@ -63,6 +79,7 @@ impl Norm {
             cols: self.cols,
             norm: self.spec,
             residual: self.residual,
+            output_scale: self.output_scale.is_some(),
         }
     }
 }
@@ -82,14 +99,19 @@ impl Problem for Norm {
             None => stage.output("y", &normed, Layout::clearing(self.cols)),
             Some(scale) => {
                 let before = inputs.floats(normed.len(), 1.0);
-                let after: Vec<f32> = before.iter().zip(&normed).map(|(before, normed)| before + scale * normed).collect();
+                let after: Vec<f32> = before
+                    .iter()
+                    .zip(&normed)
+                    .map(|(before, normed)| (before + scale * normed) * self.output_scale.unwrap_or(1.0))
+                    .collect();
                 stage.changed("y", &before, &after, Layout::clear(self.cols))
             }
         };
         let x = stage.padded_input("x", &x, self.cols);
         let weight = stage.padded_input("weight", &weight, self.cols);
         let mut recording = Recording::default();
-        let buffers = Buffers { x: &x, weight: &weight, y: &y.buffer };
+        let output_scale = self.output_scale.map(|scale| stage.input("output_scale", &[scale]));
+        let buffers = Buffers { x: &x, weight: &weight, y: &y.buffer, output_scale: output_scale.as_ref() };
         norm::record(device, &mut recording, None, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }

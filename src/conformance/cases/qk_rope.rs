@@ -50,6 +50,17 @@ pub fn cases() -> Vec<Case> {
     add("values of 8, scaled".to_owned(), 9, AttentionSpec { value_dim: 8, value_scale: 0.7, ..usual.clone() });
     add("clip".to_owned(), 9, AttentionSpec { clip, ..usual.clone() });
     add("clip, norm".to_owned(), 9, AttentionSpec { clip, qk_norm: Some(norm), ..usual.clone() });
+    let after = AttentionSpec { clip, clip_after_norm: true, qk_norm: Some(norm), ..usual.clone() };
+    let over_all = Some(QkNorm { over: QkNormOver::AllHeads, ..norm });
+    add("norm, clip".to_owned(), 9, after.clone());
+    add("norm over AllHeads, clip".to_owned(), 9, AttentionSpec { qk_norm: over_all, ..after });
+    let value_norm = Some(1e-6);
+    add("value norm".to_owned(), 9, AttentionSpec { value_norm, value_dim: 8, value_scale: 0.7, ..usual.clone() });
+    let values_are_keys = AttentionSpec { values_are_keys: true, ..usual.clone() };
+    add("values are keys".to_owned(), 9, values_are_keys.clone());
+    add("values are keys, norms".to_owned(), 9, AttentionSpec { value_norm, qk_norm: Some(norm), ..values_are_keys.clone() });
+    let proportional = Some(RopeSpec { scaling: RopeScaling::Proportional { pairs: 3 }, ..rope(HEAD_DIM) });
+    add("values are keys, 3 pairs turn".to_owned(), 9, AttentionSpec { rope: proportional, ..values_are_keys });
     add("clip, no positions".to_owned(), 9, AttentionSpec { clip, rope: None, ..usual });
     cases
 }

@@ -118,6 +118,13 @@ fn specs() -> Vec<(String, RouterSpec)> {
         }
     }
     let method = RouterMethod::SoftmaxOfTopK;
+    for normalize in [SUM, Normalize::Sum { floor: 8.0 }, Normalize::Norm { p: 2.0 }] {
+        let router = RouterSpec { method, normalize, scale: 2.5, ..usual.clone() };
+        specs.push((format!("softmax of the chosen, {normalize:?} times 2.5"), router));
+    }
+    let scaled = RouterSpec { expert_scale: true, normalize: SUM, ..usual.clone() };
+    specs.push(("factors of the experts".to_owned(), scaled.clone()));
+    specs.push(("factors of the experts, selection bias".to_owned(), RouterSpec { selection_bias: true, ..scaled }));
     specs.push(("softmax of the chosen, selection bias".to_owned(), RouterSpec { method, selection_bias: true, ..usual }));
     specs
 }
@@ -170,15 +177,17 @@ impl Problem for Router {
         let num_experts = self.router.num_experts;
         let logits = self.logits(&mut inputs);
         let bias = self.selection_bias(&mut inputs);
+        let scale = self.router.expert_scale.then(|| inputs.floats(num_experts, 2.0));
         let slot_table: Vec<u32> = inputs.permutation(num_experts).into_iter().map(|slot| slot + 10).collect();
         let loads_before: Vec<u32> = (0..LOAD_ROWS * num_experts).map(|index| index as u32 * 7).collect();
         let mut loads_after = loads_before.clone();
         let loads = &mut loads_after[LOAD_ROW * num_experts..][..num_experts];
         let Routing { expert_ids, slots, routing_weights } =
-            router_topk(&self.router, &logits, bias.as_deref(), &slot_table, loads);
+            router_topk(&self.router, &logits, [bias.as_deref(), scale.as_deref()], &slot_table, loads);
 
         let (logits, slot_table) = (stage.input("logits", &logits), stage.input("slot_table", &slot_table));
         let bias = bias.map(|bias| stage.input("selection_bias", &bias));
+        let scale = scale.map(|scale| stage.input("expert_scale", &scale));
         let ids = stage.integers("ids", &expert_ids);
         let slots = stage.integers("slots", &slots);
         let weights = stage.output("weights", &routing_weights, Layout::dense(self.router.num_experts_per_tok));
@@ -191,6 +200,7 @@ impl Problem for Router {
             weights: &weights.buffer,
             loads: &loads.buffer,
             selection_bias: bias.as_ref(),
+            expert_scale: scale.as_ref(),
         };
         let mut recording = Recording::default();
         router_topk::record(device, &mut recording, Some(0), &self.problem(), &buffers)?;

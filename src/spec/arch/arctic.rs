@@ -4,7 +4,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits, mixtral};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, ParallelSpec, TensorNames};
+use crate::spec::{ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, TensorNames};
 
 pub(super) static ARCTIC: Arch =
     Arch { name: "arctic", model_types: &["arctic"], covers: "Snowflake Arctic base and instruct, 480B-A17B", parse };
@@ -42,7 +42,13 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let dense = common::silu(common::hidden_size(config)?);
     let model = common::model(config, ARCTIC.name, &DEFAULTS, |layer| {
         let ffn = if (layer + 1).is_multiple_of(step) {
-            Ffn::Parallel(ParallelSpec { dense, moe: moe.clone() })
+            Ffn::Parallel(ParallelSpec {
+                dense,
+                moe: moe.clone(),
+                inputs: ParallelInputs::LayerInput,
+                post_norms: false,
+                deferred: false,
+            })
         } else {
             Ffn::Dense(expert)
         };

@@ -59,23 +59,37 @@ pub fn model<M: Into<Mixer>>(
         let (mixer, ffn) = layer(index)?;
         Ok(pre_norm(norm, mixer, ffn))
     };
+    model_of(config, family, defaults, (0..num_layers).map(block).collect::<Result<_>>()?)
+}
+
+/// As [`model`], of layers that are made already.
+pub fn model_of(config: &ConfigJson, family: &'static str, defaults: &Defaults, layers: Vec<LayerSpec>) -> Result<ModelSpec> {
     Ok(ModelSpec {
         family,
         vocab_size: config.usize("vocab_size", limits::VOCAB_SIZE)?,
         hidden_size: hidden_size(config)?,
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions, limits::POSITIONS)?,
-        final_norm: norm,
+        final_norm: rms_norm(config, defaults)?,
         tied_embeddings: config.bool_or("tie_word_embeddings", defaults.tied_embeddings)?,
         head_bias: false,
         embedding_scale: 1.0,
         logit_scale: 1.0,
-        layers: (0..num_layers).map(block).collect::<Result<_>>()?,
+        logit_softcap: None,
+        layers,
         names: TensorNames::LLAMA,
     })
 }
 
 pub fn pre_norm(norm: NormSpec, mixer: impl Into<Mixer>, ffn: Ffn) -> LayerSpec {
-    LayerSpec { norm, residual: Residual::Pre, residual_scale: 1.0, mixer: mixer.into(), ffn }
+    LayerSpec {
+        norm,
+        residual: Residual::Pre,
+        residual_scale: 1.0,
+        mixer: mixer.into(),
+        ffn,
+        output_scale: false,
+        ffn_bias: false,
+    }
 }
 
 /// Heads and rotary embedding.
@@ -320,6 +334,21 @@ pub fn groups(config: &ConfigJson, router: &RouterSpec, score: GroupScore) -> Re
 /// RMSNorm of query and key with a weight, before the rotary embedding.
 pub fn qk_norm(eps: f32, over: QkNormOver) -> QkNorm {
     QkNorm { eps, over, after_rope: false, weight: true }
+}
+
+/// Refuses a way to score experts that is not the one of the architecture, where a config names one. Architectures that read the key have
+/// said what they accept.
+pub fn check_score_function(config: &ConfigJson, spec: &ModelSpec) -> Result<()> {
+    const KEYS: [&str; 3] = ["scoring_func", "score_func", "score_function"];
+    let text = config.section("text_config")?;
+    let config = text.as_ref().unwrap_or(config);
+    let Some((_, moe)) = spec.moe_layers().next() else { return Ok(()) };
+    // The name of the router's whole method stands there too.
+    let accepted: &[&str] = match moe.router.method {
+        RouterMethod::Sigmoid => &["sigmoid", "noaux_tc"],
+        _ => &["softmax"],
+    };
+    KEYS.iter().try_for_each(|key| config.choice(key, accepted).map(drop))
 }
 
 /// Rows and columns that share a factor where `quantization_config` says that matrices are stored in eight bits.

@@ -45,6 +45,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         head_bias: false,
         embedding_scale: 1.0,
         logit_scale: 1.0,
+        logit_softcap: None,
         layers: vec![layer; num_layers],
         names: NAMES,
     })

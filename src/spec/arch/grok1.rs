@@ -3,6 +3,7 @@
 use super::common::{self, Defaults, FACTOR};
 use super::{Arch, limits, mixtral};
 use crate::Result;
+use crate::gating::RouterSpec;
 use crate::spec::{Activation, AttentionSpec, ConfigJson, Ffn, MlpSpec, ModelSpec, MoeSpec, Residual, TensorNames};
 
 pub(super) static GROK1: Arch =
@@ -19,13 +20,19 @@ const NAMES: TensorNames = TensorNames {
 };
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
+    // Conversions say either, and mean the tanh approximation.
+    config.choice("hidden_act", &["gelu", "gelu_new", "gelu_pytorch_tanh", "silu"])?;
     let attention = AttentionSpec {
         scale: config.f64_or("attn_output_multiplier", 0.08838834764831845, FACTOR)? as f32,
         softcap: Some(config.f64_or("attn_logit_softcapping", 30.0, FACTOR)? as f32),
         ..common::attention(config, &DEFAULTS)?
     };
     let moe = MoeSpec {
-        router: common::router(config, "num_local_experts", ("num_experts_per_tok", Some(2)))?,
+        router: RouterSpec {
+            // Not in the published code, but in conversions of the weights.
+            softcap: config.opt_f64("router_logit_softcapping", FACTOR)?.map(|cap| cap as f32),
+            ..common::router(config, "num_local_experts", ("num_experts_per_tok", Some(2)))?
+        },
         expert: MlpSpec {
             intermediate_size: config.usize("intermediate_size", limits::INTERMEDIATE_SIZE)?,
             activation: Activation::GeluTanh,

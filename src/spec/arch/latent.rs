@@ -42,6 +42,7 @@ pub fn latent_attention(config: &ConfigJson, defaults: &Defaults) -> Result<Late
         value_dim: dim("v_head_dim")?,
         scale: (entropy / ((nope_dim + rope_dim) as f64).sqrt()) as f32,
         norm_eps: NORM_EPS,
+        latent_scale: 1.0,
         rope,
     })
 }

@@ -5,7 +5,6 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
 use crate::spec::{ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, TensorNames};
-use serde_json::Value;
 
 pub(super) static LLAMA_MOE: Arch =
     Arch { name: "llama_moe", model_types: &["llama_moe"], covers: "LLaMA-MoE v1 3.0B and 3.5B", parse };
@@ -24,7 +23,6 @@ const NAMES: TensorNames = TensorNames {
 };
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
-    config.unsupported("size_experts", &Value::Null)?;
     config.unsupported("multiply_gate_scores", &true.into())?;
     config.unsupported("gate_use_softmax", &true.into())?;
     config.choice("gate_type", &["TopKBalancedNoisyGate"])?;
@@ -37,6 +35,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         return Err(config.invalid("intermediate_size", format!("a multiple of num_experts ({})", router.num_experts)));
     }
     let expert = common::silu(whole / router.num_experts);
+    check_sizes(config, expert.intermediate_size, router.num_experts)?;
     let attention = common::attention(config, &DEFAULTS)?;
     let model = common::model(config, LLAMA_MOE.name, &DEFAULTS, |layer| {
         let router = RouterSpec { scale: scale(config, layer)?, ..router.clone() };
@@ -44,6 +43,18 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     })?;
     let router = if two_layers { NAMES.router } else { "model.layers.{l}.mlp.gate.gate_network.weight" };
     Ok(ModelSpec { names: TensorNames { router, ..NAMES }, ..model })
+}
+
+/// The published configs list the width of every expert of every layer, all of them the same.
+fn check_sizes(config: &ConfigJson, width: usize, num_experts: usize) -> Result<()> {
+    let num_layers = config.usize("num_hidden_layers", limits::LAYERS)?;
+    match config.opt_count_lists("size_experts", limits::INTERMEDIATE_SIZE)? {
+        Some(sizes) if sizes != vec![vec![width; num_experts]; num_layers] => {
+            let expected = format!("null, or for each of {num_layers} layers a list of {num_experts} times {width}");
+            Err(config.invalid("size_experts", expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What multiplies the routed output of layer `l`: one number, or one per layer.

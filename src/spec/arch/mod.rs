@@ -13,15 +13,19 @@ mod deepseek_v3;
 mod dots1;
 mod ernie4_5_moe;
 mod flex_olmo;
+mod gemma4_moe;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod grok1;
 mod hunyuan_v1_moe;
+mod jamba;
+mod jetmoe;
 mod latent;
 mod llama4;
 mod llama_moe;
+mod longcat_flash;
 mod mimo_v2_flash;
 mod minimax_m2;
 mod mixtral;
@@ -29,6 +33,7 @@ mod olmoe;
 mod phimoe;
 mod qwen2_moe;
 mod qwen3_moe;
+mod yuan;
 
 use super::{ConfigJson, ModelSpec};
 use crate::{Error, Result};
@@ -73,6 +78,11 @@ pub static ARCHS: &[&Arch] = &[
     &mimo_v2_flash::MIMO_V2_FLASH,
     &llama_moe::LLAMA_MOE,
     &grok1::GROK1,
+    &longcat_flash::LONGCAT_FLASH,
+    &gemma4_moe::GEMMA4_MOE,
+    &jetmoe::JETMOE,
+    &yuan::YUAN,
+    &jamba::JAMBA,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that
@@ -103,6 +113,7 @@ impl ModelSpec {
         match ARCHS.iter().find(|arch| arch.model_types.contains(&model_type)) {
             Some(arch) => {
                 let mut spec = (arch.parse)(&config)?;
+                common::check_score_function(&config, &spec)?;
                 spec.names.float8_block = common::float8_block(&config)?;
                 Ok(spec)
             }

@@ -1,19 +1,18 @@
 //! OLMoE: Muennighoff et al. 2024, arXiv 2409.02060. Defaults are those of `OlmoeConfig` in transformers.
 
 use super::Arch;
-use super::common::{self, Defaults};
+use super::common::{self, Defaults, FACTOR};
 use crate::Result;
 use crate::spec::{AttentionSpec, ConfigJson, Ffn, ModelSpec, MoeSpec, QkNormOver};
-use serde_json::Value;
 
 pub(super) static OLMOE: Arch = Arch { name: "olmoe", model_types: &["olmoe"], covers: "OLMoE-1B-7B 0924 and 0125", parse };
 
 const DEFAULTS: Defaults = Defaults { max_positions: 4096, rms_norm_eps: 1e-5, ..Defaults::LLAMA };
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
-    // It would clip after the norm.
-    config.unsupported("clip_qkv", &Value::Null)?;
     let (attention, moe) = block(config, &DEFAULTS, 8)?;
+    let clip = config.opt_f64("clip_qkv", FACTOR)?.map(|limit| limit as f32);
+    let attention = AttentionSpec { clip, clip_after_norm: true, ..attention };
     common::model(config, OLMOE.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder};
@@ -94,6 +95,7 @@ pub struct Engine {
     ignored_tensors: Vec<String>,
     /// The tokens whose keys and values the KV cache holds.
     cached: Vec<u32>,
+    routing: RoutingOverride,
 }
 
 impl Engine {
@@ -123,9 +125,19 @@ impl Engine {
             let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
             (Decoder::Gpu(Box::new(GpuDecoder::load(parts, &mut report).await?)), description)
         };
-        Ok(Engine { spec, tokenizer, decoder, device, context, ignored_tensors, cached: Vec::new() })
+        Ok(Engine {
+            spec,
+            tokenizer,
+            decoder,
+            device,
+            context,
+            ignored_tensors,
+            cached: Vec::new(),
+            routing: RoutingOverride::default(),
+        })
     }
 
+    /// The model as it was trained, whatever [`set_routing`](Self::set_routing) changed.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
@@ -154,6 +166,26 @@ impl Engine {
     /// Tensors of the checkpoint that the model does not use.
     pub fn ignored_tensors(&self) -> &[String] {
         &self.ignored_tensors
+    }
+
+    /// How the routing differs from the model as trained.
+    pub fn routing(&self) -> &RoutingOverride {
+        &self.routing
+    }
+
+    /// Routes differently from now on: other numbers of experts, without some, with one forced, at another temperature. The default is the model
+    /// as trained. The weights stay on the device.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::with_routing`], and what a device can fail with. Then nothing has changed.
+    pub async fn set_routing(&mut self, routing: &RoutingOverride) -> Result<()> {
+        if *routing == self.routing {
+            return Ok(());
+        }
+        self.decoder.set_spec(self.spec.with_routing(routing)?).await?;
+        self.cached.clear();
+        self.routing = routing.clone();
+        Ok(())
     }
 
     /// Continues a prompt. The tokens come from [`Generation::next`]; a prompt that begins as the last one did is not run twice.

@@ -14,6 +14,7 @@ mod loads;
 mod logits;
 mod model;
 mod perplexity;
+mod routing;
 mod run;
 mod sampling;
 mod stream;
@@ -64,8 +65,8 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::RunArgs),
-    Chat(chat::ChatArgs),
+    Run(Box<run::RunArgs>),
+    Chat(Box<chat::ChatArgs>),
     Inspect(inspect::InspectArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),

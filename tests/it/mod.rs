@@ -13,6 +13,7 @@ mod gating;
 mod hub;
 mod latent;
 mod layers;
+mod overrides;
 mod parameters;
 mod quant;
 mod readme;

@@ -8,7 +8,9 @@ use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder};
 use crate::platform;
 use crate::quant::Quant;
+use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
+use crate::trace::TracedLayer;
 use std::path::Path;
 
 /// The context where the caller names none and the model would allow more: a longer KV cache costs memory.
@@ -168,6 +170,16 @@ impl Engine {
         &self.ignored_tensors
     }
 
+    /// The layers with a router, as they route now.
+    pub fn traced_layers(&self) -> Vec<TracedLayer> {
+        let layers = self.spec.moe_layers().map(|(layer, moe)| TracedLayer {
+            layer,
+            experts: moe.router.num_experts,
+            experts_per_token: self.routing.experts_per_token.unwrap_or(moe.router.num_experts_per_tok),
+        });
+        layers.collect()
+    }
+
     /// How the routing differs from the model as trained.
     pub fn routing(&self) -> &RoutingOverride {
         &self.routing
@@ -217,6 +229,38 @@ impl Engine {
         self.check_ids(ids)?;
         self.cached.clear();
         self.decoder.forward(ids, 0).await
+    }
+
+    /// What the routers do with `ids`, in windows of the context's length. `on_window` gets the routing of each, one entry per layer with a
+    /// router, for as many tokens as the window has.
+    ///
+    /// Later windows begin with the beginning-of-text token, where the tokenizer has one; that one is left out.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub async fn trace(&mut self, ids: &[u32], on_window: &mut dyn FnMut(&[u32], &[LayerRouting])) -> Result<()> {
+        let bos: Vec<u32> = self.tokenizer.bos_id().into_iter().collect();
+        self.cached.clear();
+        let (mut rest, mut opening) = (ids, &[][..]);
+        loop {
+            let (window, later) = rest.split_at(rest.len().min(self.context.saturating_sub(opening.len()).max(1)));
+            let run = [opening, window].concat();
+            self.check_ids(&run)?;
+            self.decoder.keep_routing(true);
+            self.decoder.begin(&Sampling::GREEDY, &[]).await?;
+            let outcome = self.decoder.prefill(&run, 0).await;
+            let mut layers = self.decoder.routing().to_vec();
+            self.decoder.keep_routing(false);
+            outcome?;
+            if !opening.is_empty() {
+                layers.iter_mut().for_each(|layer| layer.drop_first(opening.len(), run.len()));
+            }
+            on_window(window, &layers);
+            if later.is_empty() {
+                return Ok(());
+            }
+            (rest, opening) = (later, &bos);
+        }
     }
 
     /// How well the model predicts `ids`, in windows of the context's length. `progress` hears the tokens done and the tokens in all.

@@ -20,6 +20,8 @@ mod sampling;
 mod stream;
 mod table;
 mod talk;
+mod trace;
+mod trace_report;
 
 use clap::{Args, Parser, Subcommand};
 use moebius::gpu::DeviceChoice;
@@ -70,6 +72,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
+    Trace(Box<trace::TraceArgs>),
+    TraceReport(trace_report::TraceReportArgs),
     Check(check::CheckArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
@@ -102,6 +106,8 @@ pub async fn main() -> ExitCode {
         Command::Inspect(args) => args.run(global).await,
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
+        Command::Trace(args) => args.run(global).await,
+        Command::TraceReport(args) => args.run(),
         Command::Check(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),

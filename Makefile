@@ -21,10 +21,11 @@ lint: ## formatting, clippy and documentation, with warnings as errors
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
-test: ## lint, then every native test; a missing GPU adapter is a failure
+test: ## lint, every native test, and the page in a browser; a missing GPU adapter is a failure
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	REQUIRE_GPU=1 $(CARGO) test
+	@scripts/web-test.sh
 
 web: ## build the web page's half: web/pkg, an npm package
 	@scripts/web.sh

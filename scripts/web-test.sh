@@ -33,14 +33,30 @@ find_chromium() {
     return 1
 }
 
+node_is_new_enough() {
+    node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 10) ? 0 : 1)'
+}
+
+# Debian 12 stands at Node 18; npm has newer ones.
+install_node() {
+    say "Node 20.10 or newer is needed, but this is $(node --version): fetching one into target/tools/node"
+    npm install --prefix target/tools/node --no-audit --no-fund --loglevel=error node@22 >&2 ||
+        fail 'npm could not fetch a newer Node (what it says is above): install one from https://nodejs.org'
+}
+
 has node || need nodejs
-node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 10) ? 0 : 1)' ||
-    fail "Node 20.10 or newer is needed, but this is $(node --version): install it from https://nodejs.org"
 has npm || need npm
+if ! node_is_new_enough; then
+    export PATH="$PWD/target/tools/node/node_modules/.bin:$PATH"
+    node_is_new_enough || install_node
+    node_is_new_enough || fail "this is still Node $(node --version): install 20.10 or newer from https://nodejs.org"
+fi
 find_chromium >/dev/null || need chromium
 CHROMIUM=$(find_chromium) || fail 'Chromium is missing: install it, or name the command in the variable CHROMIUM'
 export CHROMIUM
 scripts/web.sh
+# What the page shows is compared with what the program writes.
+cargo build --locked
 # The package under test is linked, so that a new build is what the tests see.
 if ! (cd tests/web && npm ls >/dev/null 2>&1); then
     (cd tests/web && npm install --no-audit --no-fund --no-package-lock --loglevel=error) ||

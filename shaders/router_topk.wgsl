@@ -12,11 +12,16 @@
 // the sigmoid of each (SIGMOID). #ifdef GROUPS: experts compete in NUM_GROUPS groups first, of which NUM_KEPT go on, valued by their best
 // or by the sum of their best two (GROUP_SUM). Weights: the scores of the chosen, divided by max(sum, FLOOR) (#ifdef NORMALIZE_SUM) or by
 // their P-norm (NORMALIZE_NORM), times SCALE. #ifdef SPARSE_MIXER: two rounds of a masked softmax instead.
+// #ifdef OVERRIDE: a person changed the routing. Experts whose bit is set in params.disabled are not there; params.forced, where it is an
+// expert, comes first, with a logit as high as the highest; params.temperature divides the logits wherever a weight is made of them.
 // source    MixtralTopKRouter, DeepseekV3TopkRouter and PhimoeTopKRouter (sparsemixer) of transformers
 // twin      src/reference/router_topk.rs
 
 struct Params {
     load_offset: u32,
+    forced: u32,
+    temperature: f32,
+    disabled: array<vec4<u32>, 8>, // one bit per expert
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -34,6 +39,7 @@ struct Params {
 #endif
 
 const LOWEST: f32 = -3.0e38;
+const HIGHEST: f32 = 3.0e38;
 
 var<workgroup> wg_scores: array<f32, NUM_EXPERTS>;
 var<workgroup> wg_selection: array<f32, NUM_EXPERTS>; // what the experts are ranked by
@@ -48,27 +54,64 @@ fn choose(token: u32, rank: u32, expert: u32) {
     atomicAdd(&loads[params.load_offset + expert], 1u);
 }
 
+// The unnormalised share of an expert, where `top` is the highest logit.
+fn share(logit: f32, top: f32) -> f32 {
+#ifdef OVERRIDE
+    return select(exp((logit - top) / params.temperature), 0.0, logit == LOWEST);
+#else
+    return exp(logit - top);
+#endif
+}
+
+#ifdef OVERRIDE
+fn is_disabled(expert: u32) -> bool {
+    return ((params.disabled[expert / 128u][expert / 32u % 4u] >> (expert % 32u)) & 1u) == 1u;
+}
+
+// What the router says, changed: the disabled experts lowest, the forced one as high as the highest.
+fn change_logits(local: u32) {
+    for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
+        if is_disabled(expert) {
+            wg_scores[expert] = LOWEST;
+        }
+    }
+    workgroupBarrier();
+    var top = LOWEST;
+    for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
+        top = max(top, wg_scores[expert]);
+    }
+    workgroupBarrier();
+    if local == 0u && params.forced < NUM_EXPERTS {
+        wg_scores[params.forced] = top;
+    }
+    workgroupBarrier();
+}
+#endif
+
 #ifdef SPARSE_MIXER
-// The best expert that is not `taken`, and its weight: a softmax over the experts whose logit is within the threshold of the best.
-fn mix_round(token: u32, rank: u32, taken: u32) -> u32 {
+// The best expert that is left in wg_selection, and its weight: a softmax over the experts whose logit is within the threshold of the best.
+fn mix_round(token: u32, rank: u32) {
     var best = 0u;
     var top = LOWEST;
     for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
-        if expert != taken && wg_scores[expert] > top {
-            top = wg_scores[expert];
+        if wg_selection[expert] > top {
+            top = wg_selection[expert];
             best = expert;
         }
     }
+#ifdef OVERRIDE
+    best = select(best, params.forced, rank == 0u && params.forced < NUM_EXPERTS);
+#endif
     var total = 0.0;
     for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
-        let logit = wg_scores[expert];
-        if expert != taken && top - logit <= 2.0 * JITTER * max(abs(logit), top) {
-            total += exp(logit - top);
+        let logit = wg_selection[expert];
+        if logit > LOWEST && top - logit <= 2.0 * JITTER * max(abs(logit), top) {
+            total += share(logit, top);
         }
     }
     choose(token, rank, best);
     weights[token * TOP_K + rank] = SCALE / total;
-    return best;
+    wg_selection[best] = LOWEST;
 }
 #endif
 
@@ -87,7 +130,7 @@ fn group_score(group: u32) -> f32 {
         best = max(best, value);
     }
 #ifdef GROUP_SUM
-    return select(best + second, best, GROUP_LEN == 1u);
+    return select(best + second, best, second == LOWEST); // only one expert there
 #else
     return best;
 #endif
@@ -112,11 +155,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         wg_scores[expert] = logits[token * NUM_EXPERTS + expert];
     }
     workgroupBarrier();
+#ifdef OVERRIDE
+    change_logits(local);
+#endif
 
 #ifdef SPARSE_MIXER
     if local == 0u {
-        let first = mix_round(token, 0u, NUM_EXPERTS);
-        mix_round(token, 1u, first);
+        for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
+            wg_selection[expert] = wg_scores[expert];
+        }
+        for (var rank = 0u; rank < TOP_K; rank++) {
+            mix_round(token, rank);
+        }
     }
 #else
 #ifdef SOFTMAX
@@ -126,7 +176,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     var total = 0.0;
     for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
-        total += exp(wg_scores[expert] - top);
+        total += share(wg_scores[expert], top);
     }
     workgroupBarrier();
 #endif
@@ -134,10 +184,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let logit = wg_scores[expert];
         var score = logit;
 #ifdef SOFTMAX
-        score = exp(logit - top) / total;
+        score = share(logit, top) / total;
 #endif
 #ifdef SIGMOID
+#ifdef OVERRIDE
+        score = 1.0 / (1.0 + exp(-logit / params.temperature));
+#else
         score = 1.0 / (1.0 + exp(-logit));
+#endif
 #endif
         wg_scores[expert] = score;
 #ifdef SELECTION_BIAS
@@ -148,6 +202,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #else
         wg_selection[expert] = logit; // ranks as the score does, and keeps apart what a score would round together
 #endif
+#endif
+#ifdef OVERRIDE
+        if is_disabled(expert) {
+            wg_selection[expert] = LOWEST;
+        }
 #endif
     }
     workgroupBarrier();
@@ -161,6 +220,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         if !is_kept(expert / GROUP_LEN) {
             wg_selection[expert] = LOWEST;
         }
+    }
+    workgroupBarrier();
+#endif
+
+#ifdef OVERRIDE
+    if local == 0u && params.forced < NUM_EXPERTS {
+        wg_selection[params.forced] = HIGHEST;
     }
     workgroupBarrier();
 #endif
@@ -187,11 +253,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let best = wg_chosen[0];
     var chosen_total = 0.0;
     for (var rank = 0u; rank < TOP_K; rank++) {
-        chosen_total += exp(wg_chosen[rank] - best);
+        chosen_total += share(wg_chosen[rank], best);
     }
     workgroupBarrier();
     for (var rank = local; rank < TOP_K; rank += WG) {
-        wg_chosen[rank] = exp(wg_chosen[rank] - best) / chosen_total;
+        wg_chosen[rank] = share(wg_chosen[rank], best) / chosen_total;
     }
     workgroupBarrier();
 #endif

@@ -2,12 +2,15 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder};
 use crate::platform;
 use crate::quant::Quant;
+use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
+use crate::trace::TracedLayer;
 use std::path::Path;
 
 /// The context where the caller names none and the model would allow more: a longer KV cache costs memory.
@@ -94,6 +97,7 @@ pub struct Engine {
     ignored_tensors: Vec<String>,
     /// The tokens whose keys and values the KV cache holds.
     cached: Vec<u32>,
+    routing: RoutingOverride,
 }
 
 impl Engine {
@@ -123,9 +127,19 @@ impl Engine {
             let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
             (Decoder::Gpu(Box::new(GpuDecoder::load(parts, &mut report).await?)), description)
         };
-        Ok(Engine { spec, tokenizer, decoder, device, context, ignored_tensors, cached: Vec::new() })
+        Ok(Engine {
+            spec,
+            tokenizer,
+            decoder,
+            device,
+            context,
+            ignored_tensors,
+            cached: Vec::new(),
+            routing: RoutingOverride::default(),
+        })
     }
 
+    /// The model as it was trained, whatever [`set_routing`](Self::set_routing) changed.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
@@ -154,6 +168,36 @@ impl Engine {
     /// Tensors of the checkpoint that the model does not use.
     pub fn ignored_tensors(&self) -> &[String] {
         &self.ignored_tensors
+    }
+
+    /// The layers with a router, as they route now.
+    pub fn traced_layers(&self) -> Vec<TracedLayer> {
+        let layers = self.spec.moe_layers().map(|(layer, moe)| TracedLayer {
+            layer,
+            experts: moe.router.num_experts,
+            experts_per_token: self.routing.experts_per_token.unwrap_or(moe.router.num_experts_per_tok),
+        });
+        layers.collect()
+    }
+
+    /// How the routing differs from the model as trained.
+    pub fn routing(&self) -> &RoutingOverride {
+        &self.routing
+    }
+
+    /// Routes differently from now on: other numbers of experts, without some, with one forced, at another temperature. The default is the model
+    /// as trained. The weights stay on the device.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::with_routing`], and what a device can fail with. Then nothing has changed.
+    pub async fn set_routing(&mut self, routing: &RoutingOverride) -> Result<()> {
+        if *routing == self.routing {
+            return Ok(());
+        }
+        self.decoder.set_spec(self.spec.with_routing(routing)?).await?;
+        self.cached.clear();
+        self.routing = routing.clone();
+        Ok(())
     }
 
     /// Continues a prompt. The tokens come from [`Generation::next`]; a prompt that begins as the last one did is not run twice.
@@ -185,6 +229,38 @@ impl Engine {
         self.check_ids(ids)?;
         self.cached.clear();
         self.decoder.forward(ids, 0).await
+    }
+
+    /// What the routers do with `ids`, in windows of the context's length. `on_window` gets the routing of each, one entry per layer with a
+    /// router, for as many tokens as the window has.
+    ///
+    /// Later windows begin with the beginning-of-text token, where the tokenizer has one; that one is left out.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub async fn trace(&mut self, ids: &[u32], on_window: &mut dyn FnMut(&[u32], &[LayerRouting])) -> Result<()> {
+        let bos: Vec<u32> = self.tokenizer.bos_id().into_iter().collect();
+        self.cached.clear();
+        let (mut rest, mut opening) = (ids, &[][..]);
+        loop {
+            let (window, later) = rest.split_at(rest.len().min(self.context.saturating_sub(opening.len()).max(1)));
+            let run = [opening, window].concat();
+            self.check_ids(&run)?;
+            self.decoder.keep_routing(true);
+            self.decoder.begin(&Sampling::GREEDY, &[]).await?;
+            let outcome = self.decoder.prefill(&run, 0).await;
+            let mut layers = self.decoder.routing().to_vec();
+            self.decoder.keep_routing(false);
+            outcome?;
+            if !opening.is_empty() {
+                layers.iter_mut().for_each(|layer| layer.drop_first(opening.len(), run.len()));
+            }
+            on_window(window, &layers);
+            if later.is_empty() {
+                return Ok(());
+            }
+            (rest, opening) = (later, &bos);
+        }
     }
 
     /// How well the model predicts `ids`, in windows of the context's length. `progress` hears the tokens done and the tokens in all.

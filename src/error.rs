@@ -67,6 +67,10 @@ pub enum Error {
     #[error("{what}: expected {expected}, found {found}")]
     Argument { what: &'static str, expected: String, found: String },
 
+    /// A line of a trace is not what it has to be.
+    #[error("{file}, line {line}: {problem}")]
+    Trace { file: String, line: usize, problem: String },
+
     /// The prompt and the tokens to come do not fit in the context.
     #[error("the prompt has {found} tokens, but the context holds {limit}")]
     PromptTooLong { found: usize, limit: usize },
@@ -121,6 +125,7 @@ impl Error {
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())
             }
+            Error::Trace { .. } => Some("`moebius trace MODEL --out FILE` writes such files".to_owned()),
             Error::NoAdapter { .. } => Some(
                 "install a Vulkan driver (Debian/Ubuntu: apt install mesa-vulkan-drivers), see `moebius devices`, or use --device cpu"
                     .to_owned(),

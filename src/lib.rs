@@ -19,6 +19,7 @@ pub mod quant;
 pub mod reference;
 pub mod spec;
 pub mod tensor;
+pub mod trace;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 

@@ -4,6 +4,7 @@ mod json;
 
 use crate::conformance;
 use crate::error::Error;
+use crate::gating::{ExpertAt, RoutingOverride};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::platform::{JsFile, Mount};
@@ -82,13 +83,35 @@ struct WebGenerateOptions {
     stop: Vec<String>,
     ignore_end: bool,
     trace: bool,
+    routing: WebRouting,
+}
+
+/// Experts are written as in [`ExpertAt`].
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct WebRouting {
+    experts_per_token: Option<usize>,
+    disabled: Vec<String>,
+    forced: Option<String>,
+    temperature: Option<f32>,
 }
 
 impl Default for WebGenerateOptions {
     fn default() -> Self {
         let SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty } = SamplingOptions::default();
-        let (stop, ignore_end, trace) = (Vec::new(), false, false);
-        WebGenerateOptions { max_tokens: 128, temperature, top_k, top_p, min_p, repeat_penalty, seed, stop, ignore_end, trace }
+        WebGenerateOptions {
+            max_tokens: 128,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repeat_penalty,
+            seed,
+            stop: Vec::new(),
+            ignore_end: false,
+            trace: false,
+            routing: WebRouting::default(),
+        }
     }
 }
 
@@ -141,15 +164,15 @@ impl Engine {
             None => parse(Some(&prompt))?,
         };
         let on_step: js_sys::Function = on_step.unchecked_into();
-        let experts_per_token: Vec<usize> =
-            self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect();
+        self.inner.set_routing(&options.routing.parse().map_err(thrown)?).await.map_err(thrown)?;
+        let num_experts: Vec<usize> = self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts).collect();
         let options = options.into_options(self.inner.tokenizer().eos_ids());
         let mut generation = self.inner.generate(&ids, &options).map_err(thrown)?;
         if trace {
             generation.keep_routing();
         }
         while let Some(piece) = generation.next().await.map_err(thrown)? {
-            let step = serde_json::json!({ "id": piece.id, "text": piece.text, "routing": json::by_token(generation.routing(), &experts_per_token) });
+            let step = serde_json::json!({ "id": piece.id, "text": piece.text, "routing": json::by_token(generation.routing(), &num_experts) });
             let answer = on_step.call1(&JsValue::NULL, &to_js(&step))?;
             if JsFuture::from(js_sys::Promise::resolve(&answer)).await?.as_bool() == Some(false) {
                 break;
@@ -157,6 +180,18 @@ impl Engine {
         }
         let summary = generation.finish().await.map_err(thrown)?;
         Ok(to_js(&json::summary(&summary)).unchecked_into())
+    }
+}
+
+impl WebRouting {
+    fn parse(&self) -> crate::Result<RoutingOverride> {
+        let disabled: crate::Result<Vec<ExpertAt>> = self.disabled.iter().map(|expert| expert.parse()).collect();
+        Ok(RoutingOverride {
+            experts_per_token: self.experts_per_token,
+            disabled: disabled?,
+            forced: self.forced.as_deref().map(str::parse).transpose()?,
+            temperature: self.temperature,
+        })
     }
 }
 

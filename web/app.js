@@ -5,6 +5,7 @@ import { CompareView } from "./views/compare.js";
 import { DeviceView } from "./views/device.js";
 import { HeatmapView } from "./views/heatmap.js";
 import { PreferencesView } from "./views/preferences.js";
+import { RoutingView, asTrained, describe, isChanged } from "./views/routing.js";
 import { StoredView } from "./views/stored.js";
 import { TextView } from "./views/text.js";
 
@@ -15,12 +16,16 @@ const state = {
   /** What `Engine.describe` says, once a model is loaded. */
   info: undefined,
   running: false,
+  /** Answers begun since the page was opened. */
+  answers: 0,
   /** Which of the layers with a router colours the text. */
   layer: 0,
   /** The prompt and the answer that are shown, and what the routers did with each token. */
   tokens: [],
   rows: [],
   numPrompt: 0,
+  /** What is changed about the routing, as `GenerateOptions.routing` has it. */
+  routing: asTrained(),
   /** The same since the model was loaded, all answers one after the other; only tokens whose routing is known. */
   all: { tokens: [], rows: [] },
 };
@@ -136,7 +141,8 @@ async function load() {
   const started = performance.now();
   try {
     const info = await call("load", { model: chosenModel(), device: $("device").value });
-    Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, layer: 0, all: { tokens: [], rows: [] } });
+    Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, layer: 0, routing: asTrained(), all: { tokens: [], rows: [] } });
+    showChanged();
     const { temperature, topK, topP, minP, repeatPenalty } = info.suggested;
     Object.entries({ temperature, topK, topP, minP, repeatPenalty }).forEach(([name, value]) => ($(name).value = round(value)));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
@@ -163,7 +169,7 @@ function explainNoGpu() {
 
 function options() {
   const numbers = NUMBERS.map((name) => [name, Number($(name).value)]);
-  return Object.fromEntries(numbers);
+  return { ...Object.fromEntries(numbers), routing: state.routing };
 }
 
 /** Generates into what the page shows. `{ tokens, rows, text, stop }`, or nothing after an error. */
@@ -175,6 +181,7 @@ async function generate(prompt) {
   }
   notice("");
   setRunning(true, "Writing …");
+  state.answers++;
   run = { tokens: [], rows: [], numPrompt: 0 };
   Object.assign(state, { tokens: run.tokens, rows: run.rows, numPrompt: 0 });
   $("speed").textContent = "";
@@ -192,6 +199,40 @@ async function generate(prompt) {
     setRunning(false);
     draw();
   }
+}
+
+function showChanged() {
+  const changed = isChanged(state.routing);
+  $("changed").hidden = !changed;
+  $("changed").textContent = changed ? `This is no longer the model as trained: ${describe(state.routing)}.` : "";
+}
+
+let rewriting = false;
+
+/** Writes the answer anew after a change of the routing; of several changes at once, with the last. */
+async function rewrite() {
+  showChanged();
+  if (rewriting) void call("stop");
+  if (rewriting || state.tokens.length === 0) return;
+  rewriting = true;
+  try {
+    if (state.running) {
+      await call("stop");
+      await idle();
+    }
+    let written;
+    do {
+      written = JSON.stringify(state.routing);
+      await generate($("prompt").value);
+    } while (written !== JSON.stringify(state.routing));
+  } finally {
+    rewriting = false;
+  }
+}
+
+/** Resolves when nothing runs. */
+async function idle() {
+  while (state.running) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 /** Nothing else may use the worker meanwhile. */
@@ -238,6 +279,7 @@ const makers = {
   heatmap: (root) => new HeatmapView(root, state),
   preferences: (root) => new PreferencesView(root, state),
   compare: (root) => new CompareView(root, state, generate),
+  routing: (root) => new RoutingView(root, state, () => void rewrite()),
   device: (root) => new DeviceView(root, state, check),
   stored: (root) => new StoredView(root, call),
 };

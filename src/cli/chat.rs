@@ -1,5 +1,6 @@
 //! `moebius chat`: a conversation.
 
+use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stream::{print_statistics, stream};
 use super::talk::{self, talk};
@@ -30,13 +31,15 @@ pub struct ChatArgs {
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    routing: RoutingArgs,
 }
 
 impl ChatArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         self.sampling.check()?;
         let directory = model::directory(self.model.as_deref())?;
-        let mut engine = model::load(&directory, global).await?;
+        let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let template = ChatTemplate::of(engine.tokenizer())?;
         let mut options = self.sampling.options(engine.tokenizer());
         options.stop.stop_strings.extend(template.stop_strings().iter().map(|&text| text.to_owned()));

@@ -5,11 +5,24 @@
 use super::failure::Failure;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The text files of a folder, by name.
+pub fn texts_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+    let entries = listed.with_context(|| format!("cannot read {}", folder.display()))?;
+    let is_text = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|extension| extension == "txt");
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_text).collect();
+    if paths.is_empty() {
+        return Err(Failure::new(format!("{} has no text", folder.display()), "give a folder with a .txt file per domain").into());
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Reads a JSON array of token ids.
@@ -43,15 +56,54 @@ impl NewFile {
 
     /// Writes the whole file, or nothing.
     pub fn write(self, bytes: &[u8]) -> Result<()> {
-        let written = File::create(&self.temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&self.temporary, &self.path)
-        });
-        if written.is_err() {
-            // What counts is the first error; a leftover that cannot be removed is part of the same trouble.
-            let _ = fs::remove_file(&self.temporary);
+        let mut file = self.create()?;
+        file.write_bytes(bytes)?;
+        file.commit()
+    }
+
+    /// Begins a file that is written in pieces.
+    pub fn create(self) -> Result<OpenFile> {
+        let file = File::create(&self.temporary).with_context(|| cannot_write(&self.path))?;
+        Ok(OpenFile { writer: BufWriter::new(file), file: self, committed: false })
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+/// A [`NewFile`] that is not whole yet. Dropping it leaves nothing behind.
+pub struct OpenFile {
+    file: NewFile,
+    writer: BufWriter<File>,
+    committed: bool,
+}
+
+impl OpenFile {
+    pub fn write(&mut self, text: &str) -> Result<()> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write_all(bytes).with_context(|| cannot_write(&self.file.path))
+    }
+
+    /// Gives the file its name.
+    pub fn commit(mut self) -> Result<()> {
+        let written = self.writer.flush().and_then(|()| self.writer.get_ref().sync_all());
+        written
+            .and_then(|()| fs::rename(&self.file.temporary, &self.file.path))
+            .with_context(|| cannot_write(&self.file.path))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // What counts is the error that led here; a leftover that cannot be removed is part of the same trouble.
+            let _ = fs::remove_file(&self.file.temporary);
         }
-        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

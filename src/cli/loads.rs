@@ -10,23 +10,28 @@ const MAX_COLUMNS: usize = 10;
 
 /// One row per MoE layer of `loads` `[layers][experts]`, bars relative to the busiest expert of the layer.
 pub fn render(loads: &[Vec<u64>]) -> String {
-    let num_experts = loads.iter().map(Vec::len).max().unwrap_or_default();
+    render_layers(&loads.iter().cloned().enumerate().collect::<Vec<_>>())
+}
+
+/// As [`render`], each layer with its number.
+pub fn render_layers(loads: &[(usize, Vec<u64>)]) -> String {
+    let num_experts = loads.iter().map(|(_, loads)| loads.len()).max().unwrap_or_default();
     if num_experts <= MAX_COLUMNS { wide(loads, num_experts) } else { narrow(loads) }
 }
 
-fn wide(loads: &[Vec<u64>], num_experts: usize) -> String {
+fn wide(loads: &[(usize, Vec<u64>)], num_experts: usize) -> String {
     let numbers: Vec<String> = (0..num_experts).map(|expert| format!("{expert:>5}")).collect();
     let header: Vec<&str> = ["layer"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
     let cell = |(bar, percent): (char, f64)| format!("{bar}{percent:>3.0}%");
-    let row = |(layer, loads): (usize, &Vec<u64>)| {
+    let row = |(layer, loads): &(usize, Vec<u64>)| {
         [format!("{layer:>5}")].into_iter().chain(shares(loads).into_iter().map(cell)).collect()
     };
-    table::aligned(&header, &loads.iter().enumerate().map(row).collect::<Vec<_>>())
+    table::aligned(&header, &loads.iter().map(row).collect::<Vec<_>>())
 }
 
-fn narrow(loads: &[Vec<u64>]) -> String {
+fn narrow(loads: &[(usize, Vec<u64>)]) -> String {
     const BUSIEST: usize = 4;
-    let row = |(layer, loads): (usize, &Vec<u64>)| {
+    let row = |(layer, loads): &(usize, Vec<u64>)| {
         let shares = shares(loads);
         let mut order: Vec<usize> = (0..loads.len()).collect();
         order.sort_by_key(|&expert| std::cmp::Reverse(loads[expert]));
@@ -34,7 +39,7 @@ fn narrow(loads: &[Vec<u64>]) -> String {
             order.iter().take(BUSIEST).map(|&expert| format!("{expert}: {:.0}%", shares[expert].1)).collect();
         vec![format!("{layer:>5}"), shares.iter().map(|share| share.0).collect(), busiest.join(", ")]
     };
-    table::aligned(&["layer", "experts in order", "busiest"], &loads.iter().enumerate().map(row).collect::<Vec<_>>())
+    table::aligned(&["layer", "experts in order", "busiest"], &loads.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The bar of each expert and its share in percent.

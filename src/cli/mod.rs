@@ -14,12 +14,15 @@ mod loads;
 mod logits;
 mod model;
 mod perplexity;
+mod routing;
 mod run;
 mod sampling;
 mod stored;
 mod stream;
 mod table;
 mod talk;
+mod trace;
+mod trace_report;
 
 use clap::{Args, Parser, Subcommand};
 use moebius::gpu::DeviceChoice;
@@ -65,11 +68,13 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::RunArgs),
-    Chat(chat::ChatArgs),
+    Run(Box<run::RunArgs>),
+    Chat(Box<chat::ChatArgs>),
     Inspect(inspect::InspectArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
+    Trace(Box<trace::TraceArgs>),
+    TraceReport(trace_report::TraceReportArgs),
     Check(check::CheckArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
@@ -102,6 +107,8 @@ pub async fn main() -> ExitCode {
         Command::Inspect(args) => args.run(global).await,
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
+        Command::Trace(args) => args.run(global).await,
+        Command::TraceReport(args) => args.run(),
         Command::Check(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),

@@ -5,6 +5,7 @@ use super::talk::talk;
 use super::{Global, files};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use moebius::gating::RoutingOverride;
 use moebius::gpu::DeviceOptions;
 use moebius::platform;
 use moebius::spec::ModelSpec;
@@ -78,6 +79,20 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     let engine = engine?;
     if global.verbose {
         say_more(&engine);
+    }
+    Ok(engine)
+}
+
+/// As [`load`], with other routing: what the model cannot do is refused before anyone waits for its weights.
+pub async fn load_with(directory: &Path, global: &Global, routing: &RoutingOverride) -> Result<Engine> {
+    if !routing.is_none() {
+        let config = platform::read_model_text(directory, CONFIG).await?;
+        ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?.with_routing(routing)?;
+    }
+    let mut engine = load(directory, global).await?;
+    engine.set_routing(routing).await?;
+    if !routing.is_none() {
+        talk!("routing  {routing}: no longer the model as trained");
     }
     Ok(engine)
 }

@@ -1,6 +1,7 @@
 //! `moebius run`: continue a text.
 
 use super::failure::Failure;
+use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stream::{print_statistics, stream};
 use super::talk;
@@ -21,6 +22,7 @@ Examples:
   moebius run ./Mixtral-8x7B-v0.1 \"Dear Sir,\" --seed 7
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
   moebius run --ids-file ids.json --json            one JSON object on stdout
+  moebius run --experts-per-token 1 --disable-expert 3,7@2 --router-temperature 0.5
 
 With one argument, it is the MODEL if it names something on disk or has a slash and no space;
 otherwise it is the PROMPT, for the bundled model.";
@@ -37,6 +39,8 @@ pub struct RunArgs {
     second: Option<String>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    routing: RoutingArgs,
     /// A JSON array of token ids as the prompt, taken as they are.
     #[arg(long, value_name = "FILE")]
     ids_file: Option<PathBuf>,
@@ -59,7 +63,7 @@ impl RunArgs {
         if let Prompt::Ids(ids) = &prompt {
             model::check_ids(&directory, ids)?;
         }
-        let mut engine = model::load(&directory, global).await?;
+        let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let options = self.sampling.options(engine.tokenizer());
         let prompt_ids = match &prompt {
             Prompt::Text(text) => engine.tokenizer().encode(text, true)?,
@@ -129,5 +133,6 @@ fn result_json(engine: &Engine, directory: &Path, summary: &Summary, seed: u64) 
         "decode_seconds": summary.decode_seconds,
         "decode_tokens_per_second": summary.decode_rate(),
         "expert_loads": summary.expert_loads,
+        "routing": engine.routing().to_string(),
     })
 }

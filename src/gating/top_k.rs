@@ -1,5 +1,7 @@
 //! Token choice: every token takes its `num_experts_per_tok` best experts.
 
+use super::RouterChange;
+
 /// How a layer's router turns logits into a choice.
 ///
 /// In this order: logits (times `logit_scale`, with bias, capped), scores, selection scores (scores plus selection bias, experts of losing
@@ -32,6 +34,8 @@ pub struct RouterSpec {
     /// Each expert has a factor of its own, which multiplies its weight.
     pub expert_scale: bool,
     pub weight_on: WeightOn,
+    /// How it differs from what was trained.
+    pub change: RouterChange,
 }
 
 /// `router_logits` -> `router_scores`, or a method of its own.
@@ -43,7 +47,7 @@ pub enum RouterMethod {
     SoftmaxOfTopK,
     /// `1 / (1 + exp(-logit))`
     Sigmoid,
-    /// Two rounds of a masked softmax with a threshold of twice the jitter; the weights do not sum to one. `num_experts_per_tok` is 2.
+    /// Rounds of a masked softmax with a threshold of twice the jitter; the weights do not sum to one. `num_experts_per_tok` is 2.
     /// Source: `sparsemixer` of transformers' PhiMoE; Liu et al. 2023, arXiv 2310.00811.
     SparseMixer { jitter: f32 },
 }
@@ -113,6 +117,7 @@ impl RouterSpec {
             scale: 1.0,
             expert_scale: false,
             weight_on: WeightOn::Output,
+            change: RouterChange::default(),
         }
     }
 
@@ -129,27 +134,40 @@ impl RouterSpec {
     /// Chooses the experts of one token from its `router_logits [num_experts]`, which have the bias and are capped, and the `selection_bias
     /// [num_experts]`, where the spec has one. Equal scores go to the lower expert id. The factors of `expert_scale` are not applied.
     pub fn route(&self, router_logits: &[f32], selection_bias: Option<&[f32]>) -> Assignment {
+        let changed;
+        let router_logits = if self.change.is_none() {
+            router_logits
+        } else {
+            changed = self.change.logits(router_logits);
+            &changed
+        };
         if let RouterMethod::SparseMixer { jitter } = self.method {
-            let mut assignment = sparse_mixer(router_logits, f64::from(jitter));
+            let mut assignment = self.sparse_mixer(router_logits, f64::from(jitter));
             assignment.routing_weights.iter_mut().for_each(|weight| *weight *= f64::from(self.scale));
             return assignment;
         }
         let scores = self.scores(router_logits);
         // Scores grow with their logits, which are finer: they decide where nothing is added to the score.
         let key = |expert: usize| match (selection_bias, self.groups) {
+            _ if self.change.disabled.contains(&expert) => f64::NEG_INFINITY,
             (Some(bias), _) => scores[expert] + f64::from(bias[expert]),
             (None, Some(ExpertGroups { score: GroupScore::SumOfTopTwo, .. })) => scores[expert],
             (None, _) => f64::from(router_logits[expert]),
         };
-        let keys: Vec<f64> = (0..router_logits.len()).map(key).collect();
-        let mut chosen = best_first(&keys);
-        if let Some(groups) = self.groups {
-            let kept = groups.kept(&keys);
-            chosen.retain(|&expert| kept.contains(&(expert * groups.num_groups / keys.len())));
+        let mut keys: Vec<f64> = (0..router_logits.len()).map(key).collect();
+        let kept = self.groups.map(|groups| groups.kept(&keys));
+        let in_kept = |expert: usize| match (&kept, self.groups) {
+            (Some(kept), Some(groups)) => kept.contains(&(expert * groups.num_groups / router_logits.len())),
+            _ => true,
+        };
+        if let Some(forced) = self.change.forced {
+            keys[forced] = f64::INFINITY;
         }
+        let mut chosen = best_first(&keys);
+        chosen.retain(|&expert| in_kept(expert) || Some(expert) == self.change.forced);
         chosen.truncate(self.num_experts_per_tok);
         let weights = match self.method {
-            RouterMethod::SoftmaxOfTopK => softmax(&chosen.iter().map(|&expert| scores[expert]).collect::<Vec<_>>()),
+            RouterMethod::SoftmaxOfTopK => self.softmax(&chosen.iter().map(|&expert| scores[expert]).collect::<Vec<_>>()),
             _ => chosen.iter().map(|&expert| scores[expert]).collect(),
         };
         let factor = f64::from(self.scale) / self.normalize.divisor(&weights);
@@ -159,13 +177,41 @@ impl RouterSpec {
         }
     }
 
+    /// Of [`RouterMethod::SoftmaxOfTopK`] the logits: their softmax comes after the choice.
     fn scores(&self, router_logits: &[f32]) -> Vec<f64> {
         let logits = router_logits.iter().copied().map(f64::from);
+        let temperature = f64::from(self.change.temperature);
         match self.method {
-            RouterMethod::Sigmoid => logits.map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            RouterMethod::Sigmoid => logits.map(|logit| 1.0 / (1.0 + (-logit / temperature).exp())).collect(),
             RouterMethod::SoftmaxOfTopK => logits.collect(),
-            _ => softmax(&logits.collect::<Vec<_>>()),
+            _ => self.softmax(&logits.collect::<Vec<_>>()),
         }
+    }
+
+    fn softmax(&self, logits: &[f64]) -> Vec<f64> {
+        let temperature = f64::from(self.change.temperature);
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exponentials: Vec<f64> = logits.iter().map(|logit| ((logit - max) / temperature).exp()).collect();
+        let total: f64 = exponentials.iter().sum();
+        exponentials.into_iter().map(|exponential| exponential / total).collect()
+    }
+
+    /// Each round takes the best logit; its weight is its softmax over those that are not far below it.
+    fn sparse_mixer(&self, router_logits: &[f32], jitter: f64) -> Assignment {
+        let logits: Vec<f64> = router_logits.iter().copied().map(f64::from).collect();
+        let mut left = logits.clone();
+        let mut assignment = Assignment { expert_ids: Vec::new(), routing_weights: Vec::new() };
+        for round in 0..self.num_experts_per_tok {
+            let best = self.change.forced.filter(|_| round == 0).unwrap_or_else(|| best_first(&left)[0]);
+            let top = left[best];
+            let far = |expert: usize| (top - logits[expert]) / logits[expert].abs().max(top) > 2.0 * jitter;
+            let near = |(expert, &logit): (usize, &f64)| if far(expert) { f64::NEG_INFINITY } else { logit };
+            let kept: Vec<f64> = left.iter().enumerate().map(near).collect();
+            assignment.expert_ids.push(best as u32);
+            assignment.routing_weights.push(self.softmax(&kept)[best]);
+            left[best] = f64::NEG_INFINITY;
+        }
+        assignment
     }
 }
 
@@ -180,7 +226,10 @@ impl ExpertGroups {
                     GroupScore::Max => 1,
                     GroupScore::SumOfTopTwo => 2,
                 };
-                best.iter().take(top).map(|&expert| keys[expert]).sum()
+                // Of experts that are there: a group of which one is left is worth that one.
+                let there = |score: &f64| *score > f64::NEG_INFINITY;
+                let scores: Vec<f64> = best.iter().take(top).map(|&expert| keys[expert]).filter(there).collect();
+                if scores.is_empty() { f64::NEG_INFINITY } else { scores.iter().sum() }
             })
             .collect();
         let mut kept = best_first(&scores);
@@ -208,29 +257,4 @@ fn best_first(keys: &[f64]) -> Vec<usize> {
     // The order has to be total for NaN, but minus zero equals zero: adding zero makes it so.
     indices.sort_by(|&a, &b| (keys[b] + 0.0).total_cmp(&(keys[a] + 0.0)).then(a.cmp(&b)));
     indices
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - max).exp()).collect();
-    let total: f64 = exponentials.iter().sum();
-    exponentials.into_iter().map(|exponential| exponential / total).collect()
-}
-
-/// Each of two rounds takes the best logit; its weight is its softmax over those that are not far below it.
-fn sparse_mixer(router_logits: &[f32], jitter: f64) -> Assignment {
-    let logits: Vec<f64> = router_logits.iter().copied().map(f64::from).collect();
-    let mut left = logits.clone();
-    let mut assignment = Assignment { expert_ids: Vec::new(), routing_weights: Vec::new() };
-    for _ in 0..2 {
-        let best = best_first(&left)[0];
-        let top = left[best];
-        let far = |expert: usize| (top - logits[expert]) / logits[expert].abs().max(top) > 2.0 * jitter;
-        let near = |(expert, &logit): (usize, &f64)| if far(expert) { f64::NEG_INFINITY } else { logit };
-        let kept: Vec<f64> = left.iter().enumerate().map(near).collect();
-        assignment.expert_ids.push(best as u32);
-        assignment.routing_weights.push(softmax(&kept)[best]);
-        left[best] = f64::NEG_INFINITY;
-    }
-    assignment
 }

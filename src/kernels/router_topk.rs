@@ -10,7 +10,12 @@ pub static KERNEL: Kernel = Kernel {
     name: "router_topk",
     source: include_str!("../../shaders/router_topk.wgsl"),
     summary: "scores of the experts, the best of each token, their weights",
-    params: &[("load_offset", offset_of!(Params, load_offset))],
+    params: &[
+        ("load_offset", offset_of!(Params, load_offset)),
+        ("forced", offset_of!(Params, forced)),
+        ("temperature", offset_of!(Params, temperature)),
+        ("disabled", offset_of!(Params, disabled)),
+    ],
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::read(1, "logits"),
@@ -28,7 +33,30 @@ pub static KERNEL: Kernel = Kernel {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {
     load_offset: u32,
-    padding: [u32; 3],
+    /// `u32::MAX` for none.
+    forced: u32,
+    temperature: f32,
+    padding: u32,
+    /// One bit per expert.
+    disabled: [u32; MAX_EXPERTS / 32],
+}
+
+/// As many as a spec may have.
+const MAX_EXPERTS: usize = 1024;
+
+impl Params {
+    fn of(problem: &Problem) -> Self {
+        let change = &problem.router.change;
+        let mut disabled = [0; MAX_EXPERTS / 32];
+        change.disabled.iter().for_each(|expert| disabled[expert / 32] |= 1 << (expert % 32));
+        Params {
+            load_offset: to_u32(problem.load_offset),
+            forced: change.forced.map_or(u32::MAX, to_u32),
+            temperature: change.temperature,
+            padding: 0,
+            disabled,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +90,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("TOP_K", router.num_experts_per_tok)
         .f32("SCALE", router.scale)
         .flag_if(router.selection_bias, "SELECTION_BIAS")
-        .flag_if(router.expert_scale, "EXPERT_SCALE");
+        .flag_if(router.expert_scale, "EXPERT_SCALE")
+        .flag_if(!router.change.is_none(), "OVERRIDE");
     variant = match router.method {
         RouterMethod::Softmax => variant.flag("SOFTMAX"),
         RouterMethod::SoftmaxOfTopK => variant.flag("SOFTMAX_OF_TOPK"),
@@ -107,7 +136,7 @@ pub fn record(
             kernel: &KERNEL,
             variant: choose(device.caps(), problem),
             layer,
-            params: bytemuck::bytes_of(&Params { load_offset: to_u32(problem.load_offset), padding: [0; 3] }),
+            params: bytemuck::bytes_of(&Params::of(problem)),
             buffers: &bound,
             grid: [problem.num_tokens, 1, 1],
         },

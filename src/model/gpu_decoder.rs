@@ -60,7 +60,7 @@ impl GpuDecoder {
         let shape = ChunkShape::choose(spec, device.caps(), context, device.name())?;
         let weight_bytes = total_bytes(checkpoint, spec, quant);
         check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
-        let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape)).await?;
+        let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
         let mut uploader = Uploader {
             device: &device,
             checkpoint,
@@ -91,6 +91,23 @@ impl GpuDecoder {
 
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// See [`Decoder::set_spec`](super::Decoder::set_spec).
+    pub(super) async fn set_spec(&mut self, spec: ModelSpec) -> Result<()> {
+        let per_token = |spec: &ModelSpec| spec.moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect::<Vec<_>>();
+        if per_token(&spec) != per_token(&self.spec) {
+            // Other shapes need other activations; the KV cache is the same.
+            let shape = ChunkShape::choose(&spec, self.device.caps(), self.shape.context, self.device.name())?;
+            let caches = self.state.layers.clone();
+            let attempted = "allocating activations for other routing";
+            self.state = self.device.catch(attempted, || State::new(&self.device, &spec, &shape, Some(caches))).await?;
+            self.shape = shape;
+        }
+        self.spec = spec;
+        self.plans.clear();
+        self.history.clear();
+        Ok(())
     }
 
     pub(super) fn keep_routing(&mut self, keep: bool) {

@@ -16,6 +16,7 @@ pub use reference_decoder::ReferenceDecoder;
 
 use crate::error::{Error, Result};
 use crate::reference::{LayerRouting, Row, Sampling};
+use crate::spec::ModelSpec;
 
 /// Either way to run a decoder.
 #[derive(Debug)]
@@ -43,6 +44,21 @@ impl Decoder {
             Decoder::Gpu(decoder) => decoder.begin(sampling, seen).await,
             Decoder::Reference(decoder) => {
                 decoder.begin(sampling, seen);
+                Ok(())
+            }
+        }
+    }
+
+    /// Routes as `spec` says from now on: the loaded one, but for its routers. The weights stay where they are; what the KV cache holds is to
+    /// be replaced.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin), and [`Error::DeviceLimit`] where activations of more experts do not fit. Then nothing has changed.
+    pub async fn set_spec(&mut self, spec: ModelSpec) -> Result<()> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.set_spec(spec).await,
+            Decoder::Reference(decoder) => {
+                decoder.set_spec(spec);
                 Ok(())
             }
         }

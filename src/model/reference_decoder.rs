@@ -45,6 +45,10 @@ impl ReferenceDecoder {
         })
     }
 
+    pub(super) fn set_spec(&mut self, spec: ModelSpec) {
+        self.decoder.set_spec(spec);
+    }
+
     pub(super) fn keep_routing(&mut self, keep: bool) {
         self.routing = keep.then(Vec::new);
     }

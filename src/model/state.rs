@@ -72,7 +72,7 @@ pub(super) struct State {
 }
 
 /// What filters before query and key need, of the widest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct FilterState {
     pub pair: Buffer,
     pub middle: Buffer,
@@ -95,7 +95,7 @@ impl FilterState {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct LayerState {
     pub rope: Option<Buffer>,
     pub k_cache: Buffer,
@@ -146,8 +146,9 @@ pub(super) fn kv_bytes(spec: &ModelSpec, context: usize) -> u64 {
 }
 
 impl State {
-    /// Zeroed memory for chunks of `shape`. Call inside [`Device::catch`].
-    pub fn new(device: &Device, spec: &ModelSpec, shape: &ChunkShape) -> Result<Self> {
+    /// Zeroed memory for chunks of `shape`, with the KV caches of another state of the same model where there are some. Call inside
+    /// [`Device::catch`].
+    pub fn new(device: &Device, spec: &ModelSpec, shape: &ChunkShape, layers: Option<Vec<LayerState>>) -> Result<Self> {
         let f32s = |label: &str, len: usize| device.storage(label, (len * 4) as u64);
         let tokens = shape.max_tokens;
         let assignments = tokens * shape.max_top_k;
@@ -200,7 +201,7 @@ impl State {
             sampled: f32s("sampled", RING),
             tap_values: f32s("tap_values", LayerTaps::len(&taps, tokens) + RING),
             taps,
-            layers: caches(device, spec, shape.context),
+            layers: layers.unwrap_or_else(|| caches(device, spec, shape.context)),
         })
     }
 }

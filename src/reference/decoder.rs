@@ -59,6 +59,12 @@ impl Decoder {
         Ok(Decoder { spec: spec.clone(), context, weights, layers, history: Vec::new(), long })
     }
 
+    /// Routes as `spec` says, which may differ from the loaded one in its routers only. What the caches hold is to be replaced.
+    pub fn set_spec(&mut self, spec: ModelSpec) {
+        self.spec = spec;
+        self.history.clear();
+    }
+
     /// Positions that a sequence may have.
     pub fn context(&self) -> usize {
         self.context

@@ -70,7 +70,7 @@ impl LayerRouting {
     }
 
     /// Forgets the first `dropped` of `num_tokens` tokens.
-    fn drop_first(&mut self, dropped: usize, num_tokens: usize) {
+    pub fn drop_first(&mut self, dropped: usize, num_tokens: usize) {
         self.router_logits.drain(..self.router_logits.len() / num_tokens * dropped);
         let chosen = self.expert_ids.len() / num_tokens * dropped;
         self.expert_ids.drain(..chosen);

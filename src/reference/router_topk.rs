@@ -10,6 +10,8 @@
 //! weights         [num_tokens, top_k] f32        out  as the spec says
 //! loads           [num_experts] u32              out  incremented once per assignment
 //! ```
+//!
+//! What `params` of the shader says besides is in [`RouterSpec::change`].
 
 use crate::gating::RouterSpec;
 

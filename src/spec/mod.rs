@@ -13,7 +13,8 @@ pub use json::ConfigJson;
 pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 
-use crate::gating::RouterSpec;
+use crate::error::{Error, Result};
+use crate::gating::{RouterSpec, RoutingOverride};
 
 /// A decoder-only language model.
 #[derive(Debug, Clone, PartialEq)]
@@ -517,6 +518,28 @@ impl ModelSpec {
         (mamba > 0).then(|| {
             format!("{mamba} of {} layers have a state-space mixer (Mamba), which this version only counts", self.layers.len())
         })
+    }
+
+    /// The same model with other routing.
+    ///
+    /// # Errors
+    /// As [`RoutingOverride::apply`], and for a layer that has no router.
+    pub fn with_routing(&self, routing: &RoutingOverride) -> Result<ModelSpec> {
+        let mut changed = self.clone();
+        let named = routing.disabled.iter().chain(&routing.forced).filter_map(|at| at.layer);
+        for layer in named {
+            if self.layers.get(layer).and_then(|layer| layer.ffn.moe()).is_none() {
+                let routed: Vec<String> = self.moe_layers().map(|(layer, _)| layer.to_string()).collect();
+                let expected = format!("one with a router ({})", routed.join(", "));
+                return Err(Error::Argument { what: "layer", expected, found: layer.to_string() });
+            }
+        }
+        for (layer, spec) in changed.layers.iter_mut().enumerate() {
+            if let Ffn::Moe(moe) | Ffn::Parallel(ParallelSpec { moe, .. }) = &mut spec.ffn {
+                moe.router = routing.apply(layer, &moe.router)?;
+            }
+        }
+        Ok(changed)
     }
 
     /// The layers with a router, with their index in the model.

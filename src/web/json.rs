@@ -102,11 +102,17 @@ pub(super) fn summary(summary: &Summary) -> Value {
     })
 }
 
-/// From one entry per layer to one per token. `experts_per_token` of each layer.
-pub(super) fn by_token<'a>(layers: &'a [LayerRouting], experts_per_token: &[usize]) -> Vec<TokenRouting<'a>> {
-    let (Some(first), Some(&chosen)) = (layers.first(), experts_per_token.first()) else { return Vec::new() };
-    let rows = |token: usize| layers.iter().zip(experts_per_token).map(move |(layer, &n)| (layer, token * n..(token + 1) * n));
-    (0..first.expert_ids.len() / chosen)
+/// From one entry per layer to one per token. `num_experts` of each layer.
+pub(super) fn by_token<'a>(layers: &'a [LayerRouting], num_experts: &[usize]) -> Vec<TokenRouting<'a>> {
+    let (Some(first), Some(&experts)) = (layers.first(), num_experts.first()) else { return Vec::new() };
+    let num_tokens = first.router_logits.len() / experts;
+    let rows = |token: usize| {
+        layers.iter().map(move |layer| {
+            let chosen = layer.expert_ids.len() / num_tokens;
+            (layer, token * chosen..(token + 1) * chosen)
+        })
+    };
+    (0..num_tokens)
         .map(|token| TokenRouting {
             experts: rows(token).map(|(layer, row)| &layer.expert_ids[row]).collect(),
             weights: rows(token).map(|(layer, row)| &layer.routing_weights[row]).collect(),

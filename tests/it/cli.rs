@@ -57,7 +57,7 @@ fn the_help_of_every_command_has_an_example() {
     assert_eq!(help.code, Some(0));
     let listed = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
-    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "check", "devices", "list"]);
+    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "trace", "trace-report", "check", "devices", "list"]);
     for command in commands {
         let help = moebius(&[command, "--help"]);
         assert_eq!(help.code, Some(0));
@@ -68,7 +68,7 @@ fn the_help_of_every_command_has_an_example() {
 
 #[test]
 fn every_command_that_prints_figures_offers_json() {
-    for command in ["run", "inspect", "logits", "perplexity", "devices", "list"] {
+    for command in ["run", "inspect", "logits", "perplexity", "trace", "trace-report", "devices", "list"] {
         assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
     }
 }

@@ -1,6 +1,6 @@
 //! How tokens choose experts.
 
-use moebius::gating::{ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec};
+use moebius::gating::{ExpertAt, ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec, RoutingOverride};
 use proptest::prelude::*;
 
 fn router(num_experts: usize, num_experts_per_tok: usize, renormalize: bool) -> RouterSpec {
@@ -140,4 +140,100 @@ fn sparse_mixer_weighs_each_choice_among_those_near_it() {
     let assignment = router.route(&[1.0, 1.0, 1.0, 0.0], None);
     assert_eq!(assignment.expert_ids, [0, 1]);
     assert_close(&assignment.routing_weights, &[1.0 / 3.0, 0.5]);
+}
+
+fn at(expert: usize) -> ExpertAt {
+    ExpertAt { expert, layer: None }
+}
+
+/// `router` of layer 2, changed.
+fn changed(router: &RouterSpec, change: RoutingOverride) -> RouterSpec {
+    change.apply(2, router).unwrap()
+}
+
+#[test]
+fn a_disabled_expert_is_not_there_and_the_others_share_its_weight() {
+    let logits = logits_of(&[0.1, 0.5, 0.3, 0.1]);
+    let change = RoutingOverride { disabled: vec![at(1)], ..RoutingOverride::default() };
+    let assignment = changed(&router(4, 2, false), change.clone()).route(&logits, None);
+    assert_eq!(assignment.expert_ids, [2, 0]);
+    assert_close(&assignment.routing_weights, &[0.6, 0.2]);
+    let mixer = RouterSpec { method: RouterMethod::SparseMixer { jitter: 0.2 }, ..RouterSpec::new(4, 2) };
+    assert_eq!(changed(&mixer, change).route(&[1.0, 9.0, 2.0, 3.0], None).expert_ids, [3, 2]);
+}
+
+#[test]
+fn a_forced_expert_comes_first_and_weighs_as_much_as_the_best() {
+    let logits = logits_of(&[0.1, 0.6, 0.3]);
+    let change = RoutingOverride { forced: Some(at(0)), ..RoutingOverride::default() };
+    let assignment = changed(&router(3, 2, true), change.clone()).route(&logits, None);
+    assert_eq!(assignment.expert_ids, [0, 1]);
+    assert_close(&assignment.routing_weights, &[0.5, 0.5]);
+    // Even out of a group that loses, and against any selection bias.
+    let groups = Some(ExpertGroups { num_groups: 2, num_kept: 1, score: GroupScore::SumOfTopTwo });
+    let grouped = RouterSpec { groups, selection_bias: true, ..RouterSpec::new(4, 2) };
+    let assignment = changed(&grouped, change.clone()).route(&[-5.0, -5.0, 1.0, 2.0], Some(&[0.0, 0.0, 9.0, 0.0]));
+    assert_eq!(assignment.expert_ids, [0, 2]);
+    let mixer = RouterSpec { method: RouterMethod::SparseMixer { jitter: 0.2 }, ..RouterSpec::new(4, 2) };
+    assert_eq!(changed(&mixer, change).route(&[1.0, 9.0, 2.0, 3.0], None).expert_ids, [0, 1]);
+}
+
+#[test]
+fn a_temperature_flattens_or_sharpens_the_weights_and_never_the_choice() {
+    let logits = logits_of(&[0.8, 0.2]);
+    for (temperature, expected) in [(1.0, [0.8, 0.2]), (2.0, [2.0 / 3.0, 1.0 / 3.0]), (0.5, [16.0 / 17.0, 1.0 / 17.0])] {
+        let change = RoutingOverride { temperature: Some(temperature), ..RoutingOverride::default() };
+        for method in [RouterMethod::Softmax, RouterMethod::SoftmaxOfTopK] {
+            let assignment = changed(&RouterSpec { method, ..RouterSpec::new(2, 2) }, change.clone()).route(&logits, None);
+            assert_eq!(assignment.expert_ids, [0, 1]);
+            assert_close(&assignment.routing_weights, &expected);
+        }
+    }
+}
+
+#[test]
+fn every_number_of_experts_per_token_can_be_chosen() {
+    for count in 1..=4 {
+        let change = RoutingOverride { experts_per_token: Some(count), ..RoutingOverride::default() };
+        let assignment = changed(&router(4, 2, true), change).route(&[0.1, 0.4, 0.3, 0.2], None);
+        assert_eq!(assignment.expert_ids, [1, 2, 3, 0][..count]);
+        assert!((assignment.routing_weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn a_change_of_one_layer_leaves_the_others_as_trained() {
+    let usual = router(4, 2, true);
+    let elsewhere = ExpertAt { expert: 1, layer: Some(5) };
+    let change = RoutingOverride { disabled: vec![elsewhere], forced: Some(elsewhere), ..RoutingOverride::default() };
+    assert_eq!(changed(&usual, change), usual);
+}
+
+#[test]
+fn changes_that_cannot_be_are_refused_with_what_can() {
+    let groups = Some(ExpertGroups { num_groups: 4, num_kept: 2, score: GroupScore::Max });
+    let grouped = RouterSpec { groups, ..RouterSpec::new(16, 4) };
+    let default = RoutingOverride::default;
+    let cases = [
+        (RoutingOverride { disabled: vec![at(16)], ..default() }, "expert: expected 0 to 15, the experts of layer 2, found 16"),
+        (RoutingOverride { forced: Some(at(99)), ..default() }, "expected 0 to 15"),
+        (RoutingOverride { forced: Some(at(3)), disabled: vec![at(3)], ..default() }, "one that is not switched off"),
+        (RoutingOverride { temperature: Some(0.0), ..default() }, "router temperature: expected 0.01 to 100, found 0"),
+        (RoutingOverride { temperature: Some(f32::NAN), ..default() }, "found NaN"),
+        (
+            RoutingOverride { experts_per_token: Some(0), ..default() },
+            "expected 1 to 8, as layer 2 has 8 to choose from, found 0",
+        ),
+        (RoutingOverride { experts_per_token: Some(9), ..default() }, "expected 1 to 8"),
+        // Two groups of one expert each may be the ones that are kept.
+        (RoutingOverride { disabled: [1, 2, 3, 5, 6, 7].map(at).to_vec(), ..default() }, "1 to 2, as layer 2 has 2"),
+    ];
+    for (change, expected) in cases {
+        let error = change.apply(2, &grouped).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    for (text, expected) in [("3", Some((3, None))), ("3@5", Some((3, Some(5)))), ("x", None), ("3@", None), ("-1", None)] {
+        let parsed = text.parse::<ExpertAt>().ok().map(|at| (at.expert, at.layer));
+        assert_eq!(parsed, expected, "{text}");
+    }
 }

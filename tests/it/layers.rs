@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "kernels",
     "conformance",
     "model",
+    "trace",
     "generate",
     "engine",
     "web",

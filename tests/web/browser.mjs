@@ -1,10 +1,12 @@
 // The real page in headless Chromium, on SwiftShader: a software device that WebGPU reaches on any machine.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { openAsBlob } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import init, { Engine, fileFromBlob } from "moebius";
 import { chromium } from "playwright-core";
 import { serve } from "../../scripts/web-serve.mjs";
@@ -111,6 +113,36 @@ export async function reference(directory, prompt, maxTokens) {
 }
 let instance;
 
+const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
+
+/** What the native program prints on stdout; scripts/web-test.sh builds it. */
+export function native(...args) {
+  const program = resolve(REPOSITORY, process.env.CARGO_TARGET_DIR ?? "target", "debug/moebius");
+  return execFileSync(program, args, { cwd: REPOSITORY, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+}
+
+/** `moebius trace` of a prompt of the demo model and its greedy continuation: tokens and rows as the page has them, and the statistics. */
+export async function nativeTrace(prompt, maxTokens, ...more) {
+  const folder = await mkdtemp(join(tmpdir(), "moebius-trace-"));
+  try {
+    const file = join(folder, "trace.jsonl");
+    native("trace", "-p", prompt, "-n", String(maxTokens), "--temp", "0", "--cost-tokens", "0", "--device", "cpu", "--out", file, ...more);
+    const [, ...lines] = (await readFile(file, "utf8")).trimEnd().split("\n");
+    const records = lines.map((line) => JSON.parse(line));
+    const tokens = [];
+    const rows = [];
+    for (const { position, token, text, experts, weights } of records) {
+      tokens[position] ??= { id: token, text };
+      rows[position] ??= { experts: [], weights: [] };
+      rows[position].experts.push(experts);
+      rows[position].weights.push(weights);
+    }
+    return { tokens, rows, statistics: JSON.parse(native("trace-report", file, "--json")) };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
 export const finished = (page, timeout = 120_000) => page.waitForFunction(() => !window.moebius.state.running, undefined, { timeout });
 
 /** What is shown: the ids of the new tokens, the text of every token, the routing. */
@@ -118,5 +150,5 @@ export const answer = (page) =>
   page.evaluate(() => {
     const { tokens, rows, numPrompt } = window.moebius.state;
     const spans = [...document.querySelectorAll("#text-view .text > span")];
-    return { promptIds: tokens.slice(0, numPrompt).map(({ id }) => id), ids: tokens.slice(numPrompt).map(({ id }) => id), shown: spans.map((span) => span.textContent).join(""), rows };
+    return { tokens, promptIds: tokens.slice(0, numPrompt).map(({ id }) => id), ids: tokens.slice(numPrompt).map(({ id }) => id), shown: spans.map((span) => span.textContent).join(""), rows };
   });

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { loads } from "../../web/stats.js";
-import { Session, answer, finished, reference, write } from "./browser.mjs";
+import { balance, loads, preferencesOfToken } from "../../web/stats.js";
+import { Session, answer, finished, nativeTrace, reference, write } from "./browser.mjs";
 
 const DEMO = new URL("../../examples/models/demo/", import.meta.url);
 const expected = JSON.parse(await readFile(new URL("expected.json", DEMO), "utf8"));
@@ -78,6 +78,86 @@ test("the routing on the GPU is that of the reference for the same tokens", asyn
   });
 });
 
+/** The same experts, and weights that differ by rounding only. */
+function assertRows(found, wanted) {
+  assert.equal(found.length, wanted.length);
+  found.forEach(({ experts, weights }, token) => {
+    assert.deepEqual(experts, wanted[token].experts, `token ${token}`);
+    weights.flat().forEach((weight, index) => assert.ok(Math.abs(weight - wanted[token].weights.flat()[index]) < 1e-3, `token ${token}`));
+  });
+}
+
+test("what the views hold is what moebius trace writes for the same tokens", async () => {
+  const { prompt } = expected[2];
+  const found = await answer(page);
+  const wanted = await nativeTrace(prompt, NEW_TOKENS);
+  // The newest token has no routing yet, and is not in a trace.
+  assert.deepEqual(found.tokens.slice(0, found.rows.length), wanted.tokens);
+  assertRows(found.rows, wanted.rows);
+  const { statistics } = wanted;
+  loads(found.rows, 6, 8).forEach((counts, index) => {
+    const layer = statistics.layers[index];
+    assert.deepEqual(counts, layer.loads);
+    const { ratio, variation, entropy, dead } = balance(counts);
+    assert.equal(dead, layer.balance.dead);
+    assert.ok(Math.abs(variation - layer.balance.variation) < 1e-9 && Math.abs(entropy - layer.balance.entropy) < 1e-9);
+    assert.ok(layer.balance.ratio === null ? ratio === Infinity : Math.abs(ratio - layer.balance.ratio) < 1e-9);
+  });
+  const { text, count } = statistics.preferences.find(({ text }) => text.trim() === text);
+  const same = found.tokens.slice(0, found.rows.length).filter((token) => token.text.trim() === text).length;
+  assert.equal(preferencesOfToken(found.tokens, found.rows, text, 6, 8).count, same);
+  assert.ok(count <= same);
+});
+
+test("changed routing writes the answer anew, as the native program does, and as trained brings the first answer back", async () => {
+  const { prompt, greedy } = expected[2];
+  await page.click("[data-view=routing]");
+  assert.equal(await page.isVisible("#changed"), false);
+  const rewritten = async (act) => {
+    const before = await page.evaluate(() => window.moebius.state.answers);
+    await act();
+    await page.waitForFunction((before) => !window.moebius.state.running && window.moebius.state.answers > before, before);
+    return await answer(page);
+  };
+  const count = page.getByLabel("Experts per token");
+  const one = await rewritten(async () => {
+    await count.fill("1");
+    await count.press("Enter");
+  });
+  assert.match(await page.textContent("#changed"), /no longer the model as trained: 1 expert per token/);
+  const wanted = await nativeTrace(prompt, NEW_TOKENS, "--experts-per-token", "1");
+  assert.notDeepEqual(one.ids, greedy.slice(0, NEW_TOKENS));
+  assertRows(one.rows, wanted.rows);
+  assert.ok(one.rows.every(({ experts }) => experts.every((layer) => layer.length === 1)));
+
+  const switched = await rewritten(() => page.click("#view .switches button:nth-child(3)"));
+  assert.ok(switched.rows.every(({ experts }) => experts.every(([expert]) => expert !== 2)));
+  const forced = await rewritten(() => page.getByLabel("Send every token to").selectOption("5"));
+  assert.ok(forced.rows.every(({ experts }) => experts.every(([expert]) => expert === 5)));
+  const temperature = page.getByLabel("Router temperature");
+  await rewritten(async () => {
+    await temperature.fill("0.5");
+    await temperature.press("Enter");
+  });
+  assert.match(await page.textContent("#changed"), /1 expert per token; without expert 2; always expert 5; router temperature 0.5/);
+  const trained = await rewritten(() => page.getByRole("button", { name: "As trained" }).click());
+  assert.deepEqual(trained.ids, greedy.slice(0, NEW_TOKENS));
+  assert.equal(await page.isVisible("#changed"), false);
+});
+
+test("routing that cannot be is refused in words, and the page goes on working", async () => {
+  for (let expert = 1; expert <= 7; expert++) {
+    await page.click(`#view .switches button:nth-child(${expert})`);
+  }
+  await finished(page);
+  await page.getByText(/experts per token: expected 1, as layer 0 has 1 to choose from, found 2/).waitFor();
+  await page.getByRole("button", { name: "As trained" }).click();
+  await page.waitForFunction(() => document.getElementById("notice").hidden);
+  await finished(page);
+  const { prompt, greedy } = expected[2];
+  assert.deepEqual((await write(page, prompt, NEW_TOKENS)).ids, greedy.slice(0, NEW_TOKENS));
+});
+
 test("a token that is pointed at shows its experts in every layer", async () => {
   const { rows } = await answer(page);
   await page.locator("#text-view .text > span").nth(3).hover();
@@ -108,9 +188,9 @@ test("stop ends an answer mid-way, and the page goes on working", async () => {
 test("the keyboard generates, walks through the tokens and changes the view", async () => {
   await page.fill("#maxTokens", "2");
   await page.focus("#prompt");
+  const before = await page.evaluate(() => window.moebius.state.answers);
   await page.keyboard.press("Control+Enter");
-  await page.waitForFunction(() => window.moebius.state.running);
-  await finished(page);
+  await page.waitForFunction((before) => !window.moebius.state.running && window.moebius.state.answers > before, before);
   await page.focus("#text-view .text");
   for (let step = 0; step < 3; step++) await page.keyboard.press("ArrowRight");
   assert.match(await page.textContent("#text-view .detail h3"), /^Token 2 /);
@@ -122,7 +202,7 @@ test("the keyboard generates, walks through the tokens and changes the view", as
 test("at phone width nothing is wider than the screen, in every view", async () => {
   const before = page.viewportSize();
   await page.setViewportSize({ width: 360, height: 740 });
-  for (const view of ["heatmap", "preferences", "compare", "device", "stored"]) {
+  for (const view of ["heatmap", "preferences", "compare", "routing", "device", "stored"]) {
     await page.click(`[data-view=${view}]`);
     const [width, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     assert.ok(width <= screen, `${view}: ${width} > ${screen}`);

@@ -42,6 +42,20 @@ export interface GenerateOptions {
   ignoreEnd?: boolean;
   /** Fill `Step.routing`. */
   trace?: boolean;
+  /** Route otherwise than the model was trained to. */
+  routing?: RoutingOverride;
+}
+
+/** What to change about the routing; nothing by default. Experts are written `"3"`, or `"3@5"` for layer 5 only. */
+export interface RoutingOverride {
+  /** Experts of every token, in every layer with a router. */
+  expertsPerToken?: number;
+  /** Experts that are treated as if they were not there. */
+  disabled?: string[];
+  /** An expert that every token takes first. */
+  forced?: string;
+  /** Divides the router logits; 1 is as trained. */
+  temperature?: number;
 }
 
 /** What the routers did with one token: `[MoE layer][rank]`, best expert first. */

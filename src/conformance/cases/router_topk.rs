@@ -2,7 +2,7 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
 use crate::error::Result;
-use crate::gating::{ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec};
+use crate::gating::{ExpertAt, ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec, RoutingOverride};
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::router_topk::{self, Buffers};
 use crate::reference::router_topk::{Routing, router_topk};
@@ -46,7 +46,51 @@ pub fn cases() -> Vec<Case> {
     let groups = Some(ExpertGroups { num_groups: 8, num_kept: 3, score: GroupScore::Max });
     let router = RouterSpec { groups, ..RouterSpec::new(64, 6) };
     cases.push(case("best groups", Router { router, num_tokens: 33, logits: far }));
+    for (name, router) in changed_specs() {
+        for logits in [Logits::Random(2.0), Logits::Ties, Logits::AllEqual] {
+            cases.push(case(&name, Router { router: router.clone(), num_tokens: 33, logits }));
+        }
+    }
     cases
+}
+
+/// What a person may change about each kind of router.
+fn changed_specs() -> Vec<(String, RouterSpec)> {
+    let method = |method| RouterSpec { method, normalize: SUM, ..RouterSpec::new(64, 6) };
+    let groups = Some(ExpertGroups { num_groups: 8, num_kept: 3, score: GroupScore::SumOfTopTwo });
+    let routers = [
+        ("softmax", method(RouterMethod::Softmax)),
+        ("softmax, not renormalised", RouterSpec { normalize: Normalize::No, ..method(RouterMethod::Softmax) }),
+        ("softmax of the chosen", RouterSpec { normalize: Normalize::No, ..method(RouterMethod::SoftmaxOfTopK) }),
+        ("sigmoid with bias and groups", RouterSpec { selection_bias: true, groups, ..method(RouterMethod::Sigmoid) }),
+        ("sparse mixer", RouterSpec { method: RouterMethod::SparseMixer { jitter: 0.2 }, ..RouterSpec::new(64, 2) }),
+    ];
+    let at = |expert| ExpertAt { expert, layer: None };
+    // The groups of the last four are empty, one of the rest has one expert left.
+    let many: Vec<ExpertAt> = (0..7).chain(32..64).map(at).collect();
+    let changes = [
+        RoutingOverride { disabled: vec![at(0), at(31), at(63)], ..RoutingOverride::default() },
+        RoutingOverride { disabled: many, ..RoutingOverride::default() },
+        RoutingOverride { forced: Some(at(63)), ..RoutingOverride::default() },
+        RoutingOverride {
+            forced: Some(at(0)),
+            disabled: vec![at(1), at(33)],
+            experts_per_token: Some(1),
+            temperature: Some(0.25),
+        },
+        RoutingOverride { experts_per_token: Some(11), temperature: Some(4.0), ..RoutingOverride::default() },
+        RoutingOverride { temperature: Some(0.01), ..RoutingOverride::default() },
+    ];
+    let mut specs = Vec::new();
+    for (name, router) in routers {
+        for change in &changes {
+            let changed = change.apply(0, &router).expect("the changes above fit routers of 64 experts");
+            let without = change.disabled.len();
+            let shown = if without > 3 { format!("without {without} experts") } else { change.to_string() };
+            specs.push((format!("{name}, {shown}"), changed));
+        }
+    }
+    specs
 }
 
 fn softmax_cases() -> Vec<Case> {

@@ -1,0 +1,244 @@
+//! The report as one page of HTML that needs nothing else: no script, no request.
+
+use super::statistics::{LayerStatistics, Statistics, shares};
+use super::svg::{Cell, Heatmap, escape, visible};
+use super::{Source, Trace};
+use std::fmt::Write;
+
+/// Layers with more experts than this show their strongest pairs in words instead of a matrix.
+const MAX_MATRIX: usize = 16;
+const STRONGEST_PAIRS: usize = 5;
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1c1d21;--soft:#5c5f68;--line:#dddcd6;--heat:#2f6fdd;--on-heat:#fff}
+@media (prefers-color-scheme:dark){:root{--page:#15161a;--card:#1d1f25;--ink:#e8e8ea;--soft:#a2a5b0;--line:#34363f;--heat:#6d9ff5;--on-heat:#10131a}}
+body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:68rem;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,'DejaVu Sans',sans-serif}
+h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:0 0 .3rem}h3{font-size:.95rem;margin:1rem 0 .2rem}
+p{margin:.2rem 0 .6rem;color:var(--soft);font-size:.92rem}
+section{background:var(--card);border:1px solid var(--line);border-radius:.75rem;padding:1rem;margin-top:1rem;overflow-x:auto}
+svg{max-width:100%;height:auto;display:block}rect{fill:var(--heat)}
+text{font:12px system-ui,'DejaVu Sans',sans-serif;fill:var(--soft)}
+.c,.n{text-anchor:middle}.r{text-anchor:end}text.n{fill:var(--ink);font-size:11px}text.s{fill:var(--on-heat)}
+table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{padding:.2rem .7rem .2rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+th{color:var(--soft);font-weight:500}td.n{text-align:right}code{font-family:ui-monospace,'DejaVu Sans Mono',monospace;white-space:pre-wrap}
+.grid{display:flex;flex-wrap:wrap;gap:1rem}.grid>div{flex:1 1 26rem}
+.beside{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:end}
+";
+
+/// The whole report.
+pub fn html(trace: &Trace, statistics: &Statistics) -> String {
+    let Source { model, device, routing } = &trace.source;
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>Routing of {0}</title><style>{STYLE}</style></head><body>\n<h1>Routing of {0}</h1>\n<p>{1} tokens of {2} texts, in {3} layers; \
+         on {4}; routing {5}.</p>\n",
+        escape(model),
+        statistics.tokens,
+        statistics.domains.len(),
+        statistics.layers.len(),
+        escape(device),
+        escape(routing),
+    );
+    section(&mut page, "Load", LOAD, &load(statistics));
+    if statistics.domains.len() > 1 {
+        section(&mut page, "How far each text departs", DIVERGENCE, &divergences(statistics));
+        section(&mut page, "Text by expert", DOMAINS, &domains(statistics));
+    }
+    section(&mut page, "From token to token", OVERLAP, &overlaps(statistics));
+    section(&mut page, "Experts that work together", COACTIVATION, &coactivation(statistics));
+    section(&mut page, "Where the frequent tokens go", PREFERENCES, &preferences(statistics));
+    section(&mut page, "What each expert gets", EXPERT_TOKENS, &expert_tokens(statistics));
+    page.push_str("</body></html>\n");
+    page
+}
+
+const LOAD: &str = "Share of each layer's assignments, and how even they are. Max/min: busiest over idlest expert. CV: standard deviation over mean. \
+                    Entropy: 1 for equal loads, 0 for a single expert. Dead: experts that got nothing.";
+const DIVERGENCE: &str = "Jensen-Shannon divergence of a text's load from the load of all texts together, in thousandths of a bit: 0 is the same, 1000 \
+                          is nothing in common.";
+const DOMAINS: &str = "Share of each text's assignments, in every layer; stronger than in the row of all texts means that the text prefers the expert.";
+const OVERLAP: &str =
+    "How many of a token's experts the token before it had too, and how many it would be if experts were drawn by load alone.";
+const COACTIVATION: &str = "Of the tokens that had the expert of the row, the share that had the expert of the column too.";
+const PREFERENCES: &str = "The expert that most occurrences of a token go to, by layer, with the share of them in percent.";
+const EXPERT_TOKENS: &str = "The tokens that an expert got most beyond its share: how often of how many times.";
+
+fn section(page: &mut String, title: &str, hint: &str, content: &str) {
+    let _ = write!(page, "<section><h2>{title}</h2><p>{hint}</p>\n{content}</section>\n");
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
+}
+
+fn most_experts(statistics: &Statistics) -> usize {
+    statistics.layers.iter().map(|layer| layer.loads.len()).max().unwrap_or(0)
+}
+
+/// One row of shares, its colours relative to `strongest`.
+fn share_row(what: &str, loads: &[u64], strongest: f64) -> Vec<Cell> {
+    let cell = |(expert, share): (usize, f64)| Cell {
+        fill: if strongest > 0.0 { share / strongest } else { 0.0 },
+        text: format!("{:.0}", share * 100.0),
+        hint: format!("{what}, expert {expert}: {} assignments, {:.1} %", loads[expert], share * 100.0),
+    };
+    shares(loads).into_iter().enumerate().map(cell).collect()
+}
+
+fn strongest<'a>(loads: impl Iterator<Item = &'a Vec<u64>>) -> f64 {
+    loads.flat_map(|loads| shares(loads)).fold(0.0, f64::max)
+}
+
+fn load(statistics: &Statistics) -> String {
+    let top = strongest(statistics.layers.iter().map(|layer| &layer.loads));
+    let picture = Heatmap {
+        title: "Load of every expert of every layer",
+        axis: "expert",
+        rows: statistics.layers.iter().map(|layer| format!("layer {}", layer.layer)).collect(),
+        columns: numbers(most_experts(statistics)),
+        cells: statistics.layers.iter().map(|layer| share_row(&format!("layer {}", layer.layer), &layer.loads, top)).collect(),
+    }
+    .render();
+    let row = |layer: &LayerStatistics| {
+        let balance = layer.balance;
+        let ratio = balance.ratio.map_or_else(|| "∞".to_owned(), |ratio| format!("{ratio:.1}"));
+        let cells = [ratio, format!("{:.2}", balance.variation), format!("{:.3}", balance.entropy), balance.dead.to_string()];
+        (layer.layer.to_string(), cells.to_vec())
+    };
+    let figures = table(&["layer", "max/min", "CV", "entropy", "dead"], statistics.layers.iter().map(row));
+    format!("<div class=\"beside\">{picture}{figures}</div>")
+}
+
+fn divergences(statistics: &Statistics) -> String {
+    let all = statistics.layers.iter().flat_map(|layer| &layer.domains);
+    let top = all.map(|domain| domain.divergence).fold(0.0, f64::max);
+    let cell = |layer: &LayerStatistics, domain: usize| {
+        let divergence = layer.domains[domain].divergence;
+        Cell {
+            fill: if top > 0.0 { divergence / top } else { 0.0 },
+            text: format!("{:.0}", divergence * 1000.0),
+            hint: format!("{}, layer {}: {divergence:.4} bits", statistics.domains[domain].0, layer.layer),
+        }
+    };
+    let cells = |domain: usize| statistics.layers.iter().map(|layer| cell(layer, domain)).collect();
+    Heatmap {
+        title: "Divergence of every text from all of them, by layer",
+        axis: "layer",
+        rows: statistics.domains.iter().map(|(name, _)| name.clone()).collect(),
+        columns: statistics.layers.iter().map(|layer| layer.layer.to_string()).collect(),
+        cells: (0..statistics.domains.len()).map(cells).collect(),
+    }
+    .render()
+}
+
+fn domains(statistics: &Statistics) -> String {
+    let mut text = String::from("<div class=\"grid\">");
+    for layer in &statistics.layers {
+        let top = strongest(layer.domains.iter().map(|domain| &domain.loads).chain([&layer.loads]));
+        let names = statistics.domains.iter().map(|(name, _)| name.clone());
+        let rows = layer.domains.iter().zip(&statistics.domains).map(|(domain, (name, _))| share_row(name, &domain.loads, top));
+        let picture = Heatmap {
+            title: "Load of every expert by text",
+            axis: "expert",
+            rows: names.chain(["all texts".to_owned()]).collect(),
+            columns: numbers(layer.loads.len()),
+            cells: rows.chain([share_row("all texts", &layer.loads, top)]).collect(),
+        };
+        let _ = write!(text, "<div><h3>Layer {}</h3>{}</div>", layer.layer, picture.render());
+    }
+    text.push_str("</div>");
+    text
+}
+
+fn overlaps(statistics: &Statistics) -> String {
+    let row = |layer: &LayerStatistics| {
+        let overlap =
+            layer.overlap.map_or_else(|| "no consecutive tokens".to_owned(), |overlap| format!("{:.1} %", overlap * 100.0));
+        (layer.layer.to_string(), vec![overlap, format!("{:.1} %", layer.chance_overlap * 100.0)])
+    };
+    table(&["layer", "shared", "by chance"], statistics.layers.iter().map(row))
+}
+
+fn coactivation(statistics: &Statistics) -> String {
+    let mut text = String::from("<div class=\"grid\">");
+    for layer in statistics.layers.iter().filter(|layer| layer.experts_per_token > 1) {
+        let share = |expert: usize, other: usize| layer.coactivation[expert][other] as f64 / layer.loads[expert].max(1) as f64;
+        let experts = layer.loads.len();
+        let _ = write!(text, "<div><h3>Layer {}</h3>", layer.layer);
+        if experts <= MAX_MATRIX {
+            let others = |expert: usize| (0..experts).filter(move |&other| other != expert);
+            let top = (0..experts).flat_map(|expert| others(expert).map(move |other| share(expert, other))).fold(0.0, f64::max);
+            let cell = |expert: usize, other: usize| Cell {
+                fill: if expert == other || top == 0.0 { 0.0 } else { share(expert, other) / top },
+                text: if expert == other { "·".to_owned() } else { format!("{:.0}", share(expert, other) * 100.0) },
+                hint: format!("of expert {expert}'s tokens {:.1} % had expert {other} too", share(expert, other) * 100.0),
+            };
+            let cells = (0..experts).map(|expert| (0..experts).map(|other| cell(expert, other)).collect()).collect();
+            let rows = (0..experts).map(|expert| format!("expert {expert}")).collect();
+            text.push_str(
+                &Heatmap { title: "Experts of the same token", axis: "", rows, columns: numbers(experts), cells }.render(),
+            );
+        } else {
+            let mut pairs: Vec<(usize, usize)> = (0..experts).flat_map(|a| (a + 1..experts).map(move |b| (a, b))).collect();
+            pairs.sort_by_key(|&(a, b)| std::cmp::Reverse(layer.coactivation[a][b]));
+            let rows = pairs.into_iter().take(STRONGEST_PAIRS).map(|(a, b)| {
+                let of = |expert: usize, other: usize| format!("{:.0} %", share(expert, other) * 100.0);
+                (format!("{a} and {b}"), vec![layer.coactivation[a][b].to_string(), of(a, b), of(b, a)])
+            });
+            text.push_str(&table(&["experts", "tokens", "of the first's", "of the second's"], rows));
+        }
+        text.push_str("</div>");
+    }
+    text.push_str("</div>");
+    text
+}
+
+fn preferences(statistics: &Statistics) -> String {
+    let cell = |layer: &LayerStatistics, (expert, share): (usize, f64)| Cell {
+        fill: share,
+        text: format!("{expert} · {:.0}", share * 100.0),
+        hint: format!("layer {}: expert {expert} for {:.1} % of them", layer.layer, share * 100.0),
+    };
+    let row = |token: &super::TokenPreference| {
+        statistics.layers.iter().zip(&token.favourites).map(|(layer, &favourite)| cell(layer, favourite)).collect()
+    };
+    Heatmap {
+        title: "The favourite expert of frequent tokens, by layer",
+        axis: "layer",
+        rows: statistics.preferences.iter().map(|token| format!("{} ×{}", visible(&token.text), token.count)).collect(),
+        columns: statistics.layers.iter().map(|layer| layer.layer.to_string()).collect(),
+        cells: statistics.preferences.iter().map(row).collect(),
+    }
+    .render()
+}
+
+fn expert_tokens(statistics: &Statistics) -> String {
+    let mut text = String::from("<div class=\"grid\">");
+    for layer in &statistics.layers {
+        let _ = write!(text, "<div><h3>Layer {}</h3><table><tr><th>expert</th><th>tokens</th></tr>", layer.layer);
+        for (expert, tokens) in layer.expert_tokens.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
+            let shown: Vec<String> = tokens
+                .iter()
+                .map(|token| format!("<code>{}</code> {}/{}", escape(&visible(&token.text)), token.count, token.total))
+                .collect();
+            let _ = write!(text, "<tr><td class=\"n\">{expert}</td><td>{}</td></tr>", shown.join(", "));
+        }
+        text.push_str("</table></div>");
+    }
+    text.push_str("</div>");
+    text
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = (String, Vec<String>)>) -> String {
+    let mut text = String::from("<table><tr>");
+    header.iter().for_each(|name| text.push_str(&format!("<th>{name}</th>")));
+    text.push_str("</tr>");
+    for (first, cells) in rows {
+        let _ = write!(text, "<tr><th>{}</th>", escape(&first));
+        cells.iter().for_each(|cell| text.push_str(&format!("<td class=\"n\">{}</td>", escape(cell))));
+        text.push_str("</tr>");
+    }
+    text.push_str("</table>");
+    text
+}

@@ -1,0 +1,130 @@
+// Change how the model routes. What is chosen here goes with every answer, and each change writes the answer anew.
+
+import { element, hue, select } from "../dom.js";
+
+export class RoutingView {
+  /** `onChange()` is called after every change of `state.routing`. */
+  constructor(root, state, onChange) {
+    this.root = root;
+    this.state = state;
+    this.onChange = onChange;
+    this.scope = "all";
+    this.update();
+  }
+
+  /** Built anew for another model or after a reset only: what a person is typing into must stay. */
+  update() {
+    const { info, routing } = this.state;
+    if (!info) {
+      this.root.replaceChildren(element("p", { class: "hint" }, "Load a model first."));
+      return;
+    }
+    if (this.shown === info && this.routing === routing) return;
+    if (this.shown !== info) this.scope = "all";
+    this.shown = info;
+    this.routing = routing;
+    const { experts, expertsPerToken, moeLayers } = info.model;
+    const number = (label, value, limits, set) => {
+      const input = element("input", { type: "number", value, ...limits });
+      // An input event for every key would answer to half a number.
+      input.addEventListener("change", () => {
+        if (input.validity.valid && input.value !== "") set(Number(input.value));
+        this.changed();
+      });
+      return element("label", {}, label, input);
+    };
+    const numbers = element(
+      "div",
+      { class: "row controls" },
+      number("Experts per token", routing.expertsPerToken ?? expertsPerToken, { min: 1, max: experts, step: 1 }, (value) => {
+        routing.expertsPerToken = value === expertsPerToken ? undefined : value;
+      }),
+      number("Router temperature", routing.temperature ?? 1, { min: 0.01, max: 100, step: "any" }, (value) => {
+        routing.temperature = value === 1 ? undefined : value;
+      }),
+    );
+    const everyExpert = Array.from({ length: experts }, (_, expert) => [expert, `expert ${expert}`]);
+    const force = select("Send every token to", [["", "the experts that its router likes"], ...everyExpert], routing.forced ?? "", (value) => {
+      routing.forced = value === "" ? undefined : value;
+      this.changed();
+    });
+    const scopes = [["all", "every layer"], ...moeLayers.map((layer) => [layer, `layer ${layer}`])];
+    const scope = select("Experts that are switched on in", scopes, this.scope, (value) => {
+      this.scope = value;
+      this.showSwitches();
+    });
+    this.switches = element("div", { class: "switches", role: "group", "aria-label": "Experts" });
+    this.reset = element("button", { type: "button", onclick: () => this.undo() }, "As trained");
+    this.root.replaceChildren(
+      element("p", { class: "hint" }, "Every change writes the answer anew. Changed, it is no longer the model as trained."),
+      numbers,
+      element("div", { class: "row bar" }, force),
+      element("div", { class: "row bar" }, scope),
+      this.switches,
+      element("div", { class: "row bar" }, this.reset),
+    );
+    this.showSwitches();
+  }
+
+  showSwitches() {
+    const { info, routing } = this.state;
+    const { experts } = info.model;
+    this.switches.replaceChildren(
+      ...Array.from({ length: experts }, (_, expert) => {
+        const everywhere = routing.disabled.includes(String(expert));
+        const name = this.scope === "all" ? String(expert) : `${expert}@${this.scope}`;
+        const off = everywhere || routing.disabled.includes(name);
+        const locked = everywhere && this.scope !== "all";
+        return element(
+          "button",
+          {
+            type: "button",
+            class: off ? "token off" : "token",
+            style: { "--hue": hue(expert, experts) },
+            "aria-pressed": String(!off),
+            "aria-label": `expert ${expert}`,
+            disabled: locked,
+            title: locked ? "switched off in every layer" : off ? "switch on" : "switch off",
+            onclick: () => {
+              routing.disabled = off ? routing.disabled.filter((other) => other !== name) : [...routing.disabled, name];
+              this.changed();
+              this.showSwitches();
+              this.switches.children[expert].focus();
+            },
+          },
+          String(expert),
+        );
+      }),
+    );
+    this.reset.disabled = !isChanged(routing);
+  }
+
+  undo() {
+    this.state.routing = asTrained();
+    this.update();
+    this.onChange();
+  }
+
+  changed() {
+    this.reset.disabled = !isChanged(this.state.routing);
+    this.onChange();
+  }
+}
+
+export const asTrained = () => ({ disabled: [] });
+
+export function isChanged({ expertsPerToken, disabled, forced, temperature }) {
+  return disabled.length > 0 || [expertsPerToken, forced, temperature].some((value) => value !== undefined);
+}
+
+/** For a person: "1 expert per token; without experts 3, 7 of layer 5". */
+export function describe({ expertsPerToken, disabled, forced, temperature }) {
+  return [
+    expertsPerToken && `${expertsPerToken} expert${expertsPerToken === 1 ? "" : "s"} per token`,
+    disabled.length > 0 && `without expert${disabled.length === 1 ? "" : "s"} ${disabled.map((name) => name.replace("@", " of layer ")).join(", ")}`,
+    forced !== undefined && `always expert ${forced}`,
+    temperature !== undefined && `router temperature ${temperature}`,
+  ]
+    .filter(Boolean)
+    .join("; ");
+}

@@ -2,6 +2,8 @@
 //!
 //! stdout is data and stderr is talk. Exit codes: 0 done, 1 the thing asked is false, 2 error.
 
+mod bench;
+mod bench_figures;
 mod chat;
 mod check;
 mod devices;
@@ -70,6 +72,7 @@ enum Command {
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
 }
@@ -102,6 +105,7 @@ pub async fn main() -> ExitCode {
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
         Command::Check(args) => args.run(global).await,
+        Command::Bench(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),
     };

@@ -61,6 +61,8 @@ pub struct Overrides {
     pub no_f16: bool,
     /// `MOEBIUS_NO_SUBGROUPS`
     pub no_subgroups: bool,
+    /// `MOEBIUS_NO_TIMESTAMPS`
+    pub no_timestamps: bool,
     /// `MOEBIUS_DEFAULT_LIMITS`: no more than every WebGPU implementation grants.
     pub default_limits: bool,
     /// `MOEBIUS_PROFILE=gpu|cpu`
@@ -74,6 +76,7 @@ impl Overrides {
         Overrides {
             no_f16: set("MOEBIUS_NO_F16"),
             no_subgroups: set("MOEBIUS_NO_SUBGROUPS"),
+            no_timestamps: set("MOEBIUS_NO_TIMESTAMPS"),
             default_limits: set("MOEBIUS_DEFAULT_LIMITS"),
             profile: match std::env::var("MOEBIUS_PROFILE").as_deref() {
                 Ok("gpu") => Some(Profile::Gpu),

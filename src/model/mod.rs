@@ -1,15 +1,19 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
 mod chunk;
+mod cost;
 mod experts;
 mod gpu_decoder;
 mod plan;
 mod reference_decoder;
+mod source;
 mod state;
 mod weights;
 
+pub use cost::TokenCost;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use reference_decoder::ReferenceDecoder;
+pub use source::{Synthetic, WeightSource};
 
 use crate::error::{Error, Result};
 use crate::reference::{LayerRouting, Row, Sampling};

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "model",
     "generate",
     "engine",
+    "bench",
     "web",
 ];
 

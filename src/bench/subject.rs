@@ -63,7 +63,12 @@ impl Subject {
     /// # Errors
     /// As [`spec`](Self::spec); [`Error::Argument`] if there are no tests, or one does not fit in the context.
     pub async fn check(&self, tests: &[Test], options: &SubjectOptions) -> Result<(ModelSpec, usize)> {
-        let spec = self.spec().await?;
+        let mut spec = self.spec().await?;
+        if matches!(self, Subject::Synthetic { .. }) {
+            // Random weights are no worse beyond the length that a model was trained for.
+            let longest = tests.iter().map(Test::positions).chain(options.context).max();
+            spec.max_positions = spec.max_positions.max(longest.unwrap_or(0));
+        }
         let context = choose_context(&spec, tests, options.context)?;
         Ok((spec, context))
     }

@@ -46,7 +46,7 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up.
     #[arg(short, long, value_name = "TIMES", default_value = "5")]
     repetitions: NonZeroUsize,
-    /// Random weights in the shapes of this config.json, instead of a model.
+    /// Random weights in the shapes of this config.json, instead of a model; the context may be longer than the model's own.
     #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
     synthetic: Option<PathBuf>,
     /// Only the first so many layers.

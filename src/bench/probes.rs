@@ -51,7 +51,7 @@ const fn written(number: u32, name: &'static str) -> Binding {
 }
 
 /// Flops of one invocation of `probe_multiply` per step.
-pub(super) const FLOPS_PER_STEP: usize = 32;
+const FLOPS_PER_STEP: f64 = 32.0;
 
 /// How the words of a buffer are dealt out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Deal {
 pub(super) struct Multiply {
     workgroup: usize,
     pub invocations: usize,
-    pub steps: usize,
+    steps: usize,
     fused: bool,
 }
 
@@ -112,7 +112,7 @@ impl Multiply {
     }
 
     pub fn flops(&self) -> f64 {
-        (self.invocations * self.steps * FLOPS_PER_STEP) as f64
+        self.invocations as f64 * self.steps as f64 * FLOPS_PER_STEP
     }
 }
 

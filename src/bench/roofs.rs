@@ -23,7 +23,7 @@ pub struct Roofs {
 /// How [`measure_roofs`] measures.
 #[derive(Debug, Clone, Copy)]
 pub struct RoofOptions {
-    /// Bytes to read: several times what the last cache holds. Rounded to whole buffers, at least two.
+    /// Bytes to read: several times what the last cache holds. Rounded to whole buffers, at least two; at most an eighth of the device's memory.
     pub bytes: u64,
     /// Each time is at least so long, in seconds.
     pub seconds: f64,
@@ -71,11 +71,12 @@ struct Probes<'a> {
 
 impl<'a> Probes<'a> {
     async fn new(device: &'a Device, options: &RoofOptions) -> Result<Self> {
-        let most = device.caps().max_shard_bytes().min(MAX_SHARD_BYTES).min(options.bytes / 2).max(1 << 16);
+        let bytes = options.bytes.min(device.caps().memory_bytes.map_or(u64::MAX, |memory| memory / 8));
+        let most = device.caps().max_shard_bytes().min(MAX_SHARD_BYTES).min(bytes / 2).max(1 << 16);
         // Whole powers of two deal out evenly.
         let shard_bytes = 1u64 << most.ilog2();
         let words = (shard_bytes / WORD_BYTES) as usize;
-        let num_shards = (options.bytes / shard_bytes).max(2);
+        let num_shards = (bytes / shard_bytes).max(2);
         let deals = Deal::candidates(device.caps(), words);
         let invocations = deals.iter().map(|deal| deal.invocations).max().unwrap_or(1);
         let allocate = || {

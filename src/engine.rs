@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder};
+use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder, WeightSource};
 use crate::platform;
 use crate::quant::Quant;
 use crate::reference::{LayerRouting, Sampling};
@@ -50,7 +50,7 @@ pub struct DeviceDescription {
 }
 
 impl DeviceDescription {
-    fn of(device: &Device) -> Self {
+    pub(crate) fn of(device: &Device) -> Self {
         DeviceDescription {
             name: device.name().to_owned(),
             kind: device.caps().kind.to_string(),
@@ -123,7 +123,8 @@ impl Engine {
             let device = Device::open(&options.device).await?;
             let description = DeviceDescription::of(&device);
             progress(LoadEvent::Device(&description));
-            let parts = LoadParts { device, spec: &spec, checkpoint: &checkpoint, quant: options.quant, context };
+            let source = WeightSource::Checkpoint(&checkpoint);
+            let parts = LoadParts { device, spec: &spec, source, quant: options.quant, context };
             let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
             (Decoder::Gpu(Box::new(GpuDecoder::load(parts, &mut report).await?)), description)
         };

@@ -3,8 +3,10 @@
 //! [`Engine`] is the door: it loads an ordinary Hugging Face checkpoint, generates text, and gives the logits and the routing of any
 //! tokens. Below it, in the order in which they build on each other: [`spec`] says what a model is, [`checkpoint`] reads its weights,
 //! [`mod@reference`] computes it in plain Rust, [`gpu`] and [`kernels`] compute it on a device, [`conformance`] compares
-//! the two, [`model`] puts a whole decoder together, [`generate`] turns it into text.
+//! the two, [`model`] puts a whole decoder together, [`generate`] turns it into text,
+//! and [`mod@bench`] measures how fast all of it is.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod conformance;
 mod engine;

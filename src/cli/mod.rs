@@ -2,6 +2,8 @@
 //!
 //! stdout is data and stderr is talk. Exit codes: 0 done, 1 the thing asked is false, 2 error.
 
+mod bench;
+mod bench_figures;
 mod chat;
 mod check;
 mod devices;
@@ -76,6 +78,7 @@ enum Command {
     Trace(Box<trace::TraceArgs>),
     TraceReport(trace_report::TraceReportArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
 }
@@ -110,6 +113,7 @@ pub async fn main() -> ExitCode {
         Command::Trace(args) => args.run(global).await,
         Command::TraceReport(args) => args.run(),
         Command::Check(args) => args.run(global).await,
+        Command::Bench(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),
     };

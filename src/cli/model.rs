@@ -122,7 +122,7 @@ pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
 }
 
 /// How a bar over bytes ends.
-const BYTES: &str = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
+pub const BYTES: &str = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
 
 /// A bar on stderr, followed by `template`; nothing where stderr is no terminal.
 pub fn progress_bar(what: &'static str, template: &'static str) -> ProgressBar {

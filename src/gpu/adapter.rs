@@ -132,7 +132,8 @@ pub(super) fn kind_of(info: &wgpu::AdapterInfo) -> DeviceKind {
 
 /// The optional features we ask for where they exist.
 pub(super) fn wanted_features(adapter: &wgpu::Adapter, overrides: Overrides) -> wgpu::Features {
-    let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+    let mut wanted = wgpu::Features::empty();
+    wanted.set(wgpu::Features::TIMESTAMP_QUERY, !overrides.no_timestamps);
     wanted.set(wgpu::Features::SHADER_F16, !overrides.no_f16);
     wanted.set(wgpu::Features::SUBGROUP, !overrides.no_subgroups);
     adapter.features() & wanted

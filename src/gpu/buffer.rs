@@ -2,17 +2,24 @@
 
 use super::device::Device;
 use crate::error::Result;
+use std::sync::Arc;
 
 /// A piece of device memory that kernels bind whole.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     pub(super) raw: wgpu::Buffer,
+    label: Arc<str>,
 }
 
 /// Uploads go in pieces of this size, so that no staging copy gets large.
 const UPLOAD_PIECE_BYTES: usize = 16 << 20;
 
 impl Buffer {
+    /// What it was allocated as.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
     pub fn size_bytes(&self) -> u64 {
         self.raw.size()
     }
@@ -51,7 +58,7 @@ impl Device {
         let size = bytes.max(1).next_multiple_of(16);
         self.count_allocation(size);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        Buffer { raw: self.raw.create_buffer(&descriptor) }
+        Buffer { raw: self.raw.create_buffer(&descriptor), label: label.into() }
     }
 
     /// Copies `content` to `offset_bytes` (a multiple of 4) of the buffer, in pieces. The tail is padded with zeros to 4 bytes.

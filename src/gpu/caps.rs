@@ -61,6 +61,8 @@ pub struct Overrides {
     pub no_f16: bool,
     /// `MOEBIUS_NO_SUBGROUPS`
     pub no_subgroups: bool,
+    /// `MOEBIUS_NO_TIMESTAMPS`
+    pub no_timestamps: bool,
     /// `MOEBIUS_DEFAULT_LIMITS`: no more than every WebGPU implementation grants.
     pub default_limits: bool,
     /// `MOEBIUS_CHECKED_SHADERS`: every index is checked and every loop counted, as browsers always do.
@@ -76,6 +78,7 @@ impl Overrides {
         Overrides {
             no_f16: set("MOEBIUS_NO_F16"),
             no_subgroups: set("MOEBIUS_NO_SUBGROUPS"),
+            no_timestamps: set("MOEBIUS_NO_TIMESTAMPS"),
             default_limits: set("MOEBIUS_DEFAULT_LIMITS"),
             checked_shaders: set("MOEBIUS_CHECKED_SHADERS"),
             profile: match std::env::var("MOEBIUS_PROFILE").as_deref() {

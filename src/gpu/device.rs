@@ -2,7 +2,9 @@
 
 use super::adapter::{self, DeviceChoice};
 use super::caps::{Caps, Overrides};
+use super::counts::{Counters, Counts};
 use super::pipeline::{Kernel, PipelineCache};
+use super::profile::Profiler;
 use super::readback::ReadbackRing;
 use super::shader::Variant;
 use crate::error::{Error, Result};
@@ -52,6 +54,8 @@ pub struct Device {
     dump_wgsl: Option<PathBuf>,
     break_kernel: Option<String>,
     allocated_bytes: AtomicU64,
+    pub(super) counters: Counters,
+    pub(super) profiler: Profiler,
 }
 
 /// What callbacks report while nobody is looking.
@@ -109,6 +113,8 @@ impl Device {
             dump_wgsl: options.dump_wgsl.clone(),
             break_kernel: options.break_kernel.clone(),
             allocated_bytes: AtomicU64::new(0),
+            counters: Counters::default(),
+            profiler: Profiler::default(),
         })
     }
 
@@ -142,6 +148,11 @@ impl Device {
     /// Everything ever allocated, in bytes.
     pub fn allocated_bytes(&self) -> u64 {
         self.allocated_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What was handed to the queue so far.
+    pub fn counts(&self) -> Counts {
+        self.counters.now()
     }
 
     pub(super) fn count_allocation(&self, bytes: u64) {

@@ -28,6 +28,16 @@ struct Mapping {
     waker: Option<Waker>,
 }
 
+impl Mapping {
+    fn settle(mapping: &Mutex<Mapping>, done: bool) {
+        let mut mapping = mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        mapping.done = Some(done);
+        if let Some(waker) = mapping.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 impl ReadbackRing {
     fn take(&self, size: u64) -> Option<Buffer> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,20 +58,16 @@ impl Device {
             let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
             encoder.copy_buffer_to_buffer(&buffer.raw, 0, &staging.raw, 0, size);
             self.queue.submit([encoder.finish()]);
+            self.counters.submitted(0);
             Ok(())
         })
         .await?;
 
         let mapping = Arc::new(Mutex::new(Mapping::default()));
         let callback = mapping.clone();
-        staging.raw.map_async(wgpu::MapMode::Read, 0..size, move |result| {
-            let mut mapping = callback.lock().unwrap_or_else(PoisonError::into_inner);
-            mapping.done = Some(result.is_ok());
-            if let Some(waker) = mapping.waker.take() {
-                waker.wake();
-            }
-        });
+        staging.raw.map_async(wgpu::MapMode::Read, 0..size, move |result| Mapping::settle(&callback, result.is_ok()));
         self.wait(attempted, &mapping).await?;
+        self.counters.read_back();
 
         let view = staging.raw.get_mapped_range(0..size).map_err(|error| Error::Gpu {
             attempted: attempted.to_owned(),
@@ -75,6 +81,17 @@ impl Device {
             idle.push(staging);
         }
         Ok(content)
+    }
+
+    /// Waits until everything submitted before has run.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn finish(&self, attempted: &str) -> Result<()> {
+        let mapping = Arc::new(Mutex::new(Mapping::default()));
+        let callback = mapping.clone();
+        self.queue.on_submitted_work_done(move || Mapping::settle(&callback, true));
+        self.wait(attempted, &mapping).await
     }
 
     /// As [`read`](Self::read), as 32-bit values.

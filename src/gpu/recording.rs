@@ -35,8 +35,21 @@ pub struct Dispatch {
     pub layer: Option<usize>,
     /// Workgroups per axis.
     pub grid: [u32; 3],
+    /// The storage buffers that it binds, in the order of their bindings.
+    pub bound: Vec<Bound>,
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
+}
+
+/// A storage buffer as a dispatch sees it.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// Name of the binding.
+    pub binding: &'static str,
+    /// What the buffer was allocated as.
+    pub label: Arc<str>,
+    pub bytes: u64,
+    pub is_written: bool,
 }
 
 /// What a kernel's `record` hands over.
@@ -73,7 +86,7 @@ impl Recording {
         let pipeline = device.pipelines.get(device, kernel, &descriptor.variant)?;
         let params =
             (!descriptor.params.is_empty()).then(|| device.uniform(&format!("{}.params", kernel.name), descriptor.params));
-        let mut entries = Vec::new();
+        let (mut entries, mut bound) = (Vec::new(), Vec::new());
         for binding in kernel.bindings_of(&descriptor.variant) {
             let buffer = if binding.name == "params" {
                 params.as_ref()
@@ -89,6 +102,14 @@ impl Recording {
                     found: crate::error::human_bytes(device.caps().max_binding_bytes),
                 });
             }
+            if binding.access != Access::Uniform {
+                bound.push(Bound {
+                    binding: binding.name,
+                    label: buffer.label().clone(),
+                    bytes: buffer.size_bytes(),
+                    is_written: binding.access == Access::ReadWrite,
+                });
+            }
             entries.push(wgpu::BindGroupEntry { binding: binding.number, resource: buffer.raw.as_entire_binding() });
         }
         let bind_group = device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -100,6 +121,7 @@ impl Recording {
             kernel: kernel.name,
             layer: descriptor.layer,
             grid,
+            bound,
             pipeline,
             bind_group,
         }));
@@ -137,19 +159,31 @@ impl Device {
     /// # Errors
     /// [`Error::DeviceLost`] or [`Error::Gpu`].
     pub async fn submit(&self, attempted: &str, recordings: &[&Recording]) -> Result<()> {
+        if self.profiler.is_on() {
+            return self.submit_profiled(attempted, recordings).await;
+        }
         self.catch(attempted, || {
             let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
             let commands: Vec<&Command> = recordings.iter().flat_map(|recording| &recording.commands).collect();
             encode(&mut encoder, &commands);
             self.queue.submit([encoder.finish()]);
+            self.counters.submitted(recordings.iter().map(|recording| recording.num_dispatches()).sum());
             Ok(())
         })
         .await
     }
 }
 
+impl Dispatch {
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline.raw);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
 /// One compute pass for every run of dispatches between copies and clears.
-fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
+pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
     let is_dispatch = |command: &&Command| matches!(command, Command::Dispatch(_));
     for run in commands.chunk_by(|a, b| is_dispatch(a) == is_dispatch(b)) {
         let mut pass = None;
@@ -157,9 +191,7 @@ fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) {
             match command {
                 Command::Dispatch(dispatch) => {
                     let pass = pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
-                    pass.set_pipeline(&dispatch.pipeline.raw);
-                    pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                    pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
+                    dispatch.encode(pass);
                 }
                 Command::Clear(buffer) => encoder.clear_buffer(&buffer.raw, 0, None),
                 Command::Copy { from, to, offset_bytes, bytes } => {

@@ -1,11 +1,12 @@
 //! A decoder on a WebGPU device.
 
 use super::chunk::ChunkShape;
+use super::cost::{TokenCost, formats};
 use super::plan::{Output, PlanKey, Planner};
+use super::source::WeightSource;
 use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
 use super::weights::{DeviceWeights, Uploader, total_bytes};
 use super::{Forward, check_memory, chunk_rows};
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::gpu::{Device, Recording};
 use crate::quant::Quant;
@@ -26,6 +27,8 @@ pub struct GpuDecoder {
     pub(super) weights: DeviceWeights,
     pub(super) state: State,
     pub(super) shape: ChunkShape,
+    cost: TokenCost,
+    formats: Vec<&'static str>,
     plans: BTreeMap<PlanKey, Recording>,
     /// The tokens whose keys and values the cache holds.
     history: Vec<u32>,
@@ -42,7 +45,7 @@ pub struct GpuDecoder {
 pub struct LoadParts<'a> {
     pub device: Device,
     pub spec: &'a ModelSpec,
-    pub checkpoint: &'a Checkpoint,
+    pub source: WeightSource<'a>,
     /// Format of the matrices; `None`: as stored.
     pub quant: Option<Quant>,
     /// Positions of the KV cache.
@@ -56,14 +59,14 @@ impl GpuDecoder {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
     pub async fn load(parts: LoadParts<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let LoadParts { device, spec, checkpoint, quant, context } = parts;
+        let LoadParts { device, spec, source, quant, context } = parts;
         let shape = ChunkShape::choose(spec, device.caps(), context, device.name())?;
-        let weight_bytes = total_bytes(checkpoint, spec, quant);
+        let weight_bytes = total_bytes(&source, spec, quant);
         check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
         let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
         let mut uploader = Uploader {
             device: &device,
-            checkpoint,
+            source: &source,
             spec,
             quant,
             progress: &mut |done| progress(done, weight_bytes),
@@ -76,6 +79,8 @@ impl GpuDecoder {
             weights,
             state,
             shape,
+            cost: TokenCost::of(&source, spec, quant),
+            formats: formats(&source, spec, quant),
             plans: BTreeMap::new(),
             history: Vec::new(),
             is_long: false,
@@ -108,6 +113,16 @@ impl GpuDecoder {
         self.plans.clear();
         self.history.clear();
         Ok(())
+    }
+
+    /// What one token takes.
+    pub fn token_cost(&self) -> TokenCost {
+        self.cost
+    }
+
+    /// Names of the formats of the weight matrices, that of the most bytes first.
+    pub fn formats(&self) -> &[&'static str] {
+        &self.formats
     }
 
     pub(super) fn keep_routing(&mut self, keep: bool) {

@@ -2,17 +2,21 @@
 
 mod chosen;
 mod chunk;
+mod cost;
 mod experts;
 mod filter;
 mod gpu_decoder;
 mod parallel;
 mod plan;
 mod reference_decoder;
+mod source;
 mod state;
 mod weights;
 
+pub use cost::TokenCost;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use reference_decoder::ReferenceDecoder;
+pub use source::{Synthetic, WeightSource};
 
 use crate::error::{Error, Result};
 use crate::reference::{LayerRouting, Row, Sampling};

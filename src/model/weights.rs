@@ -1,6 +1,7 @@
 //! The weights of a model on a device.
 
-use crate::checkpoint::{Checkpoint, WeightKey};
+use super::source::WeightSource;
+use crate::checkpoint::WeightKey;
 use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
 use crate::gpu::{Buffer, Device, Sharded};
@@ -165,10 +166,10 @@ impl Matrix {
     }
 }
 
-/// Moves weights from a checkpoint to a device.
+/// Moves weights from their source to a device.
 pub(super) struct Uploader<'a> {
     pub device: &'a Device,
-    pub checkpoint: &'a Checkpoint,
+    pub source: &'a WeightSource<'a>,
     pub spec: &'a ModelSpec,
     /// Format of the matrices; `None`: as stored.
     pub quant: Option<Quant>,
@@ -178,7 +179,7 @@ pub(super) struct Uploader<'a> {
 }
 
 /// The weights that a `--quant` changes. Norms, biases and routers are f32 always.
-fn is_quantised(key: WeightKey) -> bool {
+pub(super) fn is_quantised(key: WeightKey) -> bool {
     use WeightKey::*;
     matches!(
         key,
@@ -207,27 +208,27 @@ fn is_quantised(key: WeightKey) -> bool {
 }
 
 /// The format that a weight takes on the device.
-fn format_of(checkpoint: &Checkpoint, quant: Option<Quant>, key: WeightKey) -> Quant {
+pub(super) fn format_of(source: &WeightSource, quant: Option<Quant>, key: WeightKey) -> Quant {
     match quant {
         _ if !is_quantised(key) => QuantFormat::exact_for(Dtype::F32),
         Some(quant) => quant,
-        None => QuantFormat::exact_for(checkpoint.stored_dtype(key)),
+        None => QuantFormat::exact_for(source.stored_dtype(key)),
     }
 }
 
 /// Bytes of all weights on the device. A layer whose experts are stored in several formats may take more.
-pub(super) fn total_bytes(checkpoint: &Checkpoint, spec: &ModelSpec, quant: Option<Quant>) -> u64 {
+pub(super) fn total_bytes(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> u64 {
     WeightKey::all(spec)
         .map(|key| {
             let (rows, cols) = key.shape(spec);
-            (rows * format_of(checkpoint, quant, key).row_bytes(cols)) as u64
+            (rows * format_of(source, quant, key).row_bytes(cols)) as u64
         })
         .sum()
 }
 
 impl Uploader<'_> {
     /// # Errors
-    /// What reading the checkpoint or allocating on the device can fail with.
+    /// What reading the weights or allocating on the device can fail with.
     pub async fn upload(&mut self) -> Result<DeviceWeights> {
         let embedding = self.matrix(WeightKey::Embedding, UNIT_ROWS).await?;
         let mut layers = Vec::with_capacity(self.spec.layers.len());
@@ -414,8 +415,8 @@ impl Uploader<'_> {
         bias: impl Fn(usize) -> Option<WeightKey>,
     ) -> Result<Slabs> {
         // One format for all slots: f32 if they are stored in several.
-        let first = format_of(self.checkpoint, self.quant, weight(0));
-        let same = (1..num_slots).all(|slot| format_of(self.checkpoint, self.quant, weight(slot)) == first);
+        let first = format_of(self.source, self.quant, weight(0));
+        let same = (1..num_slots).all(|slot| format_of(self.source, self.quant, weight(slot)) == first);
         let quant = if same { first } else { QuantFormat::exact_for(Dtype::F32) };
         let (rows, cols) = weight(0).shape(self.spec);
         let label = format!("{:?}", weight(0));
@@ -426,7 +427,7 @@ impl Uploader<'_> {
             let write = |first_row: usize, packed: &[u8]| slabs.write_rows(device, slot, first_row, packed);
             self.stream(weight(slot), quant, write).await?;
             if let Some(key) = bias(slot) {
-                let values = self.checkpoint.read(key, 0..1).await?.values;
+                let values = self.source.read(key, 0..1).await?.values;
                 self.device
                     .catch("uploading a bias", || {
                         slabs.write_bias(device, slot, &values);
@@ -446,7 +447,7 @@ impl Uploader<'_> {
     /// A norm or a bias in f32, every row padded.
     async fn vectors(&mut self, key: WeightKey) -> Result<Buffer> {
         let (rows, cols) = key.shape(self.spec);
-        let values = self.checkpoint.read(key, 0..rows).await?.values;
+        let values = self.source.read(key, 0..rows).await?.values;
         let mut bytes = Vec::with_capacity(rows * padded(cols) * 4);
         for row in values.chunks_exact(cols) {
             bytes.extend_from_slice(bytemuck::cast_slice(row));
@@ -472,7 +473,7 @@ impl Uploader<'_> {
     }
 
     async fn matrix(&mut self, key: WeightKey, unit_rows: usize) -> Result<Matrix> {
-        let quant = format_of(self.checkpoint, self.quant, key);
+        let quant = format_of(self.source, self.quant, key);
         let (rows, cols) = key.shape(self.spec);
         let row_bytes = quant.row_bytes(cols);
         let label = format!("{key:?}");
@@ -488,8 +489,7 @@ impl Uploader<'_> {
         let rows_per_piece = (PIECE_VALUES / cols).max(1);
         for first_row in (0..rows).step_by(rows_per_piece) {
             let end_row = rows.min(first_row + rows_per_piece);
-            let matrix = self.checkpoint.read(key, first_row..end_row).await?;
-            let packed = quant.pack(&matrix.values, cols);
+            let packed = self.source.packed(key, first_row..end_row, quant).await?;
             let label = format!("uploading {key:?}");
             self.device
                 .catch(&label, || {

@@ -57,7 +57,10 @@ fn the_help_of_every_command_has_an_example() {
     assert_eq!(help.code, Some(0));
     let listed = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
-    assert_eq!(commands, ["run", "chat", "inspect", "logits", "perplexity", "trace", "trace-report", "check", "devices", "list"]);
+    assert_eq!(
+        commands,
+        ["run", "chat", "inspect", "logits", "perplexity", "trace", "trace-report", "check", "bench", "devices", "list"]
+    );
     for command in commands {
         let help = moebius(&[command, "--help"]);
         assert_eq!(help.code, Some(0));
@@ -68,7 +71,7 @@ fn the_help_of_every_command_has_an_example() {
 
 #[test]
 fn every_command_that_prints_figures_offers_json() {
-    for command in ["run", "inspect", "logits", "perplexity", "trace", "trace-report", "devices", "list"] {
+    for command in ["run", "inspect", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
         assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
     }
 }
@@ -312,4 +315,71 @@ fn a_reader_that_goes_away_is_no_error() {
     let command = format!("{} list archs", env!("CARGO_BIN_EXE_moebius"));
     let output = Command::new("sh").args(["-c", &format!("( sleep 0.2; {command}; echo $? >&2 ) | true")]).output().unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "0\n");
+}
+
+#[test]
+fn bench_prints_the_figures_of_every_test_as_json() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let few = ["-p", "4", "-n", "2,0", "-d", "0,6", "-r", "2", "--roof-size", "8"];
+    let outcome = moebius(&[&["bench", text(&demo_model()), "--json", "--quant", "f16"], &few[..]].concat());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let figures = json(&outcome.stdout);
+    for roof in ["read_gb_s", "copy_gb_s", "fma_gflop_s", "gap_us"] {
+        assert!(figures["roofs"][roof].as_f64().is_some_and(|figure| figure > 0.0), "{figures}");
+    }
+    assert_eq!(figures["quant"], serde_json::json!(["f16"]));
+    assert_eq!(figures["device"]["backend"], "vulkan");
+    let tests = figures["tests"].as_array().unwrap();
+    assert_eq!(tests.iter().map(|test| test["name"].as_str().unwrap()).collect::<Vec<_>>(), ["pp4", "tg2", "pp4@d6", "tg2@d6"]);
+    for test in tests {
+        for key in [
+            "tokens_per_second",
+            "stddev",
+            "dispatches_per_token",
+            "submits_per_token",
+            "readbacks_per_token",
+            "weight_bytes_per_token",
+        ] {
+            assert!(test[key].is_number(), "{key}: {test}");
+        }
+        let is_decode = test["n_gen"] != 0;
+        assert_eq!((test["read_roof_share"].is_null(), test["fma_roof_share"].is_null()), (!is_decode, is_decode));
+    }
+    for line in ["driver", "model", "roofs", "weights in f16"] {
+        assert!(outcome.stderr.contains(line), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn bench_prints_kernels_and_plots_sweeps() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let outcome = moebius(&["bench", text(&demo_model()), "--kernels", "-p", "3", "-n", "1", "-r", "1", "--roof-size", "8"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("pp3: a prompt") && outcome.stdout.contains("tg1@d0: a decode step"), "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.matches("expert_down").count(), 2, "{}", outcome.stdout);
+
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("growth.svg");
+    let few = ["-p", "33", "-n", "1", "-d", "65", "-r", "1", "--roof-size", "8"];
+    let outcome = moebius(&[&["bench", text(&demo_model()), "--sweep", text(&plot)], &few[..]].concat());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout.lines().count(), 5, "{}", outcome.stdout);
+    let image = std::fs::read_to_string(plot).unwrap();
+    assert_eq!((image.matches("<circle").count(), image.matches("tokens/s").count()), (4, 2));
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let olmoe = golden("configs/olmoe-1b-7b.json");
+    refused(&["bench", "--synthetic", "nowhere.json"], &["nowhere.json"]);
+    refused(&["bench", "--device", "cpu"], &["device", "cpu", "adapter"]);
+    refused(&["bench", "--sweep", "no/such/folder/x.svg"], &["x.svg", "hint: "]);
+    refused(&["bench", "--synthetic", text(&olmoe), "--layers", "0"], &["number of layers", "1 to 16", "found 0"]);
+    refused(&["bench", "--synthetic", text(&olmoe), "--layers", "17"], &["number of layers", "1 to 16", "found 17"]);
+    refused(&["bench", text(&demo_model()), "-p", "0", "-n", "0"], &["tests", "neither"]);
+    refused(&["bench", text(&demo_model()), "-d", "1024"], &["context", "1024"]);
 }

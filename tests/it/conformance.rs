@@ -86,7 +86,14 @@ fn all_kernels_agree_with_their_twins() {
 
 #[test]
 fn all_kernels_agree_on_the_plainest_device() {
-    let overrides = Overrides { no_f16: true, no_subgroups: true, default_limits: true, checked_shaders: true, profile: None };
+    let overrides = Overrides {
+        no_f16: true,
+        no_subgroups: true,
+        no_timestamps: true,
+        default_limits: true,
+        checked_shaders: true,
+        profile: None,
+    };
     let Some(device) = gpu_device_with(&overridden(overrides)) else { return };
     assert_eq!((device.caps().subgroup_size, device.caps().shader_f16), (None, false));
     assert_passed(&device, &run_thinned(&device));

@@ -21,7 +21,14 @@ fn devices() -> Vec<DeviceOptions> {
     if !gpu_or_skip() {
         return vec![cpu];
     }
-    let plain = Overrides { no_f16: true, no_subgroups: true, default_limits: true, checked_shaders: true, profile: None };
+    let plain = Overrides {
+        no_f16: true,
+        no_subgroups: true,
+        no_timestamps: true,
+        default_limits: true,
+        checked_shaders: true,
+        profile: None,
+    };
     let with = |overrides| DeviceOptions { overrides, ..DeviceOptions::from_env(DeviceChoice::Auto) };
     vec![
         cpu,

@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "trace",
     "generate",
     "engine",
+    "bench",
     "web",
 ];
 

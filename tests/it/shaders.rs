@@ -1,6 +1,7 @@
 //! Every variant of every kernel, without a GPU: WGSL that naga accepts, an interface that equals the Rust side, and what the drivers get.
 
 use crate::common::required;
+use moebius::bench::{PROBES, probe_variants};
 use moebius::conformance::cases;
 use moebius::gpu::{Access, Caps, Kernel, Profile, Variant};
 use moebius::kernels::KERNELS;
@@ -40,13 +41,14 @@ static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         .iter()
         .flat_map(|caps| cases.iter().map(move |case| (case, caps)))
         .flat_map(|(case, caps)| case.variants(caps).into_iter().map(|variant| (case.kernel, variant)))
+        .chain(devices.iter().flat_map(|caps| probe_variants(caps, 1 << 20)))
         .collect();
     variants.into_iter().map(|(name, variant)| Shader::new(name, variant)).collect()
 });
 
 impl Shader {
     fn new(name: &str, variant: Variant) -> Shader {
-        let kernel = KERNELS.iter().copied().find(|kernel| kernel.name == name).unwrap();
+        let kernel = KERNELS.iter().chain(PROBES).copied().find(|kernel| kernel.name == name).unwrap();
         let source = kernel.compose(&variant).unwrap();
         let what = || format!("{name} {}", variant.describe());
         let module =

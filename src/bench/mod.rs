@@ -1,0 +1,19 @@
+//! How fast a device is, and how near a model comes to it. Returns data and prints nothing.
+
+mod kernels;
+mod plot;
+mod probes;
+mod roofs;
+mod run;
+mod subject;
+mod sweep;
+mod test;
+
+pub use kernels::KernelReport;
+pub use plot::{Curve, svg};
+pub use probes::{PROBES, probe_variants};
+pub use roofs::{RoofOptions, Roofs, measure_roofs};
+pub use run::Bench;
+pub use subject::{Subject, SubjectOptions, open_device};
+pub use sweep::{sweep_curves, sweep_tests};
+pub use test::{Test, TestReport, Work};

@@ -1,0 +1,160 @@
+//! Runs tests on a loaded subject.
+
+use super::roofs::{RoofOptions, Roofs, measure_roofs};
+use super::subject::{Subject, SubjectOptions, choose_context};
+use super::test::{Test, TestReport, Work};
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::model::{Decoder, GpuDecoder};
+use crate::platform::Stopwatch;
+use crate::reference::Sampling;
+use crate::reference::rng::pcg;
+use crate::spec::ModelSpec;
+
+/// A model on a device whose roofs are known.
+#[derive(Debug)]
+pub struct Bench {
+    pub(super) spec: ModelSpec,
+    pub(super) decoder: Decoder,
+    pub(super) roofs: Roofs,
+    context: usize,
+}
+
+impl Bench {
+    /// Measures the roofs of the device, then loads the subject with room for every test. `progress` hears the bytes done and the bytes in all.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a test does not fit in the context, before anything is measured; what loading can fail with.
+    pub async fn load(
+        device: Device,
+        subject: &Subject,
+        tests: &[Test],
+        (options, roof_options): (&SubjectOptions, &RoofOptions),
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        let (spec, context) = subject.check(tests, options).await?;
+        let roofs = measure_roofs(&device, roof_options).await?;
+        let decoder = subject.load(device, &spec, (options.quant, context), progress).await?;
+        Ok(Bench { spec, decoder: Decoder::Gpu(Box::new(decoder)), roofs, context })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    pub fn roofs(&self) -> &Roofs {
+        &self.roofs
+    }
+
+    /// Positions of the KV cache.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Names of the formats of the weight matrices, that of the most bytes first.
+    pub fn formats(&self) -> Vec<&'static str> {
+        self.gpu().formats().to_vec()
+    }
+
+    /// Everything that was allocated on the device, in bytes, that of the probes included.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.gpu().device().allocated_bytes()
+    }
+
+    pub(super) fn gpu(&self) -> &GpuDecoder {
+        match &self.decoder {
+            Decoder::Gpu(decoder) => decoder,
+            Decoder::Reference(_) => unreachable!("a bench loads no reference"),
+        }
+    }
+
+    /// Runs a test so many times after a warm-up.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no repetitions or a test beyond the context; what running can fail with.
+    pub async fn run(&mut self, test: Test, repetitions: usize) -> Result<TestReport> {
+        self.check(test, repetitions)?;
+        self.fill(test.depth).await?;
+        // Whatever the first run compiles or allocates is not what is measured.
+        self.rewind(test.depth).await?;
+        let enough = match test.work {
+            Work::Prefill(tokens) => tokens,
+            Work::Decode(tokens) => tokens.min(2),
+        };
+        self.work(test, enough).await?;
+
+        let mut samples = Vec::with_capacity(repetitions);
+        let mut counts = Vec::with_capacity(repetitions);
+        for _ in 0..repetitions {
+            self.rewind(test.depth).await?;
+            self.gpu().device().finish("waiting for the device").await?;
+            let before = self.gpu().device().counts();
+            let clock = Stopwatch::start();
+            self.work(test, test.tokens()).await?;
+            self.gpu().device().finish("waiting for the device").await?;
+            samples.push(test.tokens() as f64 / clock.seconds());
+            counts.push(self.gpu().device().counts() - before);
+        }
+        let counts = counts.into_iter().sum();
+        Ok(TestReport::new(test, samples, counts, self.gpu().token_cost(), &self.roofs))
+    }
+
+    /// Logits of `ids` from position 0 on, and how often each expert of each MoE layer was chosen: whether the numbers of random weights are
+    /// those of a model.
+    ///
+    /// # Errors
+    /// What running can fail with.
+    pub async fn sanity(&mut self, ids: &[u32]) -> Result<(Vec<f32>, Vec<Vec<u64>>)> {
+        self.decoder.begin(&Sampling::GREEDY, &[]).await?;
+        let forward = self.decoder.forward(ids, 0).await?;
+        Ok((forward.logits, self.decoder.expert_loads().await?))
+    }
+
+    pub(super) fn check(&self, test: Test, repetitions: usize) -> Result<()> {
+        if repetitions == 0 || test.tokens() == 0 {
+            let (expected, found) = ("at least one repetition of at least one token".to_owned(), "none".to_owned());
+            return Err(Error::Argument { what: "test", expected, found });
+        }
+        choose_context(&self.spec, &[test], Some(self.context)).map(|_| ())
+    }
+
+    /// What the clock runs for.
+    pub(super) async fn work(&mut self, test: Test, tokens: usize) -> Result<()> {
+        match test.work {
+            Work::Prefill(_) => {
+                let ids = self.ids(test.depth, tokens);
+                self.decoder.prefill(&ids, test.depth).await?;
+            }
+            Work::Decode(_) => {
+                for _ in 0..tokens {
+                    self.decoder.decode().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `depth` tokens into the KV cache.
+    pub(super) async fn fill(&mut self, depth: usize) -> Result<()> {
+        self.decoder.begin(&Sampling::GREEDY, &[]).await?;
+        if depth > 0 {
+            let ids = self.ids(0, depth);
+            self.decoder.prefill(&ids, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Back to the end of the first `depth` tokens, with a next token chosen.
+    pub(super) async fn rewind(&mut self, depth: usize) -> Result<()> {
+        let last = depth.saturating_sub(1);
+        let ids = self.ids(last, 1);
+        self.decoder.prefill(&ids, last).await?;
+        Ok(())
+    }
+
+    /// Random tokens, the same for the same positions.
+    fn ids(&self, position: usize, len: usize) -> Vec<u32> {
+        let vocab_size = self.spec.vocab_size as u32;
+        (position as u32..).take(len).map(|position| pcg(position) % vocab_size).collect()
+    }
+}

@@ -1,0 +1,143 @@
+//! What is measured: a model on a device, with weights from a checkpoint or random ones.
+
+use super::test::Test;
+use crate::checkpoint::Checkpoint;
+use crate::engine::DeviceDescription;
+use crate::error::{Error, Result};
+use crate::gpu::{Device, DeviceChoice, DeviceOptions};
+use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
+use crate::platform;
+use crate::quant::Quant;
+use crate::spec::ModelSpec;
+use std::path::{Path, PathBuf};
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A model in Hugging Face layout. Its tokenizer is not needed.
+    Checkpoint(PathBuf),
+    /// Random weights in the shapes of a `config.json`.
+    Synthetic {
+        config: PathBuf,
+        /// Only the first so many layers; `None`: all.
+        layers: Option<usize>,
+    },
+}
+
+/// How to load a [`Subject`].
+#[derive(Debug, Clone, Default)]
+pub struct SubjectOptions {
+    /// Format of the weight matrices on the device; `None`: as stored, f16 for random weights.
+    pub quant: Option<Quant>,
+    /// Positions of the KV cache; `None`: what the longest test needs.
+    pub context: Option<usize>,
+}
+
+impl Subject {
+    /// The spec of the model.
+    ///
+    /// # Errors
+    /// What a `config.json` can be wrong about; [`Error::Argument`] for a number of layers that it does not have.
+    pub async fn spec(&self) -> Result<ModelSpec> {
+        match self {
+            Subject::Checkpoint(directory) => {
+                let text = platform::read_model_text(directory, "config.json").await?;
+                ModelSpec::parse(&text, &directory.join("config.json").display().to_string())
+            }
+            Subject::Synthetic { config, layers } => {
+                let mut spec = ModelSpec::parse(&platform::read_text(config).await?, &config.display().to_string())?;
+                if let Some(layers) = *layers {
+                    if layers == 0 || layers > spec.layers.len() {
+                        let expected = format!("1 to {}, which the config has", spec.layers.len());
+                        return Err(Error::Argument { what: "number of layers", expected, found: layers.to_string() });
+                    }
+                    spec.layers.truncate(layers);
+                }
+                Ok(spec)
+            }
+        }
+    }
+
+    /// Its spec, and the positions of the KV cache that `tests` take.
+    ///
+    /// # Errors
+    /// As [`spec`](Self::spec); [`Error::Argument`] if there are no tests, or one does not fit in the context.
+    pub async fn check(&self, tests: &[Test], options: &SubjectOptions) -> Result<(ModelSpec, usize)> {
+        let mut spec = self.spec().await?;
+        if matches!(self, Subject::Synthetic { .. }) {
+            // Random weights are no worse beyond the length that a model was trained for.
+            let longest = tests.iter().map(Test::positions).chain(options.context).max();
+            spec.max_positions = spec.max_positions.max(longest.unwrap_or(0));
+        }
+        let context = choose_context(&spec, tests, options.context)?;
+        Ok((spec, context))
+    }
+
+    /// Where it comes from.
+    pub fn path(&self) -> &Path {
+        match self {
+            Subject::Checkpoint(path) | Subject::Synthetic { config: path, .. } => path,
+        }
+    }
+
+    pub(super) async fn load(
+        &self,
+        device: Device,
+        spec: &ModelSpec,
+        (quant, context): (Option<Quant>, usize),
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<GpuDecoder> {
+        match self {
+            Subject::Checkpoint(directory) => {
+                let checkpoint = Checkpoint::open(directory, spec).await?;
+                let source = WeightSource::Checkpoint(&checkpoint);
+                GpuDecoder::load(LoadParts { device, spec, source, quant, context }, progress).await
+            }
+            Subject::Synthetic { .. } => {
+                let synthetic = Synthetic::new(spec);
+                let source = WeightSource::Synthetic(&synthetic);
+                GpuDecoder::load(LoadParts { device, spec, source, quant, context }, progress).await
+            }
+        }
+    }
+}
+
+/// A device to measure on, never the reference.
+///
+/// # Errors
+/// [`Error::NoAdapter`], also where the reference is asked for.
+pub async fn open_device(options: &DeviceOptions) -> Result<(Device, DeviceDescription)> {
+    if options.choice == DeviceChoice::Cpu {
+        return Err(Error::Argument {
+            what: "device",
+            expected: "an adapter of `moebius devices`: the reference is there to be right, not fast".to_owned(),
+            found: "cpu".to_owned(),
+        });
+    }
+    let device = Device::open(options).await?;
+    let description = DeviceDescription::of(&device);
+    Ok((device, description))
+}
+
+/// Positions of the KV cache for some tests.
+pub(super) fn choose_context(spec: &ModelSpec, tests: &[Test], wanted: Option<usize>) -> Result<usize> {
+    let longest = tests.iter().max_by_key(|test| test.positions()).ok_or_else(|| Error::Argument {
+        what: "tests",
+        expected: "a prompt length or a number of tokens to generate above 0".to_owned(),
+        found: "neither".to_owned(),
+    })?;
+    let context = wanted.unwrap_or(longest.positions());
+    if longest.positions() > context || context > spec.max_positions {
+        return Err(Error::Argument {
+            what: "context",
+            expected: format!(
+                "at least {} positions for {}, at most the model's {}",
+                longest.positions(),
+                longest.name(),
+                spec.max_positions
+            ),
+            found: context.to_string(),
+        });
+    }
+    Ok(context)
+}

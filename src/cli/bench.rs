@@ -1,0 +1,149 @@
+//! `moebius bench`: tokens per second, and how near they come to what the device can do.
+
+use super::Global;
+use super::bench_figures::Figures;
+use super::files::NewFile;
+use super::model::{self, BYTES};
+use super::talk::talk;
+use anyhow::Result;
+use clap::Args;
+use moebius::DeviceDescription;
+use moebius::bench::{self, Bench, RoofOptions, Roofs, Subject, SubjectOptions, Test, Work};
+use moebius::error::human_bytes;
+use moebius::gpu::DeviceOptions;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius bench                                  the bundled model: pp512 and tg128
+  moebius bench org/name -p 512,2048 -n 128 -d 0,4096 -r 3
+  moebius bench --synthetic olmoe/config.json --quant f16 --layers 4
+  moebius bench --kernels -d 1000 -p 0           where the time of a decode step goes
+  moebius bench --sweep growth.svg -n 16 -d 1000
+  moebius bench --json > figures.json
+
+Names are those of llama-bench: pp512 is a prompt of 512 tokens, tg128 are 128 tokens one by one, @d1024 means after 1024 others.
+The device's own limits are measured first; the last columns are shares of them.";
+
+/// Measure tokens per second, beside what the device can do at best.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// A directory in Hugging Face layout or a hub id (org/name); the bundled model if left out.
+    model: Option<String>,
+    /// Lengths of prompts, in tokens; 0 for none.
+    #[arg(short = 'p', long = "prompt", value_name = "TOKENS", value_delimiter = ',', default_value = "512")]
+    prompts: Vec<usize>,
+    /// Numbers of tokens to generate; 0 for none.
+    #[arg(short = 'n', long = "generate", value_name = "TOKENS", value_delimiter = ',', default_value = "128")]
+    generate: Vec<usize>,
+    /// Tokens that the KV cache holds before each test.
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', default_value = "0")]
+    depth: Vec<usize>,
+    /// How often each test runs, after a warm-up.
+    #[arg(short, long, value_name = "TIMES", default_value = "5")]
+    repetitions: NonZeroUsize,
+    /// Random weights in the shapes of this config.json, instead of a model; the context may be longer than the model's own.
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    synthetic: Option<PathBuf>,
+    /// Only the first so many layers.
+    #[arg(long, requires = "synthetic")]
+    layers: Option<usize>,
+    /// Mebibytes over which the device's limits are measured: several times what its last cache holds.
+    #[arg(long, value_name = "MIB", default_value = "1024")]
+    roof_size: NonZeroUsize,
+    /// Time every kernel instead: of a decode step at each depth, and of each prompt.
+    #[arg(long, conflicts_with = "sweep")]
+    kernels: bool,
+    /// Measure prompts up to -p and depths up to -d in powers of two, and plot them into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    sweep: Option<PathBuf>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        let subject = self.subject()?;
+        let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
+        let tests = self.tests();
+        let options = SubjectOptions { quant: global.quant.0, context: global.ctx.map(|tokens| tokens.get()) };
+        subject.check(&tests, &options).await?;
+        let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
+        talk!("device   {}", model::describe(&description));
+
+        let bar = model::progress_bar("load", BYTES);
+        let roofs = RoofOptions { bytes: (self.roof_size.get() as u64) << 20, ..RoofOptions::default() };
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let bench = Bench::load(device, &subject, &tests, (&options, &roofs), &mut progress).await;
+        bar.finish_and_clear();
+        let mut bench = bench?;
+        say_what_runs(&subject, &description, &bench);
+
+        let figures = self.measure(&mut bench, &tests).await?;
+        if let Some(plot) = plot {
+            plot.write(bench::svg(&bench::sweep_curves(&figures.tests)).as_bytes())?;
+        }
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            writeln!(stdout, "{}", figures.json(&subject, &description, &bench))?;
+        } else {
+            write!(stdout, "{}", figures.text())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
+        let mut figures = Figures::default();
+        for &test in tests {
+            if self.kernels {
+                figures.kernels.push((test, bench.kernels(test, self.repetitions.get()).await?));
+            } else {
+                figures.tests.push(bench.run(test, self.repetitions.get()).await?);
+            }
+        }
+        Ok(figures)
+    }
+
+    fn subject(&self) -> Result<Subject> {
+        match &self.synthetic {
+            Some(config) => Ok(Subject::Synthetic { config: config.clone(), layers: self.layers }),
+            None => Ok(Subject::Checkpoint(model::directory(self.model.as_deref())?)),
+        }
+    }
+
+    /// Every prompt and every number of tokens at every depth.
+    fn tests(&self) -> Vec<Test> {
+        if self.sweep.is_some() {
+            let largest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
+            return bench::sweep_tests(largest(&self.prompts), largest(&self.generate), largest(&self.depth));
+        }
+        let of_depth = |&depth: &usize| {
+            let prefill = self.prompts.iter().map(|&tokens| Work::Prefill(tokens));
+            let decode = self.generate.iter().map(|&tokens| Work::Decode(tokens));
+            prefill.chain(decode).map(move |work| Test { work, depth }).filter(|test| test.tokens() > 0)
+        };
+        self.depth.iter().flat_map(of_depth).collect()
+    }
+}
+
+fn say_what_runs(subject: &Subject, description: &DeviceDescription, bench: &Bench) {
+    let spec = bench.spec();
+    let driver = if description.driver.is_empty() { "unknown" } else { &description.driver };
+    talk!("driver   {driver}");
+    let random = if matches!(subject, Subject::Synthetic { .. }) { ", random weights" } else { "" };
+    let (path, layers, formats) = (subject.path().display(), spec.layers.len(), bench.formats().join(", "));
+    talk!("model    {path}: {}, {layers} layers, weights in {formats}{random}", spec.family);
+    let Roofs { bytes, read_gb_s, copy_gb_s, fma_gflop_s, gap_us } = bench.roofs();
+    talk!(
+        "roofs    read {read_gb_s:.1} GB/s, copy {copy_gb_s:.1} GB/s, multiply-add {fma_gflop_s:.1} GFLOP/s, {gap_us:.1} us between dispatches; over {}\n",
+        human_bytes(*bytes)
+    );
+}

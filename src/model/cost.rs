@@ -1,0 +1,75 @@
+//! What one token takes, from shapes and formats alone.
+
+use super::source::WeightSource;
+use super::weights::{format_of, is_quantised};
+use crate::checkpoint::WeightKey;
+use crate::quant::Quant;
+use crate::spec::ModelSpec;
+
+/// Work of one token, attention over earlier tokens apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenCost {
+    /// Bytes of the weights that a decode step reads: all but the experts that are not chosen and the embedding of other tokens.
+    pub weight_bytes: u64,
+    /// Two per weight of the matrices that a token goes through, the head apart.
+    pub flops: u64,
+    /// The same for the head, which only the last token of a prompt goes through.
+    pub head_flops: u64,
+}
+
+impl TokenCost {
+    pub(super) fn of(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> Self {
+        let mut cost = TokenCost::default();
+        for key in WeightKey::all(spec).filter(|&key| is_active(spec, key)) {
+            let (rows, cols) = key.shape(spec);
+            let row_bytes = format_of(source, quant, key).row_bytes(cols) as u64;
+            let flops = 2 * rows as u64 * cols as u64;
+            let rows = rows as u64;
+            match key {
+                WeightKey::Embedding if spec.tied_embeddings => {
+                    cost.weight_bytes += (1 + rows) * row_bytes;
+                    cost.head_flops += flops;
+                }
+                WeightKey::Embedding => cost.weight_bytes += row_bytes,
+                WeightKey::Head => {
+                    cost.weight_bytes += rows * row_bytes;
+                    cost.head_flops += flops;
+                }
+                _ => {
+                    cost.weight_bytes += rows * row_bytes;
+                    // A vector has one row and is added, or multiplied by, once.
+                    cost.flops += if rows > 2 { flops } else { 0 };
+                }
+            }
+        }
+        cost
+    }
+}
+
+/// Names of the formats of the matrices, that of the most bytes first.
+pub(super) fn formats(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> Vec<&'static str> {
+    let mut formats: Vec<(&str, u64)> = Vec::new();
+    for key in WeightKey::all(spec).filter(|&key| is_quantised(key)) {
+        let ((rows, cols), format) = (key.shape(spec), format_of(source, quant, key));
+        let bytes = (rows * format.row_bytes(cols)) as u64;
+        match formats.iter_mut().find(|(name, _)| *name == format.name) {
+            Some((_, total)) => *total += bytes,
+            None => formats.push((format.name, bytes)),
+        }
+    }
+    formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    formats.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Every expert of a layer has the same shape, so the first ones stand for those that a token chooses.
+fn is_active(spec: &ModelSpec, key: WeightKey) -> bool {
+    match key {
+        WeightKey::ExpertGateUp { layer, expert }
+        | WeightKey::ExpertDown { layer, expert }
+        | WeightKey::ExpertGateUpBias { layer, expert }
+        | WeightKey::ExpertDownBias { layer, expert } => {
+            spec.layers[layer].ffn.moe().is_some_and(|moe| expert < moe.router.num_experts_per_tok)
+        }
+        _ => true,
+    }
+}

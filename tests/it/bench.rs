@@ -38,9 +38,16 @@ fn some_norms(device: &Device, count: usize) -> Recording {
     let record = || {
         let mut recording = Recording::default();
         let [x, weight, y] = ["x", "weight", "y"].map(|label| device.storage(label, 4 * 64));
-        let problem = norm::Problem { first_row: 0, num_tokens: 1, cols: 64, norm: NormSpec::rms(1e-5), residual: None };
+        let problem = norm::Problem {
+            first_row: 0,
+            num_tokens: 1,
+            cols: 64,
+            norm: NormSpec::rms(1e-5),
+            residual: None,
+            output_scale: false,
+        };
         for layer in 0..count {
-            let buffers = norm::Buffers { x: &x, weight: &weight, y: &y };
+            let buffers = norm::Buffers { x: &x, weight: &weight, y: &y, output_scale: None };
             norm::record(device, &mut recording, Some(layer), &problem, &buffers)?;
         }
         recording.clear(&y);

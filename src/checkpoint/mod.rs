@@ -13,6 +13,7 @@ mod shards;
 
 pub use canonical::WeightKey;
 
+use crate::quant::{Quant, QuantFormat};
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
@@ -99,17 +100,18 @@ impl Checkpoint {
         &self.ignored
     }
 
-    /// The narrowest number format that keeps the stored values of `key` exactly. Of a value in eight bits, which counts as its
-    /// product with the factor of its block, that is f32.
-    pub fn stored_dtype(&self, key: WeightKey) -> Dtype {
+    /// The narrowest format that keeps the stored values of `key` exactly. Of a value in eight bits, which counts as its product with the
+    /// factor of its block, that is f32.
+    pub fn stored_quant(&self, key: WeightKey) -> Quant {
         let parts = key.recipe(&self.spec).parts;
-        let mut dtypes = parts.iter().map(|part| match part.layout {
-            // Four significant bits and any power of two.
-            Layout::Mxfp4 { .. } => Dtype::Bf16,
-            Layout::Rows { .. } | Layout::Columns { .. } => readable(self.shards[&*part.tensor.name].dtype).unwrap_or(Dtype::F32),
+        let mut quants = parts.iter().map(|part| match part.layout {
+            Layout::Mxfp4 { .. } => QuantFormat::mxfp4(),
+            Layout::Rows { .. } | Layout::Columns { .. } => {
+                QuantFormat::exact_for(readable(self.shards[&*part.tensor.name].dtype).unwrap_or(Dtype::F32))
+            }
         });
-        let first = dtypes.next().expect("a weight has at least one part");
-        if dtypes.all(|dtype| dtype == first) { first } else { Dtype::F32 }
+        let first = quants.next().expect("a weight has at least one part");
+        if quants.all(|quant| quant == first) { first } else { QuantFormat::exact_for(Dtype::F32) }
     }
 
     /// The asked `rows` of `key`, widened to f32. Only their bytes are read; of a transposed tensor, all between the first and the last of them.

@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, WeightKey};
 use crate::error::Result;
 use crate::platform;
-use crate::quant::Quant;
+use crate::quant::{Quant, QuantFormat};
 use crate::reference::rng::{pcg, uniform_f32};
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
@@ -19,11 +19,11 @@ pub enum WeightSource<'a> {
 }
 
 impl WeightSource<'_> {
-    /// As [`Checkpoint::stored_dtype`].
-    pub fn stored_dtype(&self, key: WeightKey) -> Dtype {
+    /// As [`Checkpoint::stored_quant`].
+    pub fn stored_quant(&self, key: WeightKey) -> Quant {
         match self {
-            WeightSource::Checkpoint(checkpoint) => checkpoint.stored_dtype(key),
-            WeightSource::Synthetic(_) => Dtype::F16,
+            WeightSource::Checkpoint(checkpoint) => checkpoint.stored_quant(key),
+            WeightSource::Synthetic(_) => QuantFormat::exact_for(Dtype::F16),
         }
     }
 

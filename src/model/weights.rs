@@ -212,7 +212,7 @@ pub(super) fn format_of(source: &WeightSource, quant: Option<Quant>, key: Weight
     match quant {
         _ if !is_quantised(key) => QuantFormat::exact_for(Dtype::F32),
         Some(quant) => quant,
-        None => QuantFormat::exact_for(source.stored_dtype(key)),
+        None => source.stored_quant(key),
     }
 }
 

@@ -92,6 +92,11 @@ impl QuantFormat {
         }
     }
 
+    /// The format of gpt-oss's experts.
+    pub fn mxfp4() -> Quant {
+        &mxfp4::MXFP4
+    }
+
     /// Of a value with its share of the scale.
     pub fn bits_per_weight(&self) -> f64 {
         self.value_bits as f64 + self.scale_bits as f64 / BLOCK as f64

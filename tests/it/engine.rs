@@ -116,6 +116,56 @@ fn demo_model_continues_token_for_token_on_every_device() {
 }
 
 #[test]
+fn shaders_with_and_without_bounds_checks_give_the_same_bits() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let logits = |checked_shaders: bool, quant: &str| {
+        let overrides = Overrides { checked_shaders, ..Overrides::default() };
+        let golden = Golden::load("mixtral");
+        let mut engine =
+            load(&golden.directory, DeviceOptions { overrides, ..DeviceOptions::from_env(DeviceChoice::Auto) }, quant);
+        block_on(engine.forward(&golden.prompts[0])).unwrap().logits
+    };
+    for quant in ["f32", "q4_0"] {
+        assert_eq!(logits(true, quant), logits(false, quant), "{quant}");
+    }
+}
+
+/// Largest difference of a logit of the demo model from f32, and whether the greedy text stays the same, by format.
+const WITHIN: [(&str, f32, bool); 6] = [
+    ("f16", 0.02, true),
+    ("bf16", 0.002, true),
+    ("q8_0", 0.5, true),
+    ("q4_1", 5.0, false),
+    ("q4_0", 6.0, false),
+    ("mxfp4", 8.0, false),
+];
+
+#[test]
+fn every_format_keeps_the_demo_model_near_itself() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let text = std::fs::read_to_string(demo_model().join("expected.json")).unwrap();
+    let case: Value = serde_json::from_str::<Vec<Value>>(&text).unwrap().swap_remove(0);
+    let (prompt, greedy_ids) = (ids(&case["ids"]), ids(&case["greedy"]));
+    let on = |quant: &str| load(&demo_model(), DeviceOptions::from_env(DeviceChoice::Auto), quant);
+    let exact = block_on(on("f32").forward(&prompt)).unwrap().logits;
+    for (quant, bound, same_text) in WITHIN {
+        let mut engine = on(quant);
+        let logits = block_on(engine.forward(&prompt)).unwrap().logits;
+        let worst = max_difference(&exact, &logits);
+        println!("{quant}: largest difference of a logit {worst}");
+        assert!(worst <= bound, "{quant}: {worst}");
+        if same_text {
+            let summary = generate(&mut engine, &prompt, &greedy(greedy_ids.len()));
+            assert_eq!(summary.ids, greedy_ids, "{quant}");
+        }
+    }
+}
+
+#[test]
 fn a_prompt_that_begins_as_the_last_one_is_not_run_again() {
     for device in devices() {
         let golden = &Golden::load("mixtral_swa");

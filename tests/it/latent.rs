@@ -236,7 +236,7 @@ fn eight_bit_matrices_are_codes_times_the_factor_of_their_block() {
     let checkpoint = open(directory.path(), &spec).unwrap();
     // `[28, 160]` with a factor for each part of a row, `[160, 48]` with one for each part of a column.
     for (key, by_col) in [(WeightKey::LatentQueryDown { layer: 0 }, true), (WeightKey::AttentionOutput { layer: 0 }, false)] {
-        assert_eq!(checkpoint.stored_dtype(key), Dtype::F32);
+        assert_eq!(checkpoint.stored_quant(key).name, "f32");
         let matrix = read_all(&checkpoint, &spec, key);
         for (index, value) in matrix.values.iter().enumerate() {
             let (row, col) = (index / matrix.cols, index % matrix.cols);

@@ -178,7 +178,7 @@ pub struct AttentionSpec {
     pub temperature: Option<TemperatureTuning>,
     /// The query and output projections are experts: each serves as many heads as there are key/value heads, and a token uses those that this
     /// router chooses, `num_heads / num_kv_heads` of them. Every choice meets the same keys. Source: Shen et al. 2024, arXiv 2404.07413.
-    pub choice: Option<RouterSpec>,
+    pub choice: Option<Box<RouterSpec>>,
     /// Query and key are made of what this makes of the input; the value is made of the input itself.
     pub filter: Option<FilterSpec>,
 }

@@ -102,14 +102,14 @@ fn all_kernels_agree_on_the_plainest_device() {
 /// What a browser on a real GPU gets.
 #[test]
 fn all_kernels_agree_in_the_profile_for_gpus_without_subgroups() {
-    let overrides = Overrides { no_subgroups: true, profile: Some(Profile::Gpu), ..Default::default() };
+    let overrides = Overrides { no_subgroups: true, checked_shaders: true, profile: Some(Profile::Gpu), ..Default::default() };
     let Some(device) = gpu_device_with(&overridden(overrides)) else { return };
     assert_passed(&device, &run_all(&device));
 }
 
 #[test]
 fn all_kernels_agree_in_the_profile_for_gpus() {
-    let overrides = Overrides { profile: Some(Profile::Gpu), ..Default::default() };
+    let overrides = Overrides { checked_shaders: true, profile: Some(Profile::Gpu), ..Default::default() };
     let Some(device) = gpu_device_with(&overridden(overrides)) else { return };
     assert_passed(&device, &run_thinned(&device));
 }

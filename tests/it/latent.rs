@@ -10,7 +10,6 @@ use moebius::reference::head_matmul::{self, head_matmul};
 use moebius::reference::latent::{self, latent};
 use moebius::reference::{KvCache, Row};
 use moebius::spec::{Ffn, LatentSpec, ModelSpec, Parameters, RopePairing, RopeScaling, RopeSpec};
-use moebius::tensor::Dtype;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 

@@ -25,8 +25,8 @@ pub fn cases() -> Vec<Case> {
     for size in [[1, 2, 64], [5, 2, 96], [3, 1, 33], [4, 6, 256], [33, 8, 31], [2, 2, 2048]] {
         add(size, 6, 1.0);
     }
-    // None and all of the experts.
-    add([9, 3, 33], NUM_EXPERTS, 1.0);
+    // One and all of the experts.
+    add([9, 3, 33], NUM_EXPERTS - 1, 1.0);
     add([9, 3, 33], 0, 0.22);
     cases
 }
@@ -40,7 +40,9 @@ impl Problem for Identity {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(15));
         let expert_identity::Problem { num_tokens, num_experts_per_tok: top_k, num_weighted, hidden_size, scale } = self.0;
         let input = inputs.floats(num_tokens * hidden_size, 1.0);
-        let ids: Vec<u32> = (0..num_tokens * top_k).map(|_| inputs.below(NUM_EXPERTS) as u32).collect();
+        let mut ids: Vec<u32> = (0..num_tokens * top_k).map(|_| inputs.below(NUM_EXPERTS) as u32).collect();
+        // Some token goes to the last expert, which is among those without weights in every case.
+        ids[0] = NUM_EXPERTS as u32 - 1;
         let weights = inputs.floats(ids.len(), 1.0);
         let before = inputs.floats(input.len(), 1.0);
         let mut after = before.clone();

@@ -60,7 +60,7 @@ fn attention(config: &ConfigJson, router: &RouterSpec) -> Result<AttentionSpec> 
     Ok(AttentionSpec {
         rope: Some(common::rope(config, head_dim, &DEFAULTS)?),
         output_bias: true,
-        choice: Some(router.clone()),
+        choice: Some(Box::new(router.clone())),
         ..AttentionSpec::new(num_heads, num_kv_heads, head_dim)
     })
 }

@@ -142,6 +142,9 @@ fn a_bench_of_the_demo_model_counts_and_measures() {
     let [_, short, deep, _] = &reports;
     assert_eq!(short.dispatches_per_token.fract(), 0.0);
     assert_eq!(short.dispatches_per_token, deep.dispatches_per_token);
+    // Seven per layer: qkv, attention, its output, router, top-k, gate and up, down. Besides: embedding, head, sampler.
+    let demo_layers = 6.0;
+    assert!(short.dispatches_per_token <= 7.0 * demo_layers + 4.0, "{}", short.dispatches_per_token);
     assert!(short.readbacks_per_token <= 1.0);
 
     let kernels = block_on(bench.kernels(decode(1, 20), 2)).unwrap();

@@ -41,8 +41,8 @@ impl<'a> Experts<'a, '_> {
 
     /// `target += sum of weight * expert(input) + shared(input)`
     pub fn moe(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
-        if spec.router.identity_experts > 0 {
-            // What they give back is read by a kernel that cannot norm it.
+        if spec.router.identity_experts > 0 || spec.shared.is_some() {
+            // Experts without weights give back what is normed, and a shared expert reads it after the others have changed the stream.
             self.planner.normed_input(self.layer, &self.planner.decoder.spec.layers[self.layer])?;
         }
         self.route(spec, weights, taps)?;

@@ -138,7 +138,7 @@ const WITHIN: [(&str, f32, bool); 6] = [
     ("f16", 0.02, true),
     ("bf16", 0.002, true),
     // A logit moves by more than the weights do where another expert is chosen.
-    ("q8_0", 2.0, true),
+    ("q8_0", 2.0, false),
     ("q4_1", 12.0, false),
     ("q4_0", 12.0, false),
     ("mxfp4", 12.0, false),

@@ -139,9 +139,9 @@ const WITHIN: [(&str, f32, bool); 6] = [
     ("bf16", 0.002, true),
     // A logit moves by more than the weights do where another expert is chosen.
     ("q8_0", 2.0, false),
-    ("q4_1", 12.0, false),
-    ("q4_0", 12.0, false),
-    ("mxfp4", 12.0, false),
+    ("q4_1", 3.0, false),
+    ("q4_0", 4.0, false),
+    ("mxfp4", 7.0, false),
 ];
 
 #[test]

@@ -23,6 +23,11 @@ fn normed(quad: u32) -> vec4<f32> {
     norm_squares += dot(value, value);
     return value * norm_weight(quad);
 }
+
+// What the finished sums are multiplied by, once the squares of all lanes are added up.
+fn norm_scale(squares: f32) -> f32 {
+    return inverseSqrt(squares / f32(COLUMNS) + NORM_EPS);
+}
 #else
 fn normed(quad: u32) -> vec4<f32> {
     return activation(quad);
@@ -140,7 +145,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 fn matmul_store(lane: u32, first: u32, count: u32) {
     var scale = 1.0;
 #ifdef NORM
-    scale = inverseSqrt(subgroupAdd(norm_squares) / f32(COLUMNS) + NORM_EPS);
+    scale = norm_scale(subgroupAdd(norm_squares));
 #endif
     workgroupBarrier();
     for (var i = lane; i < (count + 3u) / 4u * TOKENS; i += WG) {
@@ -203,7 +208,7 @@ fn matmul_store(local: u32, first: u32, count: u32) {
     }
     var scale = 1.0;
 #ifdef NORM
-    scale = inverseSqrt(norm_squares / f32(COLUMNS) + NORM_EPS);
+    scale = norm_scale(norm_squares);
 #endif
     for (var token = 0u; token < TOKENS; token++) {
         store(token, first + rows, scale * team_sums[token]);
@@ -217,7 +222,7 @@ fn matmul_store(local: u32, first: u32, count: u32) {
     let rows = local / LANES * 4u;
     var scale = 1.0;
 #ifdef NORM
-    scale = inverseSqrt(subgroupAdd(norm_squares) / f32(COLUMNS) + NORM_EPS);
+    scale = norm_scale(subgroupAdd(norm_squares));
 #endif
     for (var token = 0u; token < TOKENS; token++) {
         let sum = subgroupAdd(team_sums[token]);
@@ -256,7 +261,7 @@ fn matmul_store(local: u32, first: u32, count: u32) {
     for (var other = 0u; other < LANES; other++) {
         squares += wg_squares[local - lane + other];
     }
-    sum *= inverseSqrt(squares / f32(COLUMNS) + NORM_EPS);
+    sum *= norm_scale(squares);
 #endif
     store(lane, first + rows, sum);
 }

@@ -120,6 +120,14 @@ impl Caps {
         }
     }
 
+    /// Invocations of a workgroup in kernels that only deal out elements.
+    pub fn plain_workgroup(&self) -> usize {
+        match self.profile {
+            Profile::Gpu => 64,
+            Profile::Cpu => 8,
+        }
+    }
+
     /// The largest piece of weights that one binding holds, in bytes.
     pub fn max_shard_bytes(&self) -> u64 {
         self.max_binding_bytes.min(self.max_buffer_bytes)

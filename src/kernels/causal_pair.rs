@@ -1,7 +1,7 @@
 //! Every value beside the one at the position before.
 
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::padded;
 
 pub static KERNEL: Kernel = Kernel {
@@ -37,7 +37,7 @@ pub struct Buffers<'a> {
 /// The first of the two dispatches appends.
 pub fn choose(caps: &Caps, problem: &Problem, appends: bool) -> Variant {
     Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("WIDTH", problem.width)
         .u32("CONTEXT", problem.context)
         .u32("X_STRIDE", padded(problem.width))

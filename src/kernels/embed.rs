@@ -5,7 +5,7 @@ use super::{
     to_u32,
 };
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Sharded, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant};
 use crate::quant::Quant;
 use std::mem::offset_of;
 
@@ -44,7 +44,7 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     weight_consts(Variant::new(), problem.hidden_size, problem.quant)
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .f32("SCALE", problem.scale)
         .u32("COLUMNS", problem.hidden_size)
         .flag_if(is_ragged(problem.quant, problem.hidden_size), "RAGGED")

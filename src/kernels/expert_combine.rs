@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gating::WeightOn;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
 use crate::quant::padded;
 
 pub static KERNEL: Kernel = Kernel {
@@ -33,7 +33,7 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("ROW_QUADS", padded(problem.hidden_size) / 4)
         .u32("TOP_K", problem.num_experts_per_tok)
         .f32("SCALE", problem.scale)

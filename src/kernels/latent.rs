@@ -1,7 +1,7 @@
 //! From raw projections to rotated queries and the cache of latent attention.
 
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
 use crate::quant::padded;
 use crate::spec::{LatentSpec, RopePairing};
 
@@ -44,7 +44,7 @@ pub struct Buffers<'a> {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let spec = problem.latent;
     Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("LATENT_DIM", spec.latent_dim)
         .u32("NOPE_DIM", spec.nope_dim)
         .u32("ROPE_DIM", spec.rope_dim)

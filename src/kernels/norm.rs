@@ -2,7 +2,7 @@
 
 use super::to_u32;
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::padded;
 use crate::spec::{NormKind, NormSpec};
 use std::mem::offset_of;
@@ -73,7 +73,7 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let variant = Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("COLUMNS", problem.cols)
         .u32("ROW_QUADS", padded(problem.cols) / 4)
         .f32("EPS", problem.norm.eps)

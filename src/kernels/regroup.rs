@@ -1,7 +1,7 @@
 //! Blocks of values to another place.
 
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
 pub use crate::reference::regroup::{Regroup, Strides};
 
 pub static KERNEL: Kernel = Kernel {
@@ -28,7 +28,7 @@ pub struct Buffers<'a> {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let Regroup { outer, inner, len, x, y, add } = problem.shape;
     let variant = Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("OUTER", outer)
         .u32("INNER", inner)
         .u32("LEN", len)

@@ -1,7 +1,7 @@
 //! Logits of the experts by attention of the experts to each other.
 
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
 use crate::quant::padded;
 
 pub static KERNEL: Kernel = Kernel {
@@ -27,7 +27,7 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("NUM_EXPERTS", problem.num_experts)
         .u32("STRIDE", padded(3 * problem.num_experts))
 }

@@ -3,7 +3,7 @@
 use super::to_u32;
 use crate::error::Result;
 use crate::gating::{GroupScore, Normalize, RouterMethod, RouterSpec};
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -85,7 +85,7 @@ pub struct Buffers<'a> {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let router = problem.router;
     let mut variant = Variant::new()
-        .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 64 })
+        .u32("WG", caps.plain_workgroup())
         .u32("NUM_EXPERTS", router.num_experts)
         .u32("TOP_K", router.num_experts_per_tok)
         .f32("SCALE", router.scale)

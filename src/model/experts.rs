@@ -132,25 +132,9 @@ impl<'a> Experts<'a, '_> {
         } else {
             (&state.router_logits, spec.router.num_experts)
         };
-        let problem = matmul::Problem {
-            num_tokens,
-            rows: weights.router.num_rows(),
-            cols: x.cols,
-            y_stride,
-            bias: weights.router_bias.is_some(),
-            scale: spec.router.logit_scale,
-            output: spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
-            norm: x.norm.map(|norm| norm.fused),
-            quant: weights.router.quant,
-        };
-        let buffers = matmul::Buffers {
-            x: x.x,
-            weight: &weights.router.shards,
-            bias: weights.router_bias.as_ref(),
-            norm: x.norm.map(|norm| norm.weight),
-            y,
-        };
-        matmul::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+        let output = spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped);
+        let router = (&weights.router, weights.router_bias.as_ref());
+        self.planner.project_scaled(self.layer, router, x, (output, y_stride, spec.router.logit_scale), y)?;
         if spec.router.attention {
             let problem = router_attention::Problem { num_tokens, num_experts: spec.router.num_experts };
             let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &state.router_logits };

@@ -211,27 +211,11 @@ impl<'a> Planner<'a> {
             (Mixer::Latent(latent), MixerKind::Latent(weights)) => self.attend_to_latents(layer, spec, latent, weights)?,
             _ => unreachable!("weights are uploaded as the spec says"),
         }
-        let GpuDecoder { device, spec: model, state, .. } = self.decoder;
+        let GpuDecoder { spec: model, state, .. } = self.decoder;
         let output = weights.output.as_ref().expect("only a choice has no output projection");
-        let problem = matmul::Problem {
-            num_tokens: self.key.num_tokens,
-            rows: model.hidden_size,
-            cols: spec.mixer.output_width(),
-            y_stride: padded(model.hidden_size),
-            bias: weights.output_bias.is_some(),
-            scale: target.scale,
-            output: matmul::Output::Add,
-            norm: None,
-            quant: output.quant,
-        };
-        let buffers = matmul::Buffers {
-            x: &state.attended,
-            weight: &output.shards,
-            bias: weights.output_bias.as_ref(),
-            norm: None,
-            y: target.buffer,
-        };
-        matmul::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+        let attended = Input { x: &state.attended, cols: spec.mixer.output_width(), norm: None };
+        let y = (matmul::Output::Add, padded(model.hidden_size), target.scale);
+        self.project_scaled(layer, (output, weights.output_bias.as_ref()), attended, y, target.buffer)
     }
 
     /// `state.attended = attention(input)`, gated where the spec says so.
@@ -395,13 +379,25 @@ impl<'a> Planner<'a> {
         (output, y_stride): (matmul::Output, usize),
         y: &Buffer,
     ) -> Result<()> {
+        self.project_scaled(layer, (matrix, bias), input, (output, y_stride, 1.0), y)
+    }
+
+    /// As [`project`](Self::project), where the sum is also multiplied by a factor.
+    pub fn project_scaled(
+        &mut self,
+        layer: usize,
+        (matrix, bias): (&Matrix, Option<&Buffer>),
+        input: Input,
+        (output, y_stride, scale): (matmul::Output, usize, f32),
+        y: &Buffer,
+    ) -> Result<()> {
         let problem = matmul::Problem {
             num_tokens: self.key.num_tokens,
             rows: matrix.num_rows(),
             cols: input.cols,
             y_stride,
             bias: bias.is_some(),
-            scale: 1.0,
+            scale,
             output,
             norm: input.norm.map(|norm| norm.fused),
             quant: matrix.quant,

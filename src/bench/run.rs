@@ -4,7 +4,7 @@ use super::roofs::{RoofOptions, Roofs, measure_roofs};
 use super::subject::{Subject, SubjectOptions, choose_context};
 use super::test::{Test, TestReport, Work};
 use crate::error::{Error, Result};
-use crate::gpu::Device;
+use crate::gpu::{Device, Pace};
 use crate::model::{Decoder, GpuDecoder};
 use crate::platform::Stopwatch;
 use crate::reference::Sampling;
@@ -79,7 +79,8 @@ impl Bench {
         self.rewind(test.depth).await?;
         let enough = match test.work {
             Work::Prefill(tokens) => tokens,
-            Work::Decode(tokens) => tokens.min(2),
+            // So many that the steps of one submission have grown to what they will be.
+            Work::Decode(tokens) => tokens.min(2 * Pace::MOST_STEPS),
         };
         self.work(test, enough).await?;
 
@@ -126,8 +127,8 @@ impl Bench {
                 self.decoder.prefill(&ids, test.depth).await?;
             }
             Work::Decode(_) => {
-                for _ in 0..tokens {
-                    self.decoder.decode().await?;
+                for done in 0..tokens {
+                    self.decoder.decode(tokens - done).await?;
                 }
             }
         }

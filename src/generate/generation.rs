@@ -169,9 +169,11 @@ impl<'a> Generation<'a> {
     }
 
     async fn decode(&mut self) -> Result<u32> {
-        let GenerationContext { decoder, cached, .. } = &mut self.context;
+        let GenerationContext { decoder, cached, context, .. } = &mut self.context;
         let fed = self.ids[self.ids.len() - 1];
-        let id = decoder.decode().await.inspect_err(|_| cached.clear())?;
+        let positions = *context + 1 - self.prompt_ids.len() - self.ids.len();
+        let wanted = positions.min(self.options.stop.max_tokens - self.ids.len());
+        let id = decoder.decode(wanted).await.inspect_err(|_| cached.clear())?;
         cached.push(fed);
         Ok(id)
     }

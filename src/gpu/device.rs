@@ -3,6 +3,7 @@
 use super::adapter::{self, DeviceChoice};
 use super::caps::{Caps, Overrides};
 use super::counts::{Counters, Counts};
+use super::pace::Pace;
 use super::pipeline::{Kernel, PipelineCache};
 use super::profile::Profiler;
 use super::readback::ReadbackRing;
@@ -14,10 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How to open a device.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeviceOptions {
     pub choice: DeviceChoice,
     pub overrides: Overrides,
+    pub pace: Pace,
     /// Write the WGSL of every compiled variant to this directory (`MOEBIUS_DUMP_WGSL`).
     pub dump_wgsl: Option<PathBuf>,
     /// Compile this kernel so that it does nothing (`MOEBIUS_TEST_BREAK_KERNEL`), to prove that checks notice.
@@ -32,6 +34,7 @@ impl DeviceOptions {
         DeviceOptions {
             choice,
             overrides: Overrides::from_env(),
+            pace: Pace::from_env(),
             dump_wgsl: std::env::var_os("MOEBIUS_DUMP_WGSL").map(PathBuf::from),
             break_kernel: std::env::var("MOEBIUS_TEST_BREAK_KERNEL").ok().filter(|name| !name.is_empty()),
             max_binding_bytes: None,
@@ -47,6 +50,7 @@ pub struct Device {
     pub(super) pipelines: PipelineCache,
     pub(super) readbacks: ReadbackRing,
     caps: Caps,
+    pace: Pace,
     info: wgpu::AdapterInfo,
     why: String,
     checked_shaders: bool,
@@ -106,6 +110,7 @@ impl Device {
             pipelines: PipelineCache::default(),
             readbacks: ReadbackRing::default(),
             caps,
+            pace: options.pace,
             info,
             why,
             checked_shaders: options.overrides.checked_shaders,
@@ -120,6 +125,11 @@ impl Device {
 
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// How much work to give it at once.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     pub fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use super::device::Device;
+use super::recording::Recording;
 use crate::error::{Error, Result};
 use crate::platform::{self, Stopwatch};
 use std::future::poll_fn;
@@ -22,7 +23,7 @@ const PATIENCE_SECONDS: f64 = 600.0;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the mapping callback leaves behind.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Mapping {
     done: Option<bool>,
     waker: Option<Waker>,
@@ -46,30 +47,69 @@ impl ReadbackRing {
     }
 }
 
+/// The first bytes of a buffer, on their way to the host.
+#[derive(Debug)]
+pub struct Readback {
+    staging: Buffer,
+    bytes: u64,
+    mapping: Arc<Mutex<Mapping>>,
+    submission: wgpu::SubmissionIndex,
+}
+
 impl Device {
     /// The first `bytes` of a buffer, once everything submitted before has run.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] or [`Error::Gpu`].
     pub async fn read(&self, attempted: &str, buffer: &Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let readback = self.read_after(attempted, &[], 1, (buffer, bytes)).await?;
+        self.take(attempted, readback).await
+    }
+
+    /// Runs recordings one after the other, as [`submit_in_pieces`](Self::submit_in_pieces) does, and then copies the first `bytes` of a
+    /// buffer for [`take`](Self::take) to fetch. Returns before anything has run.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn submit_and_read(
+        &self,
+        attempted: &str,
+        recordings: &[&Recording],
+        pieces: usize,
+        (buffer, bytes): (&Buffer, u64),
+    ) -> Result<Readback> {
+        if self.profiler.is_on() {
+            self.submit_profiled(attempted, recordings).await?;
+            return self.read_after(attempted, &[], 1, (buffer, bytes)).await;
+        }
+        self.read_after(attempted, recordings, pieces, (buffer, bytes)).await
+    }
+
+    async fn read_after(
+        &self,
+        attempted: &str,
+        recordings: &[&Recording],
+        pieces: usize,
+        (buffer, bytes): (&Buffer, u64),
+    ) -> Result<Readback> {
         let size = bytes.next_multiple_of(4);
         let staging = self.staging(attempted, size).await?;
-        self.catch(attempted, || {
-            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
-            encoder.copy_buffer_to_buffer(&buffer.raw, 0, &staging.raw, 0, size);
-            self.queue.submit([encoder.finish()]);
-            self.counters.submitted(0);
-            Ok(())
-        })
-        .await?;
-
+        let submission = self.submit_commands(attempted, recordings, pieces, Some((buffer, &staging, size))).await?;
         let mapping = Arc::new(Mutex::new(Mapping::default()));
         let callback = mapping.clone();
         staging.raw.map_async(wgpu::MapMode::Read, 0..size, move |result| Mapping::settle(&callback, result.is_ok()));
-        self.wait(attempted, &mapping).await?;
-        self.counters.read_back();
+        Ok(Readback { staging, bytes, mapping, submission })
+    }
 
-        let view = staging.raw.get_mapped_range(0..size).map_err(|error| Error::Gpu {
+    /// Waits for what [`submit_and_read`](Self::submit_and_read) began, and for nothing that was submitted after it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn take(&self, attempted: &str, readback: Readback) -> Result<Vec<u8>> {
+        let Readback { staging, bytes, mapping, submission } = readback;
+        self.wait(attempted, &mapping, Some(submission)).await?;
+        self.counters.read_back();
+        let view = staging.raw.get_mapped_range(0..bytes.next_multiple_of(4)).map_err(|error| Error::Gpu {
             attempted: attempted.to_owned(),
             message: format!("the result cannot be mapped: {error}"),
         })?;
@@ -91,7 +131,7 @@ impl Device {
         let mapping = Arc::new(Mutex::new(Mapping::default()));
         let callback = mapping.clone();
         self.queue.on_submitted_work_done(move || Mapping::settle(&callback, true));
-        self.wait(attempted, &mapping).await
+        self.wait(attempted, &mapping, None).await
     }
 
     /// As [`read`](Self::read), as 32-bit values.
@@ -108,11 +148,12 @@ impl Device {
         self.catch(attempted, || Ok(self.buffer("readback", size, usage))).await
     }
 
-    /// Waits for the mapping callback. Where the platform can block, polling the device is what makes it come.
-    async fn wait(&self, attempted: &str, mapping: &Mutex<Mapping>) -> Result<()> {
+    /// Waits for the mapping callback. Where the platform can block, polling the device is what makes it come. `None`: for everything.
+    async fn wait(&self, attempted: &str, mapping: &Mutex<Mapping>, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let waiting = Stopwatch::start();
         poll_fn(|context| {
-            let polled = self.raw.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(POLL_INTERVAL) });
+            let polled =
+                self.raw.poll(wgpu::PollType::Wait { submission_index: submission.clone(), timeout: Some(POLL_INTERVAL) });
             let mut mapping = mapping.lock().unwrap_or_else(PoisonError::into_inner);
             match mapping.done {
                 Some(true) => return Poll::Ready(Ok(())),

@@ -159,16 +159,47 @@ impl Device {
     /// # Errors
     /// [`Error::DeviceLost`] or [`Error::Gpu`].
     pub async fn submit(&self, attempted: &str, recordings: &[&Recording]) -> Result<()> {
+        self.submit_in_pieces(attempted, recordings, 1).await
+    }
+
+    /// As [`submit`](Self::submit), in up to `pieces` submissions with about as many commands each: a device that is given too much at once
+    /// may be taken for hung, and shows nothing else meanwhile.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub async fn submit_in_pieces(&self, attempted: &str, recordings: &[&Recording], pieces: usize) -> Result<()> {
         if self.profiler.is_on() {
             return self.submit_profiled(attempted, recordings).await;
         }
+        self.submit_commands(attempted, recordings, pieces, None).await.map(|_| ())
+    }
+
+    /// `copy` is what follows the commands: from, to, bytes.
+    pub(super) async fn submit_commands(
+        &self,
+        attempted: &str,
+        recordings: &[&Recording],
+        pieces: usize,
+        copy: Option<(&Buffer, &Buffer, u64)>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let commands: Vec<&Command> = recordings.iter().flat_map(|recording| &recording.commands).collect();
         self.catch(attempted, || {
-            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
-            let commands: Vec<&Command> = recordings.iter().flat_map(|recording| &recording.commands).collect();
-            encode(&mut encoder, &commands);
-            self.queue.submit([encoder.finish()]);
-            self.counters.submitted(recordings.iter().map(|recording| recording.num_dispatches()).sum());
-            Ok(())
+            let mut rest = &commands[..];
+            for left in (1..=pieces.clamp(1, commands.len().max(1))).rev() {
+                let (now, later) = rest.split_at(rest.len().div_ceil(left));
+                let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
+                encode(&mut encoder, now);
+                if let (1, Some((from, to, bytes))) = (left, copy) {
+                    encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, 0, bytes);
+                }
+                let submission = self.queue.submit([encoder.finish()]);
+                self.counters.submitted(now.iter().filter(|command| matches!(command, Command::Dispatch(_))).count());
+                if left == 1 {
+                    return Ok(submission);
+                }
+                rest = later;
+            }
+            unreachable!("the last piece returns")
         })
         .await
     }

@@ -1,10 +1,11 @@
 //! A decoder on a WebGPU device.
 
+use super::ahead::{Ahead, StepTime};
 use super::chunk::ChunkShape;
 use super::cost::{TokenCost, formats};
 use super::plan::{Output, PlanKey, Planner};
 use super::source::WeightSource;
-use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
+use super::state::{LayerTaps, RING, State, kv_bytes};
 use super::weights::{DeviceWeights, Uploader, total_bytes};
 use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
@@ -14,7 +15,6 @@ use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// Recordings that are kept, besides the one of a decode step.
 const MAX_PLANS: usize = 6;
@@ -29,16 +29,18 @@ pub struct GpuDecoder {
     pub(super) shape: ChunkShape,
     cost: TokenCost,
     formats: Vec<&'static str>,
-    plans: BTreeMap<PlanKey, Recording>,
+    pub(super) plans: BTreeMap<PlanKey, Recording>,
     /// The tokens whose keys and values the cache holds.
     history: Vec<u32>,
     /// The rotary tables are those of texts beyond the model's original length.
-    is_long: bool,
+    pub(super) is_long: bool,
     /// Position of the row that the next decode step reads, and its token.
-    position: usize,
-    last_sampled: u32,
+    pub(super) position: usize,
+    pub(super) last_sampled: u32,
     /// What the routers did in the last prefill or decode step, where it is kept.
-    routing: Option<Vec<LayerRouting>>,
+    pub(super) routing: Option<Vec<LayerRouting>>,
+    pub(super) ahead: Ahead,
+    pub(super) step_time: StepTime,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -87,6 +89,8 @@ impl GpuDecoder {
             position: 0,
             last_sampled: 0,
             routing: None,
+            ahead: Ahead::default(),
+            step_time: StepTime::default(),
         };
         // Every pipeline is compiled now, not while somebody waits for the first token.
         decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
@@ -112,6 +116,7 @@ impl GpuDecoder {
         self.spec = spec;
         self.plans.clear();
         self.history.clear();
+        self.ahead.clear();
         Ok(())
     }
 
@@ -127,19 +132,21 @@ impl GpuDecoder {
 
     pub(super) fn keep_routing(&mut self, keep: bool) {
         self.routing = keep.then(Vec::new);
+        self.ahead.clear();
     }
 
     pub(super) fn routing(&self) -> &[LayerRouting] {
         self.routing.as_deref().unwrap_or_default()
     }
 
-    fn no_routing(&self) -> Vec<LayerRouting> {
+    pub(super) fn no_routing(&self) -> Vec<LayerRouting> {
         self.state.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect()
     }
 
     pub(super) async fn begin(&mut self, sampling: &Sampling, seen: &[u32]) -> Result<()> {
         let mut words = vec![0u32; seen_words(self.spec.vocab_size)];
         seen.iter().for_each(|&id| mark_seen(&mut words, id));
+        self.ahead.clear();
         self.device
             .catch("starting a generation", || {
                 self.device.write(&self.state.sampling, 0, bytemuck::bytes_of(sampling));
@@ -151,6 +158,7 @@ impl GpuDecoder {
     }
 
     pub(super) async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
+        self.ahead.clear();
         self.extend_history(ids, position).await?;
         let chunk_len = self.shape.max_tokens;
         let num_chunks = ids.len().div_ceil(chunk_len);
@@ -161,6 +169,8 @@ impl GpuDecoder {
             self.pass(chunk, position + index * chunk_len, PlanKey { num_tokens: chunk.len(), output, taps }).await?;
             if taps {
                 self.read_taps(chunk.len(), &mut layers).await?;
+            } else if self.step_time.is_long(chunk.len()) {
+                self.device.finish("running the model").await?;
             }
         }
         self.routing = taps.then_some(layers);
@@ -168,29 +178,8 @@ impl GpuDecoder {
         self.read_sampled().await
     }
 
-    pub(super) async fn decode(&mut self) -> Result<u32> {
-        let fed = self.last_sampled;
-        if self.extend_history(&[fed], self.position).await? {
-            // Another pass has overwritten the row.
-            self.upload_rows(&[fed], self.position).await?;
-        }
-        // Otherwise the sampler has left the chosen token in row 0: nothing to upload.
-        let taps = self.routing.is_some();
-        let key = PlanKey { num_tokens: 1, output: Output::Token, taps };
-        self.prepare(key).await?;
-        self.device.submit("decoding", &[&self.plans[&key]]).await?;
-        self.position += 1;
-        if !taps {
-            return self.read_sampled().await;
-        }
-        let mut layers = self.no_routing();
-        let ring = self.read_taps(1, &mut layers).await?;
-        self.routing = Some(layers);
-        self.last_sampled = ring[self.position % RING];
-        Ok(self.last_sampled)
-    }
-
     pub(super) async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
+        self.ahead.clear();
         self.extend_history(ids, position).await?;
         let mut forward = Forward { logits: Vec::new(), layers: self.no_routing() };
         let chunk_len = self.shape.max_tokens.min(self.shape.max_logit_rows);
@@ -204,25 +193,25 @@ impl GpuDecoder {
         Ok(forward)
     }
 
-    /// Appends what the routers did with the `num_tokens` rows of the last pass. Returns the ring of sampled tokens, which is of use where
-    /// the pass chose one: a token and its routing take one readback together.
-    async fn read_taps(&self, num_tokens: usize, layers: &mut [LayerRouting]) -> Result<Vec<u32>> {
-        let end = LayerTaps::len(&self.state.taps, num_tokens);
-        let mut values: Vec<u32> = self.device.read_as("reading the routing", &self.state.tap_values, end + RING).await?;
-        let ring = values.split_off(end);
-        let floats = |place: Range<usize>| values[place].iter().map(|&bits| f32::from_bits(bits));
-        for (routing, taps) in layers.iter_mut().zip(&self.state.taps) {
-            let TapPlaces { router_logits, expert_ids, routing_weights } = taps.places(num_tokens);
-            routing.router_logits.extend(floats(router_logits));
-            routing.expert_ids.extend_from_slice(&values[expert_ids]);
-            routing.routing_weights.extend(floats(routing_weights));
-        }
-        Ok(ring)
+    /// Appends what the routers did with the `num_tokens` rows of the last pass.
+    async fn read_taps(&self, num_tokens: usize, layers: &mut [LayerRouting]) -> Result<()> {
+        let len = LayerTaps::len(&self.state.taps, num_tokens);
+        let values: Vec<u32> = self.device.read_as("reading the routing", &self.state.tap_values, len).await?;
+        self.state.append_routing(&values, num_tokens, layers);
+        Ok(())
     }
 
     pub(super) async fn expert_loads(&self) -> Result<Vec<Vec<u64>>> {
         let counters = (self.state.loads.size_bytes() / 4) as usize;
-        let counts: Vec<u32> = self.device.read_as("reading the expert loads", &self.state.loads, counters).await?;
+        let attempted = "reading the expert loads";
+        let counts: Vec<u32> = match self.ahead.last_slot {
+            None => self.device.read_as(attempted, &self.state.loads, counters).await?,
+            // Later steps have counted already.
+            Some(slot) => {
+                let end = (slot + 1) * counters;
+                self.device.read_as(attempted, &self.state.load_steps, end).await?.split_off(end - counters)
+            }
+        };
         let of_layer =
             |taps: &LayerTaps| counts[taps.load_offset..][..taps.num_experts].iter().map(|&count| u64::from(count)).collect();
         Ok(self.state.taps.iter().map(of_layer).collect())
@@ -230,7 +219,7 @@ impl GpuDecoder {
 
     /// Notes that `ids` come at `position`. Where that makes the text long or short for its rotary embedding, the keys of all earlier
     /// tokens turn differently: they are run again, and the answer is true.
-    async fn extend_history(&mut self, ids: &[u32], position: usize) -> Result<bool> {
+    pub(super) async fn extend_history(&mut self, ids: &[u32], position: usize) -> Result<bool> {
         self.history.truncate(position);
         self.history.extend_from_slice(ids);
         let is_long = self.spec.is_long(self.history.len());
@@ -252,7 +241,7 @@ impl GpuDecoder {
         Ok(true)
     }
 
-    async fn upload_rows(&self, ids: &[u32], position: usize) -> Result<()> {
+    pub(super) async fn upload_rows(&self, ids: &[u32], position: usize) -> Result<()> {
         let rows = chunk_rows(ids, position);
         self.device
             .catch("uploading tokens", || {
@@ -266,11 +255,13 @@ impl GpuDecoder {
     async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
         self.prepare(key).await?;
         self.upload_rows(ids, position).await?;
-        self.device.submit("running the model", &[&self.plans[&key]]).await
+        let plan = &self.plans[&key];
+        let pieces = self.step_time.pieces(self.device.pace(), key.num_tokens, plan.commands().len());
+        self.device.submit_in_pieces("running the model", &[plan], pieces).await
     }
 
     /// Records a plan unless it is there already.
-    async fn prepare(&mut self, key: PlanKey) -> Result<()> {
+    pub(super) async fn prepare(&mut self, key: PlanKey) -> Result<()> {
         if self.plans.contains_key(&key) {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
+mod ahead;
 mod chosen;
 mod chunk;
 mod cost;
@@ -96,13 +97,14 @@ impl Decoder {
         }
     }
 
-    /// Feeds the last chosen token back and chooses the next.
+    /// Feeds the last chosen token back and chooses the next. `wanted`: tokens that may be asked for from now on, this one included. A
+    /// device may run ahead so far; what it ran for nothing, because the text ends or goes on differently, does not show.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
-    pub async fn decode(&mut self) -> Result<u32> {
+    pub async fn decode(&mut self, wanted: usize) -> Result<u32> {
         match self {
-            Decoder::Gpu(decoder) => decoder.decode().await,
+            Decoder::Gpu(decoder) => decoder.decode(wanted).await,
             Decoder::Reference(decoder) => Ok(decoder.decode()),
         }
     }

@@ -513,11 +513,6 @@ impl<'a> Planner<'a> {
             rows: &state.rows,
             sampled: &state.sampled,
         };
-        sample::record(device, &mut self.recording, &problem, &buffers)?;
-        if self.key.taps {
-            let end = LayerTaps::len(&state.taps, self.key.num_tokens);
-            self.recording.copy(&state.sampled, &state.tap_values, (end * 4) as u64, (RING * 4) as u64);
-        }
-        Ok(())
+        sample::record(device, &mut self.recording, &problem, &buffers)
     }
 }

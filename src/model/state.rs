@@ -1,13 +1,14 @@
 //! Device memory that a decoder writes: activations, KV cache, sampler.
 
+use super::ahead::NUM_SLOTS;
 use super::chunk::ChunkShape;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device};
+use crate::gpu::{Buffer, Device, Pace};
 use crate::kernels::expert_sort;
 use crate::quant::{ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
-use crate::reference::{Row, Sampling};
+use crate::reference::{LayerRouting, Row, Sampling};
 use crate::spec::{Ffn, Mixer, ModelSpec, ParallelSpec, RopeSpec};
 use std::ops::Range;
 
@@ -65,9 +66,13 @@ pub(super) struct State {
     pub sampled: Buffer,
     /// One per layer with a router.
     pub taps: Vec<LayerTaps>,
-    /// What every router did, at its [`LayerTaps::places`], then a copy of `sampled`; filled only where routing is asked for. One buffer
-    /// for all layers takes one readback.
+    /// What every router did, at its [`LayerTaps::places`]; filled only where routing is asked for. One buffer for all layers takes one
+    /// readback.
     pub tap_values: Buffer,
+    /// Copies of `loads` after steps that ran ahead, a slot for each.
+    pub load_steps: Buffer,
+    /// A copy of `sampled`, then of `tap_values` after every step of a batch; filled only where routing is asked for.
+    pub tap_steps: Buffer,
     pub layers: Vec<LayerState>,
 }
 
@@ -199,7 +204,9 @@ impl State {
             sampling: device.uniform("sampling", bytemuck::bytes_of(&Sampling::GREEDY)),
             seen: f32s("seen", seen_words(spec.vocab_size)),
             sampled: f32s("sampled", RING),
-            tap_values: f32s("tap_values", LayerTaps::len(&taps, tokens) + RING),
+            tap_values: f32s("tap_values", LayerTaps::len(&taps, tokens)),
+            load_steps: f32s("load_steps", NUM_SLOTS * num_loads),
+            tap_steps: f32s("tap_steps", RING + Pace::MOST_STEPS * LayerTaps::len(&taps, 1)),
             taps,
             layers: layers.unwrap_or_else(|| caches(device, spec, shape.context)),
         })
@@ -210,6 +217,17 @@ impl State {
     /// Bytes of so many rows of the residual stream.
     pub fn row_bytes(&self, num_tokens: usize) -> u64 {
         self.x.size_bytes() / self.max_tokens as u64 * num_tokens as u64
+    }
+
+    /// Appends what the routers did with the `num_tokens` rows of a pass, from a copy of `tap_values`.
+    pub fn append_routing(&self, values: &[u32], num_tokens: usize, layers: &mut [LayerRouting]) {
+        let floats = |place: Range<usize>| values[place].iter().map(|&bits| f32::from_bits(bits));
+        for (routing, taps) in layers.iter_mut().zip(&self.taps) {
+            let TapPlaces { router_logits, expert_ids, routing_weights } = taps.places(num_tokens);
+            routing.router_logits.extend(floats(router_logits));
+            routing.expert_ids.extend_from_slice(&values[expert_ids]);
+            routing.routing_weights.extend(floats(routing_weights));
+        }
     }
 
     /// Rotary tables for a text of `total_len` tokens.

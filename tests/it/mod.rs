@@ -1,5 +1,6 @@
 //! What the library promises, by subject.
 
+mod ahead;
 mod bench;
 mod chat;
 mod checkpoint;

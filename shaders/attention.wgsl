@@ -1,145 +1,341 @@
 // attention: softmax(SCALE * q . k) v over the visible keys of a token's own sequence, one pass with a running maximum.
-// grid      x = groups of GROUP query heads that share a key/value head; y = row
+// grid      x = groups of GROUP query heads that share a key/value head; y = tiles of ROWS rows
 // rows      [num_tokens] Row                                      in
-// q         [num_tokens, Q_QUADS] vec4<f32>                       in
-// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in
-// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] vec4      in   the first VALUE_DIM values of each row
+// q         [num_tokens, Q_QUADS] vec4<f32>                       in       #ifdef RAW: from qkv, rope, q_norm and k_norm of lib/heads.wgsl
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in       #ifdef RAW: also out, at the row's position
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] vec4      in       the first VALUE_DIM values of each row; as k_cache
 // y         [num_tokens, Y_QUADS] vec4<f32>                       out
-// sinks     [NUM_HEADS] f32                                       in   #ifdef SINKS: one more logit per head, without a value
+// sinks     [NUM_HEADS] f32                                       in       #ifdef SINKS: one more logit per head, without a value
 // Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
 // #ifdef SOFTCAP: scores become CAP * tanh(score / CAP).
+// MEMBERS = ROWS * GROUP pairs of a row and a head meet each key that a workgroup loads. Rows of a tile that do not follow each other in one
+// sequence take turns.
+// #ifdef RAW: one row; the workgroup turns its heads itself and appends key and value, which only it will read.
+// #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #else: each lane has keys to itself.
 // #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
+#ifdef RAW
+#import heads
+#endif
 
-@group(0) @binding(0) var<storage, read> rows: array<Row>;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k_cache: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> v_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+struct Params {
+    num_tokens: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> rows: array<Row>;
+#ifdef RAW
+@group(0) @binding(2) var<storage, read> qkv: array<f32>;
+@group(0) @binding(3) var<storage, read_write> k_cache: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> v_cache: array<vec4<f32>>;
+#else
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>;
+#endif
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 #ifdef SINKS
-@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+@group(0) @binding(6) var<storage, read> sinks: array<f32>;
+#endif
+#ifdef ROPE
+@group(0) @binding(7) var<storage, read> rope: array<vec2<f32>>;
+#endif
+#ifdef NORM_WEIGHT
+@group(0) @binding(8) var<storage, read> q_norm: array<f32>;
+@group(0) @binding(9) var<storage, read> k_norm: array<f32>;
 #endif
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
 const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const HEADS_PER_KV_HEAD: u32 = NUM_HEADS / NUM_KV_HEADS;
 const LOWEST: f32 = -3.0e38;
-// Output quads of the group, dealt out to the invocations.
-const QUADS_PER_LANE: u32 = (GROUP * VALUE_QUADS + WG - 1u) / WG;
+// Invocations that share the softmax of one member.
+const LANES: u32 = WG / MEMBERS;
+// The values: invocations that hold the quads of a head, QUADS_PER_LANE each. Where there are enough for more, parts of them have members
+// (MEMBER_PARTS) and keys (KEY_PARTS) of their own.
+const VALUE_LANES: u32 = min(VALUE_QUADS, WG);
 
-var<workgroup> wg_q: array<vec4<f32>, GROUP * HEAD_QUADS>;
-var<workgroup> wg_scores: array<f32, GROUP * TILE>; // scores, then exp(score - maximum)
-var<workgroup> wg_max: array<f32, GROUP>;
-var<workgroup> wg_rescale: array<f32, GROUP>; // what earlier tiles shrink by
-var<workgroup> wg_sum: array<f32, GROUP>;
-
-@compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = rows[workgroup.y];
-    let first_head = workgroup.x * GROUP;
-#ifdef ROLLED
-    let one = min(1u, arrayLength(&q)); // no constant, and neither is a bound that it multiplies
-#else
-    let one = 1u;
+var<workgroup> wg_q: array<vec4<f32>, MEMBERS * HEAD_QUADS>;
+var<workgroup> wg_scores: array<f32, MEMBERS * TILE>; // scores, then exp(score - maximum)
+var<workgroup> wg_rescale: array<f32, MEMBERS>; // what earlier tiles shrink by; at the end 1 / sum
+var<workgroup> wg_lanes: array<f32, WG>;
+#ifdef KEY_SPLIT
+var<workgroup> wg_out: array<vec4<f32>, WG>;
 #endif
-    let head_quads = HEAD_QUADS * one;
-    let group_scores = GROUP * TILE * one;
-    let quads_per_lane = QUADS_PER_LANE * one;
-    let kv_head = first_head / HEADS_PER_KV_HEAD;
-    let cache = (row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
-    let q_base = workgroup.y * Q_QUADS + first_head * HEAD_QUADS;
 
-    for (var i = local; i < GROUP * head_quads; i += WG) {
-        wg_q[i] = q[q_base + i] * SCALE;
+// The first key that is visible at a position.
+fn first_visible(position: u32) -> u32 {
+#ifdef WINDOWED
+    return max(position + 1u, WINDOW) - WINDOW;
+#else
+#ifdef CHUNKED
+    return position / CHUNK * CHUNK;
+#else
+    return 0u;
+#endif
+#endif
+}
+
+#ifdef RAW
+#ifdef ANY_NORM
+var<workgroup> wg_squares: array<f32, (GROUP + 2u) * WG>;
+#endif
+var<workgroup> wg_scales: array<f32, GROUP + 2u>; // of the norms: queries, key, value
+
+// The number of a head in lib/heads.wgsl: queries of the group, then its key, then its value.
+fn head_of(member: u32, first_head: u32) -> u32 {
+    if member < GROUP {
+        return first_head + member;
     }
-    if local < GROUP {
-#ifdef SINKS
-        // As if a key had been seen whose value is zero.
-        wg_max[local] = sinks[first_head + local];
-        wg_sum[local] = 1.0;
-#else
-        wg_max[local] = LOWEST;
-        wg_sum[local] = 0.0;
-#endif
+    return NUM_HEADS + first_head / HEADS_PER_KV_HEAD + (member - GROUP) * NUM_KV_HEADS;
+}
+
+// Queries to wg_q, key and value to the cache.
+fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
+    let position = rows[row].position;
+    let source = row * QKV_STRIDE;
+#ifdef ANY_NORM
+    for (var member = 0u; member < (GROUP + 2u) * one; member++) {
+        wg_squares[member * WG + local] = norm_squares(source, position, head_of(member, first_head), local);
     }
     workgroupBarrier();
+    for (var member = local; member < GROUP + 2u; member += WG) {
+        var squares = 0.0;
+        for (var other = 0u; other < WG * one; other++) {
+            squares += wg_squares[member * WG + other];
+        }
+        wg_scales[member] = norm_scale(squares, head_of(member, first_head));
+    }
+#else
+    for (var member = local; member < GROUP + 2u; member += WG) {
+        wg_scales[member] = 1.0;
+    }
+#endif
+    workgroupBarrier();
+    for (var i = local; i < (GROUP + 1u) * HEAD_QUADS * one; i += WG) {
+        let member = i / HEAD_QUADS;
+        var value = vec4<f32>();
+        for (var part = 0u; part < 4u * one; part++) {
+            value[part] = turned(source, position, head_of(member, first_head), i % HEAD_QUADS * 4u + part, wg_scales[member]);
+        }
+        if member < GROUP {
+            wg_q[i] = value * SCALE;
+        } else {
+            k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = value;
+        }
+    }
+    for (var i = local; i < VALUE_QUADS * one; i += WG) {
+        var value = vec4<f32>();
+        for (var part = 0u; part < 4u * one; part++) {
+            value[part] = value_element(source, head_of(GROUP + 1u, first_head), i * 4u + part, wg_scales[GROUP + 1u]);
+        }
+        v_cache[place * V_STRIDE + i] = value;
+    }
+    storageBarrier();
+}
+#endif
 
-    var first_key = 0u;
-#ifdef WINDOWED
-    first_key = max(row.position + 1u, WINDOW) - WINDOW;
+// Rows first_row .. first_row + num_rows, which follow each other in one sequence.
+fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) {
+    let head_quads = HEAD_QUADS * one;
+    let kv_head = first_head / HEADS_PER_KV_HEAD;
+    let cache = (rows[first_row].sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
+    let first_key = first_visible(rows[first_row].position);
+    let end_key = rows[first_row + num_rows - 1u].position + 1u;
+
+#ifdef RAW
+    turn_heads(first_row, first_head, cache + end_key - 1u, one, local);
+#else
+    for (var i = local; i < MEMBERS * head_quads; i += WG) {
+        let member = i / HEAD_QUADS;
+        let row = first_row + min(member / GROUP, num_rows - 1u);
+        wg_q[i] = q[row * Q_QUADS + (first_head + member % GROUP) * HEAD_QUADS + i % HEAD_QUADS] * SCALE;
+    }
 #endif
-#ifdef CHUNKED
-    first_key = row.position / CHUNK * CHUNK;
+    workgroupBarrier();
+#ifdef SLICE
+#for M in MEMBERS
+#for S in SLICE_QUADS
+    let q_$M_$S = wg_q[$Mu * HEAD_QUADS + local * SLICE_QUADS + $Su];
+#end
+#end
 #endif
-    let end_key = row.position + 1u;
-    var out: array<vec4<f32>, QUADS_PER_LANE>;
+
+    // This invocation's part in the softmax.
+    let member = min(local / LANES, MEMBERS - 1u);
+    let lane = local % LANES;
+    let counts = local < MEMBERS * LANES;
+    let position = rows[first_row + min(member / GROUP, num_rows - 1u)].position;
+    let member_first = first_visible(position);
+    var top = LOWEST;
+    var sum = 0.0;
+#ifdef SINKS
+    // As if a key had been seen whose value is zero.
+    top = sinks[first_head + member % GROUP];
+    sum = select(0.0, 1.0, lane == 0u);
+#endif
+
+    // Its part in the values.
+    let value_part = local / VALUE_LANES;
+    let key_part = value_part % KEY_PARTS;
+    let member_part = value_part / KEY_PARTS;
+    let has_values = member_part < MEMBER_PARTS;
+#for M in OWN_MEMBERS
+#for N in QUADS_PER_LANE
+    var out_$M_$N = vec4<f32>();
+#end
+#end
+#for N in QUADS_PER_LANE
+    let quad_$N = min(local % VALUE_LANES + $Nu * WG, VALUE_QUADS - 1u);
+#end
 
     for (var tile = first_key; tile < end_key; tile += TILE) {
         let count = min(TILE, end_key - tile);
 
-        for (var i = local; i < group_scores; i += WG) {
-            let head = i / TILE;
-            let key = i % TILE;
-            if key < count {
-                let k = (cache + tile + key) * HEAD_QUADS;
-                var score = 0.0;
-                for (var quad = 0u; quad < head_quads; quad++) {
-                    score += dot(wg_q[head * HEAD_QUADS + quad], k_cache[k + quad]);
-                }
+#ifdef SLICE
+        for (var key = 0u; key < count; key++) {
+            let k = (cache + tile + key) * HEAD_QUADS + local * SLICE_QUADS;
+#for S in SLICE_QUADS
+            let k_$S = k_cache[k + $Su];
+#end
+#for M in MEMBERS
+            var part_$M = 0.0;
+#for S in SLICE_QUADS
+            part_$M += dot(q_$M_$S, k_$S);
+#end
+            let score_$M = subgroupAdd(part_$M);
+#end
+            if local == 0u {
+#for M in MEMBERS
+                wg_scores[$Mu * TILE + key] = score_$M;
+#end
+            }
+        }
+#else
+        for (var key = local; key < count; key += WG) {
+            let k = (cache + tile + key) * HEAD_QUADS;
+#for M in MEMBERS
+            var score_$M = 0.0;
+#end
+            for (var quad = 0u; quad < head_quads; quad++) {
+                let k_quad = k_cache[k + quad];
+#for M in MEMBERS
+                score_$M += dot(wg_q[$Mu * HEAD_QUADS + quad], k_quad);
+#end
+            }
+#for M in MEMBERS
+            wg_scores[$Mu * TILE + key] = score_$M;
+#end
+        }
+#endif
+        workgroupBarrier();
+
+        let before = top;
+        if counts {
+            for (var key = lane; key < count; key += LANES) {
+                var score = wg_scores[member * TILE + key];
 #ifdef SOFTCAP
                 score = CAP * tanh(clamp(score / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
 #endif
-                wg_scores[i] = score;
+                score = select(LOWEST, score, tile + key >= member_first && tile + key <= position);
+                wg_scores[member * TILE + key] = score;
+                top = max(top, score);
+            }
+        }
+#ifdef LANES_MEET
+        wg_lanes[local] = top;
+        workgroupBarrier();
+        for (var other = 0u; other < LANES * one; other++) {
+            top = max(top, wg_lanes[member * LANES + other]);
+        }
+#endif
+        if counts {
+            let rescale = exp(before - top); // 0 for the first visible key
+            sum *= rescale;
+            for (var key = lane; key < count; key += LANES) {
+                let score = wg_scores[member * TILE + key];
+                let weight = select(exp(score - top), 0.0, score == LOWEST);
+                wg_scores[member * TILE + key] = weight;
+                sum += weight;
+            }
+            if lane == 0u {
+                wg_rescale[member] = rescale;
             }
         }
         workgroupBarrier();
 
-        if local < GROUP {
-            let before = wg_max[local];
-            var top = before;
-            for (var key = 0u; key < count; key++) {
-                top = max(top, wg_scores[local * TILE + key]);
-            }
-            wg_max[local] = top;
-            wg_rescale[local] = exp(before - top); // 0 for the first tile
-        }
-        workgroupBarrier();
-
-        for (var i = local; i < group_scores; i += WG) {
-            if i % TILE < count {
-                wg_scores[i] = exp(wg_scores[i] - wg_max[i / TILE]);
-            }
-        }
-        workgroupBarrier();
-
-        if local < GROUP {
-            var sum = wg_sum[local] * wg_rescale[local];
-            for (var key = 0u; key < count; key++) {
-                sum += wg_scores[local * TILE + key];
-            }
-            wg_sum[local] = sum;
-        }
-        for (var n = 0u; n < quads_per_lane; n++) {
-            let i = local + n * WG;
-            if i < GROUP * VALUE_QUADS {
-                let head = i / VALUE_QUADS;
-                let v = (cache + tile) * V_STRIDE + i % VALUE_QUADS;
-                var sum = out[n] * wg_rescale[head];
-                for (var key = 0u; key < count; key++) {
-                    sum += wg_scores[head * TILE + key] * v_cache[v + key * V_STRIDE];
-                }
-                out[n] = sum;
+        if has_values {
+#for M in OWN_MEMBERS
+#for N in QUADS_PER_LANE
+            out_$M_$N *= wg_rescale[$Mu * MEMBER_PARTS + member_part];
+#end
+#end
+            for (var key = key_part; key < count; key += KEY_PARTS) {
+                let v = (cache + tile + key) * V_STRIDE;
+#for N in QUADS_PER_LANE
+                let v_$N = v_cache[v + quad_$N];
+#end
+#for M in OWN_MEMBERS
+                let weight_$M = wg_scores[($Mu * MEMBER_PARTS + member_part) * TILE + key];
+#for N in QUADS_PER_LANE
+                out_$M_$N += weight_$M * v_$N;
+#end
+#end
             }
         }
         workgroupBarrier();
     }
 
-    for (var n = 0u; n < quads_per_lane; n++) {
-        let i = local + n * WG;
-        if i < GROUP * VALUE_QUADS {
-            y[workgroup.y * Y_QUADS + first_head * VALUE_QUADS + i] = out[n] / wg_sum[i / VALUE_QUADS];
+    wg_lanes[local] = sum;
+    workgroupBarrier();
+    if counts && lane == 0u {
+        for (var other = 1u; other < LANES; other++) {
+            sum += wg_lanes[local + other];
         }
+        wg_rescale[member] = 1.0 / sum;
+    }
+    workgroupBarrier();
+#for M in OWN_MEMBERS
+#for N in QUADS_PER_LANE
+#ifdef KEY_SPLIT
+    wg_out[local] = out_$M_$N;
+    workgroupBarrier();
+    if has_values && key_part == 0u {
+        for (var other = 1u; other < KEY_PARTS; other++) {
+            out_$M_$N += wg_out[local + other * VALUE_LANES];
+        }
+    }
+    workgroupBarrier();
+#endif
+    {
+        let own = $Mu * MEMBER_PARTS + member_part;
+        let quad = local % VALUE_LANES + $Nu * WG;
+        if has_values && key_part == 0u && quad < VALUE_QUADS && own / GROUP < num_rows {
+            y[(first_row + own / GROUP) * Y_QUADS + (first_head + own % GROUP) * VALUE_QUADS + quad] = out_$M_$N * wg_rescale[own];
+        }
+    }
+#end
+#end
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+#ifdef ROLLED
+    let one = min(1u, arrayLength(&rows)); // no constant, and neither is a bound that it multiplies
+#else
+    let one = 1u;
+#endif
+    let end = min((workgroup.y + 1u) * ROWS, params.num_tokens);
+    var first = workgroup.y * ROWS;
+    while first < end {
+        var next = first + 1u;
+        while next < end && rows[next].sequence == rows[first].sequence && rows[next].position == rows[first].position + next - first {
+            next++;
+        }
+        attend(first, next - first, workgroup.x * GROUP, one, local);
+        first = next;
     }
 }

@@ -163,6 +163,19 @@ const TEAMS: u32 = WG / LANES;
 
 var<private> team_sums: array<vec4<f32>, TOKENS>; // of four rows
 
+// The products of a quad of four rows with that of every token.
+fn add_quad(
+    rows: array<vec4<f32>, 4>,
+    quad: u32,
+    first_quads: ptr<function, array<u32, TOKENS>>,
+    sums: ptr<function, array<vec4<f32>, TOKENS>>,
+) {
+    for (var token = 0u; token < TOKENS; token++) {
+        let value = normed((*first_quads)[token] + quad);
+        (*sums)[token] += vec4<f32>(dot(rows[0], value), dot(rows[1], value), dot(rows[2], value), dot(rows[3], value));
+    }
+}
+
 // Adds `factor` times the products of this team's four rows with the activations that begin at token_quads. Rows past count repeat the last.
 fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f32) {
     var quads = token_quads;
@@ -172,7 +185,13 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
     let row_1 = row_word(min(row + 1u, count - 1u));
     let row_2 = row_word(min(row + 2u, count - 1u));
     let row_3 = row_word(min(row + 3u, count - 1u));
-    for (var chunk = local % LANES; chunk < ROW_CHUNKS; chunk += LANES) {
+#ifdef LANES_1
+    let row_end = select(ROW_CHUNKS, 0u, count == 0u); // no constants: what software devices would unroll they compile for minutes
+    let chunk_quads = select(CHUNK_QUADS, 0u, count == 0u);
+#else
+    let row_end = ROW_CHUNKS;
+#endif
+    for (var chunk = local % LANES; chunk < row_end; chunk += LANES) {
         let word_0 = weight_word(row_0 + chunk);
         let word_1 = weight_word(row_1 + chunk);
         let word_2 = weight_word(row_2 + chunk);
@@ -182,18 +201,27 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
         let scale_1 = block_scale(row_1, block);
         let scale_2 = block_scale(row_2, block);
         let scale_3 = block_scale(row_3, block);
-#for Q in CHUNK_QUADS
-        {
-            let quad_0 = weight_quad(word_0, $Qu, scale_0);
-            let quad_1 = weight_quad(word_1, $Qu, scale_1);
-            let quad_2 = weight_quad(word_2, $Qu, scale_2);
-            let quad_3 = weight_quad(word_3, $Qu, scale_3);
-            for (var token = 0u; token < TOKENS; token++) {
-                let value = normed(quads[token] + chunk * CHUNK_QUADS + $Qu);
-                sums[token] += vec4<f32>(dot(quad_0, value), dot(quad_1, value), dot(quad_2, value), dot(quad_3, value));
-            }
+#ifdef LANES_1
+        for (var quad = 0u; quad < chunk_quads; quad++) {
+            let rows = array<vec4<f32>, 4>(
+                weight_quad(word_0, quad, scale_0),
+                weight_quad(word_1, quad, scale_1),
+                weight_quad(word_2, quad, scale_2),
+                weight_quad(word_3, quad, scale_3),
+            );
+            add_quad(rows, chunk * CHUNK_QUADS + quad, &quads, &sums);
         }
+#else
+#for Q in CHUNK_QUADS
+        let rows_$Q = array<vec4<f32>, 4>(
+            weight_quad(word_0, $Qu, scale_0),
+            weight_quad(word_1, $Qu, scale_1),
+            weight_quad(word_2, $Qu, scale_2),
+            weight_quad(word_3, $Qu, scale_3),
+        );
+        add_quad(rows_$Q, chunk * CHUNK_QUADS + $Qu, &quads, &sums);
 #end
+#endif
     }
     for (var token = 0u; token < TOKENS; token++) {
         team_sums[token] += factor * sums[token];

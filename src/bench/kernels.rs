@@ -103,7 +103,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn bytes(&self, time: &DispatchTime) -> f64 {
         let bytes = |bound: &Bound| bound.bytes as f64 * self.share_read(time.kernel, bound);
-        time.bound.iter().filter(|bound| !bound.is_written).map(bytes).sum()
+        time.bound.iter().filter(|bound| is_read(time.kernel, bound)).map(bytes).sum()
     }
 
     /// Which share of a buffer the tokens cannot do without; nothing of activations.
@@ -127,7 +127,7 @@ impl Pass<'_> {
         let mut weights: BTreeSet<&WeightKey> = BTreeSet::new();
         let mut caches: BTreeSet<usize> = BTreeSet::new();
         for time in times {
-            for bound in time.bound.iter().filter(|bound| !bound.is_written) {
+            for bound in time.bound.iter().filter(|bound| is_read(kernel, bound)) {
                 weights.extend(self.keys.get(&*bound.label));
                 caches.extend(time.layer.filter(|_| is_cache(bound)));
             }
@@ -170,6 +170,11 @@ impl Pass<'_> {
         let router = &self.spec.layers[layer].ffn.moe()?.router;
         Some((router.num_experts as f64, router.num_experts_per_tok as f64))
     }
+}
+
+/// Of what is written too, attention reads the cache, others nothing that counts.
+fn is_read(kernel: &str, bound: &Bound) -> bool {
+    !bound.is_written || (kernel == "attention" && is_cache(bound))
 }
 
 fn is_cache(bound: &Bound) -> bool {

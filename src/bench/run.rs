@@ -61,6 +61,11 @@ impl Bench {
         self.gpu().device().allocated_bytes()
     }
 
+    /// Variants of kernels that were compiled, those of the probes included.
+    pub fn num_pipelines(&self) -> usize {
+        self.gpu().device().num_pipelines()
+    }
+
     pub(super) fn gpu(&self) -> &GpuDecoder {
         match &self.decoder {
             Decoder::Gpu(decoder) => decoder,

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The importable files.
 static LIBRARY: &[(&str, &str)] = &[
+    ("heads", include_str!("../../shaders/lib/heads.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),

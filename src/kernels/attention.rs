@@ -1,27 +1,43 @@
 //! Softmax attention over the KV cache.
 
+use super::{qk_rope, to_u32};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use crate::quant::padded;
-use crate::spec::Mask;
+use crate::spec::{AttentionSpec, Mask};
+use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
-    summary: "grouped-query attention over the KV cache, causal or sliding window",
-    params: &[],
+    summary: "grouped-query attention over the KV cache, causal or sliding window; of one token also what qk_rope does",
+    params: &[("num_tokens", offset_of!(Params, num_tokens))],
     bindings: &[
-        Binding::read(0, "rows"),
-        Binding::read(1, "q"),
-        Binding::read(2, "k_cache"),
-        Binding::read(3, "v_cache"),
-        Binding::read_write(4, "y"),
-        Binding::read(5, "sinks").only(When::Flag("SINKS")),
+        Binding::uniform(0, "params"),
+        Binding::read(1, "rows"),
+        Binding::read(2, "q").only(When::NotFlag("RAW")),
+        Binding::read(2, "qkv").only(When::Flag("RAW")),
+        Binding::read(3, "k_cache").only(When::NotFlag("RAW")),
+        Binding::read_write(3, "k_cache").only(When::Flag("RAW")),
+        Binding::read(4, "v_cache").only(When::NotFlag("RAW")),
+        Binding::read_write(4, "v_cache").only(When::Flag("RAW")),
+        Binding::read_write(5, "y"),
+        Binding::read(6, "sinks").only(When::Flag("SINKS")),
+        Binding::read(7, "rope").only(When::Flag("ROPE")),
+        Binding::read(8, "q_norm").only(When::Flag("NORM_WEIGHT")),
+        Binding::read(9, "k_norm").only(When::Flag("NORM_WEIGHT")),
     ],
 };
 
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    num_tokens: u32,
+    padding: [u32; 3],
+}
+
 #[derive(Debug, Clone, Copy)]
-pub struct Problem {
+pub struct Problem<'a> {
     pub num_tokens: usize,
     pub num_heads: usize,
     pub num_kv_heads: usize,
@@ -35,13 +51,19 @@ pub struct Problem {
     pub mask: Mask,
     pub sinks: bool,
     pub softcap: Option<f32>,
+    /// The one token comes as `qk_rope` gets it, of this attention; see [`turns`].
+    pub raw: Option<&'a AttentionSpec>,
 }
 
 /// # Shapes
-/// `rows [num_tokens]`, `q` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]`.
+/// `rows [num_tokens]`, `query` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]`.
 pub struct Buffers<'a> {
     pub rows: &'a Buffer,
-    pub q: &'a Buffer,
+    /// `q`; of a raw problem `qkv`, the projection `[num_tokens, padded(qkv_rows)]`.
+    pub query: &'a Buffer,
+    /// As in [`qk_rope::Buffers`], only of a raw problem.
+    pub rope: Option<&'a Buffer>,
+    pub norms: Option<[&'a Buffer; 2]>,
     pub k_cache: &'a Buffer,
     pub v_cache: &'a Buffer,
     pub y: &'a Buffer,
@@ -49,22 +71,81 @@ pub struct Buffers<'a> {
     pub sinks: Option<&'a Buffer>,
 }
 
-/// Workgroup memory for the queries of one group, in bytes; the scores take as much again at most.
+/// Workgroup memory for the queries that meet the same keys, in bytes; the scores take as much again at most.
 const QUERY_BYTES: usize = 8 << 10;
+/// Quads of queries, and quads of outputs, that an invocation keeps in registers at most.
+const MAX_REGISTERS: usize = 32;
+/// Quads of one query that an invocation keeps at most: longer heads are compiled for too long.
+const MAX_SLICE: usize = 8;
+
+/// How the work is cut.
+struct Cut {
+    workgroup: usize,
+    /// Query heads of one key/value head, and rows, that meet the same keys.
+    group: usize,
+    rows: usize,
+    /// Quads of a head that an invocation keeps of every query; `None`: it has keys to itself.
+    slice: Option<usize>,
+}
+
+impl Cut {
+    fn choose(caps: &Caps, problem: &Problem) -> Self {
+        let quads = problem.head_dim / 4;
+        let subgroup = caps.subgroup_size.map(|size| size as usize).filter(|_| caps.profile == Profile::Cpu);
+        let workgroup = match caps.profile {
+            Profile::Gpu => 64,
+            Profile::Cpu => subgroup.unwrap_or(8),
+        };
+        let slice =
+            subgroup.filter(|size| quads.is_multiple_of(*size)).map(|size| quads / size).filter(|slice| *slice <= MAX_SLICE);
+        let shared = problem.num_heads / problem.num_kv_heads;
+        let most = match caps.profile {
+            Profile::Gpu => 16,
+            Profile::Cpu if slice.is_some() => workgroup,
+            // More are compiled for too long.
+            Profile::Cpu => 4,
+        };
+        let quads_per_lane = (problem.value_dim / 4).div_ceil(workgroup);
+        let fits = |members: usize| {
+            members <= most
+                && members * problem.head_dim * 4 <= QUERY_BYTES
+                && members * slice.unwrap_or(0).max(quads_per_lane) <= MAX_REGISTERS
+        };
+        let group = (1..=shared).rev().find(|&group| shared.is_multiple_of(group) && fits(group)).unwrap_or(1);
+        let rows = [8, 4, 2].into_iter().find(|rows| *rows <= problem.num_tokens && fits(rows * group)).unwrap_or(1);
+        Cut { workgroup, group, rows, slice }
+    }
+}
+
+/// Whether attention of one token does what `qk_rope` would do: then one workgroup has all heads that read a key, and bindings suffice.
+pub fn turns(caps: &Caps, problem: &Problem) -> bool {
+    let Some(spec) = problem.raw else { return false };
+    let norms = if spec.qk_norm.is_some_and(|norm| norm.weight) { 2 } else { 0 };
+    let bindings = 5 + norms + usize::from(spec.rope.is_some()) + usize::from(problem.sinks);
+    problem.num_tokens == 1
+        && bindings <= caps.max_storage_buffers as usize
+        && Cut::choose(caps, problem).group == problem.num_heads / problem.num_kv_heads
+}
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    let (workgroup, tile) = match caps.profile {
-        Profile::Gpu => (64, 64),
-        Profile::Cpu => (8, 32),
-    };
-    // As many query heads of one key/value head as fit: each key is then read once for all of them.
-    let shared = problem.num_heads / problem.num_kv_heads;
-    let fits = |group: &usize| shared.is_multiple_of(*group) && group * problem.head_dim * 4 <= QUERY_BYTES;
-    let group = (1..=shared.min(workgroup)).rev().find(fits).unwrap_or(1);
+    let Cut { workgroup, group, rows, slice } = Cut::choose(caps, problem);
+    let members = rows * group;
+    let lanes = workgroup / members;
+    let value_quads = problem.value_dim / 4;
+    // Invocations beyond those that one head's values take: for other members first, then for other keys.
+    let parts = workgroup / value_quads.min(workgroup);
+    let member_parts = (1..=parts.min(members)).rev().find(|parts| members.is_multiple_of(*parts)).unwrap_or(1);
+    let key_parts = parts / member_parts;
     let variant = Variant::new()
         .u32("WG", workgroup)
-        .u32("TILE", tile)
+        .u32("TILE", if caps.profile == Profile::Gpu { 64 } else { 32 })
         .u32("GROUP", group)
+        .u32("ROWS", rows)
+        .u32("MEMBERS", members)
+        .u32("OWN_MEMBERS", members / member_parts)
+        .u32("MEMBER_PARTS", member_parts)
+        .u32("KEY_PARTS", key_parts)
+        .u32("QUADS_PER_LANE", value_quads.div_ceil(workgroup))
         .u32("NUM_HEADS", problem.num_heads)
         .u32("NUM_KV_HEADS", problem.num_kv_heads)
         .u32("HEAD_DIM", problem.head_dim)
@@ -75,7 +156,17 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("Q_QUADS", padded(problem.num_heads * problem.head_dim) / 4)
         .f32("SCALE", problem.scale)
         .flag_if(problem.sinks, "SINKS")
+        .flag_if(lanes > 1, "LANES_MEET")
+        .flag_if(key_parts > 1, "KEY_SPLIT")
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
+    let variant = match slice {
+        Some(quads) => variant.flag("SLICE").flag("SUBGROUPS").u32("SLICE_QUADS", quads),
+        None => variant,
+    };
+    let variant = match problem.raw {
+        Some(spec) => qk_rope::heads(variant, spec).flag("RAW"),
+        None => variant,
+    };
     let variant = match problem.mask {
         Mask::Causal => variant,
         Mask::Window(window) => variant.flag("WINDOWED").u32("WINDOW", window),
@@ -97,22 +188,28 @@ pub fn record(
     let variant = choose(device.caps(), problem);
     let mut bound = vec![
         ("rows", buffers.rows),
-        ("q", buffers.q),
+        (if problem.raw.is_some() { "qkv" } else { "q" }, buffers.query),
         ("k_cache", buffers.k_cache),
         ("v_cache", buffers.v_cache),
         ("y", buffers.y),
     ];
     bound.extend(buffers.sinks.map(|sinks| ("sinks", sinks)));
+    bound.extend(buffers.rope.map(|rope| ("rope", rope)));
+    if let Some([q_norm, k_norm]) = buffers.norms {
+        bound.extend([("q_norm", q_norm), ("k_norm", k_norm)]);
+    }
     let groups = problem.num_heads / variant.get("GROUP") as usize;
+    let tiles = problem.num_tokens.div_ceil(variant.get("ROWS") as usize);
+    let params = Params { num_tokens: to_u32(problem.num_tokens), padding: [0; 3] };
     recording.dispatch(
         device,
         &DispatchDescriptor {
             kernel: &KERNEL,
             variant,
             layer,
-            params: &[],
+            params: bytemuck::bytes_of(&params),
             buffers: &bound,
-            grid: [groups, problem.num_tokens, 1],
+            grid: [groups, tiles, 1],
         },
     )
 }

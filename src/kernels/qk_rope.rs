@@ -44,26 +44,33 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let spec = problem.attention;
-    let mut variant = Variant::new()
+    let variant = Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 32 })
+        .u32("CONTEXT", problem.context)
+        .u32("Q_STRIDE", padded(spec.query_width()));
+    heads(variant, spec)
+}
+
+/// What `shaders/lib/heads.wgsl` has to know.
+pub(super) fn heads(variant: Variant, spec: &AttentionSpec) -> Variant {
+    let mut variant = variant
         .u32("NUM_HEADS", spec.num_heads)
         .u32("NUM_KV_HEADS", spec.num_kv_heads)
         .u32("HEAD_DIM", spec.head_dim)
-        .u32("CONTEXT", problem.context)
         .u32("QKV_STRIDE", padded(spec.qkv_rows()))
-        .u32("Q_STRIDE", padded(spec.query_width()))
         .u32("VALUE_DIM", spec.value_dim)
         .f32("VALUE_SCALE", spec.value_scale);
     if let Some(limit) = spec.clip {
         variant = variant.flag(if spec.clip_after_norm { "CLIP_AFTER" } else { "CLIP" }).f32("CLIP_TO", limit);
     }
     if let Some(eps) = spec.value_norm {
-        variant = variant.flag("VALUE_NORM").f32("VALUE_EPS", eps);
+        variant = variant.flag("VALUE_NORM").flag("ANY_NORM").f32("VALUE_EPS", eps);
     }
     variant = variant.flag_if(spec.values_are_keys, "VALUES_ARE_KEYS");
     if let Some(norm) = spec.qk_norm {
         variant = variant
             .flag("NORM")
+            .flag("ANY_NORM")
             .f32("EPS", norm.eps)
             .flag_if(norm.over == QkNormOver::AllHeads, "NORM_ALL")
             .flag_if(norm.after_rope, "NORM_AFTER")

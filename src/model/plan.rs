@@ -57,6 +57,14 @@ pub(super) struct InputNorm<'a> {
     pub weight: &'a Buffer,
 }
 
+/// Where queries, keys and values are after their projection.
+enum Projected {
+    /// Ready in `state.q` and the cache.
+    Turned,
+    /// In `state.qkv`, before norms and rotary embedding.
+    Raw,
+}
+
 /// Where a part of a layer puts its result.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
@@ -220,8 +228,24 @@ impl<'a> Planner<'a> {
 
     /// `state.attended = attention(input)`, gated where the spec says so.
     fn attend(&mut self, layer: usize, spec: &LayerSpec, attention: &AttentionSpec, weights: &AttentionWeights) -> Result<()> {
-        self.project_qkv(layer, spec, attention, weights)?;
-        self.over_cache(layer, attention, weights.sinks.as_ref())?;
+        match self.project_qkv(layer, spec, attention, weights)? {
+            Projected::Turned => self.over_cache(layer, attention, weights.sinks.as_ref())?,
+            Projected::Raw => {
+                let (state, cache) = (&self.decoder.state, &self.decoder.state.layers[layer]);
+                let problem = attention::Problem { raw: Some(attention), ..self.attention_problem(attention) };
+                let buffers = attention::Buffers {
+                    rows: &state.rows,
+                    query: &state.qkv,
+                    rope: cache.rope.as_ref(),
+                    norms: weights.qk_norms.as_ref().map(|[query, key]| [query, key]),
+                    k_cache: &cache.k_cache,
+                    v_cache: &cache.v_cache,
+                    y: &state.attended,
+                    sinks: weights.sinks.as_ref(),
+                };
+                attention::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)?;
+            }
+        }
         let state = &self.decoder.state;
         match &weights.gate {
             Some(gate) => {
@@ -234,34 +258,37 @@ impl<'a> Planner<'a> {
 
     /// `state.attended = attention of state.q over the cache`
     pub fn over_cache(&mut self, layer: usize, attention: &AttentionSpec, sinks: Option<&Buffer>) -> Result<()> {
-        let GpuDecoder { device, state, shape, .. } = self.decoder;
+        let GpuDecoder { device, state, .. } = self.decoder;
         let cache = &state.layers[layer];
-        attention::record(
-            device,
-            &mut self.recording,
-            Some(layer),
-            &attention::Problem {
-                num_tokens: self.key.num_tokens,
-                num_heads: attention.num_heads,
-                num_kv_heads: attention.num_kv_heads,
-                head_dim: attention.head_dim,
-                value_dim: attention.value_dim,
-                value_stride: attention.value_dim,
-                context: shape.context,
-                scale: attention.scale,
-                mask: attention.mask,
-                sinks: attention.sinks,
-                softcap: attention.softcap,
-            },
-            &attention::Buffers {
-                rows: &state.rows,
-                q: &state.q,
-                k_cache: &cache.k_cache,
-                v_cache: &cache.v_cache,
-                y: &state.attended,
-                sinks,
-            },
-        )
+        let problem = self.attention_problem(attention);
+        let buffers = attention::Buffers {
+            rows: &state.rows,
+            query: &state.q,
+            rope: None,
+            norms: None,
+            k_cache: &cache.k_cache,
+            v_cache: &cache.v_cache,
+            y: &state.attended,
+            sinks,
+        };
+        attention::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+    }
+
+    fn attention_problem(&self, attention: &AttentionSpec) -> attention::Problem<'static> {
+        attention::Problem {
+            num_tokens: self.key.num_tokens,
+            num_heads: attention.num_heads,
+            num_kv_heads: attention.num_kv_heads,
+            head_dim: attention.head_dim,
+            value_dim: attention.value_dim,
+            value_stride: attention.value_dim,
+            context: self.decoder.shape.context,
+            scale: attention.scale,
+            mask: attention.mask,
+            sinks: attention.sinks,
+            softcap: attention.softcap,
+            raw: None,
+        }
     }
 
     /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
@@ -294,10 +321,13 @@ impl<'a> Planner<'a> {
             mask: over_cache.mask,
             sinks: false,
             softcap: None,
+            raw: None,
         };
         let buffers = attention::Buffers {
             rows: &state.rows,
-            q: &state.q,
+            query: &state.q,
+            rope: None,
+            norms: None,
             k_cache: &cache.k_cache,
             v_cache: &cache.v_cache,
             y: &state.latent_values,
@@ -407,14 +437,15 @@ impl<'a> Planner<'a> {
         matmul::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
-    /// Queries to `state.q`, keys and values to the cache: in one kernel where it can, in two otherwise.
+    /// Queries to `state.q`, keys and values to the cache: in one kernel where it can, in two otherwise. Of a single token the second one
+    /// may be left to the attention.
     fn project_qkv(
         &mut self,
         layer: usize,
         spec: &LayerSpec,
         attention: &AttentionSpec,
         weights: &AttentionWeights,
-    ) -> Result<()> {
+    ) -> Result<Projected> {
         let GpuDecoder { device, spec: model, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
         let (num_tokens, context) = (self.key.num_tokens, shape.context);
@@ -445,15 +476,21 @@ impl<'a> Planner<'a> {
                 k_cache: &cache.k_cache,
                 v_cache: &cache.v_cache,
             };
-            return qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers);
+            qkv::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+            return Ok(Projected::Turned);
         }
         if let (Some(filter), Some(own)) = (&attention.filter, &weights.filter) {
             self.project_filtered(layer, spec, (attention, filter), weights, own)?;
-            return self.turn(layer, attention, context, weights.qk_norms.as_ref());
+        } else {
+            let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
+            self.project(layer, (&weights.qkv, bias), self.input(spec), y, &state.qkv)?;
         }
-        let y = (matmul::Output::Replace, padded(attention.qkv_rows()));
-        self.project(layer, (&weights.qkv, bias), self.input(spec), y, &state.qkv)?;
-        self.turn(layer, attention, context, weights.qk_norms.as_ref())
+        let raw = attention::Problem { raw: Some(attention), ..self.attention_problem(attention) };
+        if attention::turns(device.caps(), &raw) {
+            return Ok(Projected::Raw);
+        }
+        self.turn(layer, attention, context, weights.qk_norms.as_ref())?;
+        Ok(Projected::Turned)
     }
 
     /// From `state.qkv` to rotated queries in `state.q` and to the cache.

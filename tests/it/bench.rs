@@ -1,6 +1,6 @@
 //! Roofs, counters and benchmarks.
 
-use crate::common::{demo_model, golden, gpu_device, gpu_device_with, gpu_or_skip};
+use crate::common::{Golden, demo_model, golden, gpu_device, gpu_device_with, gpu_or_skip};
 use moebius::bench::{
     Bench, Curve, RoofOptions, Subject, SubjectOptions, Test, Work, measure_roofs, svg, sweep_curves, sweep_tests,
 };
@@ -156,6 +156,23 @@ fn a_bench_of_the_demo_model_counts_and_measures() {
     let cache = 21.0 * bench.spec().kv_bytes_per_token() as f64;
     let expected = short.weight_bytes_per_token as f64 + cache;
     assert!((read / expected - 1.0).abs() < 0.05, "{read} bytes by kernel, {expected} by shape");
+}
+
+#[test]
+fn a_layer_takes_seven_dispatches_and_a_model_few_pipelines() {
+    if !gpu_or_skip() {
+        return;
+    }
+    for name in ["mixtral", "olmoe", "qwen3_moe", "granitemoe", "minimax_m2"] {
+        let tests = [prefill(24, 0), decode(2, 0)];
+        let subject = Subject::Checkpoint(Golden::load(name).directory);
+        let mut bench = load(&subject, &tests, &SubjectOptions::default()).unwrap();
+        let [_, decode] = tests.map(|test| block_on(bench.run(test, 1)).unwrap());
+        // qkv with rotary embedding or attention with it, output, router, top-k, gate and up, down. Besides: embedding, head, sampler.
+        let layers = bench.spec().layers.len() as f64;
+        assert!(decode.dispatches_per_token <= 7.0 * layers + 4.0, "{name}: {decode:?}");
+        assert!(bench.num_pipelines() <= 40, "{name}: {} pipelines", bench.num_pipelines());
+    }
 }
 
 #[test]

@@ -15,8 +15,10 @@ struct Attention {
     /// At most `head_dim`.
     value_dim: usize,
     mask: Mask,
-    /// Visible keys of each row under a causal mask; sequences take turns.
+    /// Visible keys of each row under a causal mask.
     lengths: Vec<usize>,
+    /// That take turns.
+    sequences: usize,
     /// Of the queries: large ones make one key win.
     size: f32,
     /// Sinks around this.
@@ -29,7 +31,7 @@ const SEQUENCES: usize = 2;
 /// One, and one below, at and above every tile.
 const LENGTHS: [usize; 10] = [1, 2, 31, 32, 33, 63, 64, 65, 129, 200];
 
-const TOLERANCE: Tolerance =
+pub(super) const TOLERANCE: Tolerance =
     Tolerance { max_abs: 5e-5, nmse: 1e-10, why: "f32 scores, and an exp that WGSL allows to be off by 3 + 2|x| ulp" };
 
 pub fn cases() -> Vec<Case> {
@@ -40,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         value_dim: 24,
         mask: Mask::Causal,
         lengths: LENGTHS.to_vec(),
+        sequences: SEQUENCES,
         size: 1.0,
         sinks: None,
         softcap: None,
@@ -73,6 +76,21 @@ pub fn cases() -> Vec<Case> {
     for sink in [-20.0, 0.0, 4.0, 60.0] {
         add(format!("sinks around {sink}"), Attention { sinks: Some(sink), ..usual.clone() });
     }
+    // Rows that follow each other share what they load: whole tiles of them, a rest, and two runs in one tile.
+    let run = |first: usize, len: usize| (first..first + len).collect::<Vec<_>>();
+    let runs =
+        [("16 rows", run(1, 16)), ("13 rows from 60 on", run(60, 13)), ("rows of two runs", [run(30, 5), run(90, 6)].concat())];
+    for (name, lengths) in runs {
+        let usual = Attention { lengths, sequences: 1, ..usual.clone() };
+        for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 32), (8, 1, 64), (2, 2, 128)] {
+            let name = format!("{name}, {num_heads}/{num_kv_heads} heads of {head_dim}");
+            add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..usual.clone() });
+        }
+        for mask in [Mask::Window(3), Mask::Window(40), Mask::Chunk(4), Mask::Chunk(64)] {
+            add(format!("{name}, {mask:?}"), Attention { mask, ..usual.clone() });
+        }
+        add(format!("{name}, sinks and cap"), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual });
+    }
     let window = Mask::Window(24);
     add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: window, ..usual.clone() });
     add("sinks where one key wins".to_owned(), Attention { sinks: Some(1.0), size: 100.0, ..usual.clone() });
@@ -83,11 +101,12 @@ pub fn cases() -> Vec<Case> {
     add("sinks and cap".to_owned(), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual.clone() });
     add("one key wins".to_owned(), Attention { size: 100.0, ..usual.clone() });
     add("equal scores".to_owned(), Attention { size: 0.0, ..usual });
+    cases.extend(super::attention_raw::cases());
     cases
 }
 
 impl Attention {
-    fn problem(&self) -> attention::Problem {
+    fn problem(&self) -> attention::Problem<'_> {
         attention::Problem {
             num_tokens: self.lengths.len(),
             num_heads: self.num_heads,
@@ -100,6 +119,7 @@ impl Attention {
             mask: self.mask,
             sinks: self.sinks.is_some(),
             softcap: self.softcap,
+            raw: None,
         }
     }
 }
@@ -119,7 +139,7 @@ impl Problem for Attention {
             value_dim: self.value_dim,
             ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
         };
-        let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % SEQUENCES) as u32);
+        let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % self.sequences) as u32);
         let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
         let q = inputs.floats(rows.len() * spec.query_width(), self.size);
         let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * CONTEXT * dim;
@@ -144,7 +164,16 @@ impl Problem for Attention {
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
         let mut recording = Recording::default();
         let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
-        let buffers = Buffers { rows: &rows, q: &q, k_cache: &k_cache, v_cache: &v_cache, y: &y.buffer, sinks: sinks.as_ref() };
+        let buffers = Buffers {
+            rows: &rows,
+            query: &q,
+            rope: None,
+            norms: None,
+            k_cache: &k_cache,
+            v_cache: &v_cache,
+            y: &y.buffer,
+            sinks: sinks.as_ref(),
+        };
         attention::record(device, &mut recording, None, &problem, &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }

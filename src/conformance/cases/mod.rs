@@ -1,6 +1,7 @@
 //! The table, one file per kernel.
 
 mod attention;
+mod attention_raw;
 mod causal_pair;
 mod embed;
 mod expert_combine;

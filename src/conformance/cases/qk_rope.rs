@@ -20,10 +20,19 @@ const SEQUENCES: usize = 2;
 const HEAD_DIM: usize = 24;
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut add = |name: String, num_tokens, spec| {
-        cases.push(Case::new("qk_rope", name, SUM, QkRope { num_tokens, spec }));
-    };
+    let case = |(name, num_tokens, spec)| Case::new("qk_rope", name, SUM, QkRope { num_tokens, spec });
+    table().into_iter().map(case).collect()
+}
+
+/// What the kernel can do, for another that can do it too.
+pub(super) fn specs() -> Vec<(String, AttentionSpec)> {
+    table().into_iter().map(|(name, _, spec)| (name, spec)).collect()
+}
+
+/// Name, tokens and attention of every case.
+fn table() -> Vec<(String, usize, AttentionSpec)> {
+    let mut table = Vec::new();
+    let mut add = |name: String, num_tokens: usize, spec: AttentionSpec| table.push((name, num_tokens, spec));
     let usual = AttentionSpec { rope: Some(rope(HEAD_DIM)), ..AttentionSpec::new(6, 2, HEAD_DIM) };
     for (name, spec) in norm_specs(&usual).into_iter().chain(rope_specs(&usual)) {
         add(name, 9, spec);
@@ -62,7 +71,7 @@ pub fn cases() -> Vec<Case> {
     let proportional = Some(RopeSpec { scaling: RopeScaling::Proportional { pairs: 3 }, ..rope(HEAD_DIM) });
     add("values are keys, 3 pairs turn".to_owned(), 9, AttentionSpec { rope: proportional, ..values_are_keys });
     add("clip, no positions".to_owned(), 9, AttentionSpec { clip, rope: None, ..usual });
-    cases
+    table
 }
 
 /// Every norm with every rotary embedding.
@@ -125,16 +134,16 @@ impl QkRope {
     fn problem(&self) -> qk_rope::Problem<'_> {
         qk_rope::Problem { num_tokens: self.num_tokens, context: CONTEXT, attention: &self.spec }
     }
+}
 
-    /// Weights of the query and the key norm.
-    fn norms(&self, inputs: &mut Inputs) -> Option<[Vec<f32>; 2]> {
-        let norm = self.spec.qk_norm.filter(|norm| norm.weight)?;
-        let heads = match norm.over {
-            QkNormOver::Head => [1, 1],
-            QkNormOver::AllHeads => [self.spec.num_heads, self.spec.num_kv_heads],
-        };
-        Some(heads.map(|heads| inputs.floats(heads * self.spec.head_dim, 1.0)))
-    }
+/// Weights of the query and the key norm.
+pub(super) fn norm_weights(spec: &AttentionSpec, inputs: &mut Inputs) -> Option<[Vec<f32>; 2]> {
+    let norm = spec.qk_norm.filter(|norm| norm.weight)?;
+    let heads = match norm.over {
+        QkNormOver::Head => [1, 1],
+        QkNormOver::AllHeads => [spec.num_heads, spec.num_kv_heads],
+    };
+    Some(heads.map(|heads| inputs.floats(heads * spec.head_dim, 1.0)))
 }
 
 impl Problem for QkRope {
@@ -147,7 +156,7 @@ impl Problem for QkRope {
         let spec = &self.spec;
         let rows = rows_with_gaps(self.num_tokens, CONTEXT);
         let qkv = inputs.floats(self.num_tokens * spec.qkv_rows(), 1.0);
-        let norms = self.norms(&mut inputs);
+        let norms = norm_weights(spec, &mut inputs);
         let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
 
         let [k_before, v_before] =

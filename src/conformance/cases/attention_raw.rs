@@ -1,0 +1,165 @@
+//! Attention of one token that does what `qk_rope` does otherwise.
+
+use super::super::inputs::Inputs;
+use super::super::stage::{Layout, Prepared, Stage};
+use super::super::{Case, Problem};
+use super::qk_rope::{norm_weights, specs};
+use crate::error::Result;
+use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::kernels::attention::{self, Buffers};
+use crate::kernels::qk_rope;
+use crate::quant::padded;
+use crate::reference::rope::rope_table;
+use crate::reference::{self, KvCache, Row};
+use crate::spec::{AttentionSpec, Mask};
+
+struct AttentionRaw {
+    spec: AttentionSpec,
+    position: usize,
+}
+
+const CONTEXT: usize = 80;
+/// Of which the token belongs to the second.
+const SEQUENCES: usize = 2;
+
+/// Those cases of `qk_rope` that between them take every way through `shaders/lib/heads.wgsl`.
+const SPECS: [&str; 13] = [
+    "norm over Head before, rope",
+    "norm over AllHeads before, rope",
+    "norm over AllHeads after, magnified rope of 16",
+    "norm over Head before without weight, interleaved of 8",
+    "norm over AllHeads after without weight, no positions",
+    "8/1 heads of 128, norm over Head",
+    "5/5 heads of 12, norm over AllHeads",
+    "temperature, norm after",
+    "values of 8, scaled",
+    "clip",
+    "norm over AllHeads, clip",
+    "value norm",
+    "values are keys, norms",
+];
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: String, spec: AttentionSpec, position| {
+        cases.push(Case::new("attention", format!("raw: {name}"), super::attention::TOLERANCE, AttentionRaw { spec, position }));
+    };
+    let all = specs();
+    let found = |wanted: &str| all.iter().find(|(name, _)| name == wanted).expect("is in the table of qk_rope").1.clone();
+    for name in SPECS {
+        add(name.to_owned(), found(name), 37);
+    }
+    let usual = found(SPECS[0]);
+    for position in [0, 1, 31, 32, 79] {
+        add(format!("at {position}"), usual.clone(), position);
+    }
+    for mask in [Mask::Window(20), Mask::Chunk(16)] {
+        add(format!("{mask:?}"), AttentionSpec { mask, ..usual.clone() }, 47);
+    }
+    add("sinks".to_owned(), AttentionSpec { sinks: true, ..found("clip") }, 40);
+    cases
+}
+
+impl AttentionRaw {
+    fn problem(&self) -> attention::Problem<'_> {
+        let spec = &self.spec;
+        attention::Problem {
+            num_tokens: 1,
+            num_heads: spec.num_heads,
+            num_kv_heads: spec.num_kv_heads,
+            head_dim: spec.head_dim,
+            value_dim: spec.value_dim,
+            value_stride: spec.value_dim,
+            context: CONTEXT,
+            scale: spec.scale,
+            mask: spec.mask,
+            sinks: spec.sinks,
+            softcap: spec.softcap,
+            raw: Some(spec),
+        }
+    }
+
+    /// As the decoder does it: in one kernel where it can, else in two.
+    fn turned(&self) -> qk_rope::Problem<'_> {
+        qk_rope::Problem { num_tokens: 1, context: CONTEXT, attention: &self.spec }
+    }
+}
+
+impl Problem for AttentionRaw {
+    fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        let problem = self.problem();
+        let raw = problem.raw.filter(|_| attention::turns(caps, &problem));
+        vec![attention::choose(caps, &attention::Problem { raw, ..problem })]
+    }
+
+    fn prepare(&self, device: &Device) -> Result<Prepared> {
+        let (stage, mut inputs) = (Stage { device }, Inputs::new(21));
+        let (spec, problem) = (&self.spec, self.problem());
+        let rows = [Row::new(0, self.position as u32, SEQUENCES as u32 - 1)];
+        let qkv = inputs.floats(spec.qkv_rows(), 1.0);
+        let norms = norm_weights(spec, &mut inputs);
+        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
+        let sinks: Option<Vec<f32>> = spec.sinks.then(|| inputs.floats(spec.num_heads, 1.0));
+        let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * CONTEXT * dim;
+        let before =
+            KvCache { k: inputs.floats(cache_len(spec.head_dim), 1.0), v: inputs.floats(cache_len(spec.value_dim), 1.0) };
+        let mut cache = before.clone();
+        let turning = reference::qk_rope::Inputs {
+            spec,
+            context: CONTEXT,
+            rows: &rows,
+            qkv: &qkv,
+            query_norm: norms.as_ref().map(|[query, _]| query.as_slice()),
+            key_norm: norms.as_ref().map(|[_, key]| key.as_slice()),
+            rope: &rope,
+        };
+        let q = reference::qk_rope::qk_rope(&turning, &mut cache);
+        let twin = reference::attention::Inputs {
+            spec,
+            context: CONTEXT,
+            rows: &rows,
+            q: &q,
+            cache: &cache,
+            sinks: sinks.as_deref(),
+            value_dim: None,
+        };
+        let expected = reference::attention::attention(&twin);
+
+        let rows = stage.input("rows", &rows);
+        let qkv = stage.padded_input("qkv", &qkv, spec.qkv_rows());
+        let rope = spec.rope.as_ref().map(|_| stage.input("rope", &rope));
+        let norms = norms.map(|norms| norms.map(|weight| stage.input("norm", &weight)));
+        let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
+        let k_cache = stage.partly("k_cache", &before.k, &cache.k);
+        let v_cache = stage.partly("v_cache", &before.v, &cache.v);
+        let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
+        let buffers = Buffers {
+            rows: &rows,
+            query: &qkv,
+            rope: rope.as_ref(),
+            norms: norms.as_ref().map(|[query, key]| [query, key]),
+            k_cache: &k_cache.buffer,
+            v_cache: &v_cache.buffer,
+            y: &y.buffer,
+            sinks: sinks.as_ref(),
+        };
+        let mut recording = Recording::default();
+        if attention::turns(device.caps(), &problem) {
+            attention::record(device, &mut recording, None, &problem, &buffers)?;
+        } else {
+            let q = device.storage("q", (padded(spec.query_width()) * 4) as u64);
+            let Buffers { rows, query: qkv, rope, norms, k_cache, v_cache, .. } = buffers;
+            let turning = qk_rope::Buffers { rows, qkv, rope, norms, q: &q, k_cache, v_cache };
+            qk_rope::record(device, &mut recording, None, &self.turned(), &turning)?;
+            let problem = attention::Problem { raw: None, ..problem };
+            attention::record(
+                device,
+                &mut recording,
+                None,
+                &problem,
+                &Buffers { query: &q, rope: None, norms: None, ..buffers },
+            )?;
+        }
+        Ok(Prepared { recording, outputs: vec![y, k_cache, v_cache] })
+    }
+}

@@ -7,7 +7,7 @@ use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer}
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder, WeightSource};
 use crate::platform;
-use crate::quant::Quant;
+use crate::quant::QuantChoice;
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
 use crate::trace::TracedLayer;
@@ -22,8 +22,8 @@ const PERPLEXITY_STEP: usize = 128;
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     pub device: DeviceOptions,
-    /// Format of the weight matrices on the device; `None`: as stored. Norms and routers are f32 always.
-    pub quant: Option<Quant>,
+    /// Formats of the weight matrices on the device. Norms, biases and routers are f32 always.
+    pub quant: QuantChoice,
     /// Positions of the KV cache; `None`: what the model was made for, but at most 4096.
     pub context: Option<usize>,
 }

@@ -71,7 +71,7 @@ impl BenchArgs {
         let subject = self.subject()?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
         let tests = self.tests();
-        let options = SubjectOptions { quant: global.quant.0, context: global.ctx.map(|tokens| tokens.get()) };
+        let options = SubjectOptions { quant: global.quant, context: global.ctx.map(|tokens| tokens.get()) };
         subject.check(&tests, &options).await?;
         let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
         talk!("device   {}", model::describe(&description));

@@ -1,15 +1,16 @@
 //! A decoder on a WebGPU device.
 
 use super::chunk::ChunkShape;
-use super::cost::{TokenCost, formats};
+use super::cost::TokenCost;
+use super::formats::Formats;
 use super::plan::{Output, PlanKey, Planner};
 use super::source::WeightSource;
 use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
-use super::weights::{DeviceWeights, Uploader, total_bytes};
+use super::weights::{DeviceWeights, Uploader};
 use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
 use crate::gpu::{Device, Recording};
-use crate::quant::Quant;
+use crate::quant::QuantChoice;
 use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
@@ -46,8 +47,8 @@ pub struct LoadParts<'a> {
     pub device: Device,
     pub spec: &'a ModelSpec,
     pub source: WeightSource<'a>,
-    /// Format of the matrices; `None`: as stored.
-    pub quant: Option<Quant>,
+    /// Formats of the matrices.
+    pub quant: QuantChoice,
     /// Positions of the KV cache.
     pub context: usize,
 }
@@ -61,14 +62,15 @@ impl GpuDecoder {
     pub async fn load(parts: LoadParts<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let LoadParts { device, spec, source, quant, context } = parts;
         let shape = ChunkShape::choose(spec, device.caps(), context, device.name())?;
-        let weight_bytes = total_bytes(&source, spec, quant);
+        let formats = Formats::of_model(&source, spec, quant)?;
+        let weight_bytes = formats.total_bytes(spec);
         check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
         let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
         let mut uploader = Uploader {
             device: &device,
             source: &source,
             spec,
-            quant,
+            formats: &formats,
             progress: &mut |done| progress(done, weight_bytes),
             done_bytes: 0,
         };
@@ -79,8 +81,8 @@ impl GpuDecoder {
             weights,
             state,
             shape,
-            cost: TokenCost::of(&source, spec, quant),
-            formats: formats(&source, spec, quant),
+            cost: TokenCost::of(&formats, spec),
+            formats: formats.names(spec),
             plans: BTreeMap::new(),
             history: Vec::new(),
             is_long: false,

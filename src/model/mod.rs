@@ -5,6 +5,7 @@ mod chunk;
 mod cost;
 mod experts;
 mod filter;
+mod formats;
 mod gpu_decoder;
 mod parallel;
 mod plan;

@@ -6,12 +6,15 @@
 //! in `shaders/lib/weights.wgsl`.
 
 mod bf16;
+mod choice;
 mod f16;
 mod f32;
 mod mxfp4;
 mod q4_0;
 mod q4_1;
 mod q8_0;
+
+pub use choice::{QuantChoice, WeightClass};
 
 use crate::platform;
 use crate::tensor::Dtype;

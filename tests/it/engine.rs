@@ -3,7 +3,7 @@
 use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
-use moebius::quant::QuantFormat;
+use moebius::quant::{QuantChoice, WeightClass};
 use moebius::reference::LayerRouting;
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 
 fn load(directory: &Path, device: DeviceOptions, quant: &str) -> Engine {
-    let options = LoadOptions { device, quant: QuantFormat::find(quant), context: None };
+    let options = LoadOptions { device, quant: quant.parse().unwrap(), context: None };
     block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
 }
 
@@ -168,6 +168,29 @@ fn every_format_keeps_the_demo_model_near_itself() {
 }
 
 #[test]
+fn every_class_of_weights_takes_a_format_of_its_own() {
+    if !gpu_or_skip() {
+        return;
+    }
+    // A dense layer, shared experts, and a head of its own.
+    let golden = Golden::load("deepseek");
+    assert!(!golden.spec.tied_embeddings);
+    let logits = |quant: &str| {
+        let mut engine = load(&golden.directory, DeviceOptions::from_env(DeviceChoice::Auto), quant);
+        block_on(engine.forward(&golden.prompts[1])).unwrap().logits
+    };
+    let stored = logits("auto");
+    let all = WeightClass::ALL.map(|class| format!("{}=q4_0", class.name()));
+    let mut seen = vec![stored];
+    for class in &all {
+        let logits = logits(class);
+        assert!(!seen.contains(&logits), "{class} changes nothing, or what another does");
+        seen.push(logits);
+    }
+    assert_eq!(logits(&all.join(",")), logits("q4_0"));
+}
+
+#[test]
 fn a_prompt_that_begins_as_the_last_one_is_not_run_again() {
     for device in devices() {
         let golden = &Golden::load("mixtral_swa");
@@ -227,7 +250,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
     let whole = block_on(load(&golden.directory, DeviceOptions::default(), "f32").forward(prompt)).unwrap();
     // Smaller than the embedding, the projections and any expert's slab.
     let device = DeviceOptions { max_binding_bytes: Some(12 << 10), ..DeviceOptions::default() };
-    let options = LoadOptions { device, quant: QuantFormat::find("f32"), context: Some(64) };
+    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: Some(64) };
     let mut engine = match block_on(Engine::load(&golden.directory, &options, &mut |_| {})) {
         Ok(engine) => engine,
         Err(error) => panic!("{error}"),
@@ -240,7 +263,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
 fn wrong_prompts_are_refused_with_both_numbers() {
     let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
     let golden = &Golden::load("mixtral");
-    let options = LoadOptions { device: cpu, quant: None, context: Some(16) };
+    let options = LoadOptions { device: cpu, quant: QuantChoice::default(), context: Some(16) };
     let mut engine = block_on(Engine::load(&golden.directory, &options, &mut |_| {})).unwrap();
     let error = engine.generate(&[], &greedy(1)).unwrap_err();
     assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");

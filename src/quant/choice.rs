@@ -40,7 +40,7 @@ impl WeightClass {
 
 /// The format of every class of weights; the default keeps all as they are stored.
 ///
-/// Written as one format for all (`q4_0`), as formats of some classes, the others as stored (`experts=q4_0,head=q8_0`), or as both: then the
+/// Written as one format for all (`q4_0`; of `q8_0` for all but the head), as formats of some classes, the others as stored (`experts=q4_0,head=q8_0`), or as both: then the
 /// classes differ from the rest (`q4_0,head=q8_0`). `auto` stands for as stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QuantChoice {
@@ -68,9 +68,10 @@ impl QuantChoice {
         self
     }
 
-    /// The format of a class; `None`: as stored.
+    /// The format of a class; `None`: as stored. A format for all may spare the head, see [`QuantFormat::keeps_head`].
     pub fn of(&self, class: WeightClass) -> Option<Quant> {
-        self.named[class as usize].unwrap_or(self.rest)
+        let rest = self.rest.filter(|rest| class != WeightClass::Head || !rest.keeps_head);
+        self.named[class as usize].unwrap_or(rest)
     }
 
     /// Whether every weight keeps the format it is stored in.
@@ -78,7 +79,8 @@ impl QuantChoice {
         WeightClass::ALL.into_iter().all(|class| self.of(class).is_none())
     }
 
-    /// For a model whose embedding table is its head as well: one table has one format. It is that of whichever of the two is named.
+    /// For a model whose embedding table is its head as well: one table has one format. It is that of whichever of the two is named, else what
+    /// the head takes.
     ///
     /// # Errors
     /// [`Error::Argument`] if both are, and differ.
@@ -94,9 +96,9 @@ impl QuantChoice {
                 found: format!("embedding={embedding},head={head}"),
             });
         }
-        let table = head.or(embedding);
-        self.named[WeightClass::Embedding as usize] = table;
-        self.named[WeightClass::Head as usize] = table;
+        let table = head.or(embedding).unwrap_or(self.of(WeightClass::Head));
+        self.named[WeightClass::Embedding as usize] = Some(table);
+        self.named[WeightClass::Head as usize] = Some(table);
         Ok(self)
     }
 }

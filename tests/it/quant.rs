@@ -44,6 +44,11 @@ fn a_choice_of_formats_is_read_and_written_back() {
     };
     assert_eq!(formats("auto"), [None; 5]);
     assert_eq!(formats("q4_0"), [Some("q4_0"); 5]);
+    // q8_0 for all leaves the head as stored, unless it is named.
+    let mut spared = [Some("q8_0"); 5];
+    spared[Head as usize] = None;
+    assert_eq!(formats("q8_0"), spared);
+    assert_eq!(formats("q8_0,head=q8_0"), [Some("q8_0"); 5]);
     assert_eq!(formats("experts=q4_0,attention=f16,head=q8_0"), [Some("q4_0"), None, Some("f16"), None, Some("q8_0")]);
     assert_eq!(formats("q4_0,shared=q8_0,embedding=auto"), [Some("q4_0"), Some("q8_0"), Some("q4_0"), None, Some("q4_0")]);
     assert!(QuantChoice::default().is_as_stored() && !QuantChoice::all(QUANTS[0]).is_as_stored());
@@ -71,6 +76,8 @@ fn a_table_that_is_embedding_and_head_has_one_format() {
         ("q4_0,embedding=f16", Some("f16")),
         ("q4_0,embedding=q8_0,head=q8_0", Some("q8_0")),
         ("q4_0,head=auto", None),
+        ("q8_0", None),
+        ("q8_0,embedding=q8_0", Some("q8_0")),
     ] {
         let choice = tied(text).unwrap();
         for class in [WeightClass::Embedding, WeightClass::Head] {

@@ -16,6 +16,7 @@ mod loads;
 mod logits;
 mod model;
 mod perplexity;
+mod quantize;
 mod routing;
 mod run;
 mod sampling;
@@ -73,6 +74,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     Chat(Box<chat::ChatArgs>),
     Inspect(inspect::InspectArgs),
+    Quantize(quantize::QuantizeArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
     Trace(Box<trace::TraceArgs>),
@@ -91,6 +93,7 @@ pub async fn main() -> ExitCode {
         Command::Run(args) => args.run(global).await,
         Command::Chat(args) => args.run(global).await,
         Command::Inspect(args) => args.run(global).await,
+        Command::Quantize(args) => args.run(global).await,
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
         Command::Trace(args) => args.run(global).await,

@@ -9,6 +9,7 @@ mod formats;
 mod gpu_decoder;
 mod parallel;
 mod plan;
+mod quantize;
 mod reference_decoder;
 mod source;
 mod state;
@@ -16,6 +17,7 @@ mod weights;
 
 pub use cost::TokenCost;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
+pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
 pub use source::{Synthetic, WeightSource};
 

@@ -13,9 +13,14 @@ use crate::spec::{
 };
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
-const PIECE_VALUES: usize = 4 << 20;
+const PIECE_VALUES: usize = 1 << 20;
 /// Rows of the embedding and the head may be cut anywhere between quads.
 const UNIT_ROWS: usize = 4;
+
+/// Rows of `cols` columns that are read and packed at a time.
+pub(super) fn piece_rows(cols: usize) -> usize {
+    (PIECE_VALUES / cols).max(1)
+}
 
 /// Everything that a decoder reads and never writes.
 #[derive(Debug)]
@@ -434,7 +439,7 @@ impl Uploader<'_> {
     /// Reads and packs a weight piece by piece and hands each to `write` with its first row.
     async fn stream(&mut self, key: WeightKey, quant: Quant, write: impl Fn(usize, &[u8])) -> Result<()> {
         let (rows, cols) = key.shape(self.spec);
-        let rows_per_piece = (PIECE_VALUES / cols).max(1);
+        let rows_per_piece = piece_rows(cols);
         for first_row in (0..rows).step_by(rows_per_piece) {
             let end_row = rows.min(first_row + rows_per_piece);
             let packed = self.source.packed(key, first_row..end_row, quant).await?;

@@ -9,6 +9,8 @@ mod files;
 mod hub;
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
+#[cfg(not(target_arch = "wasm32"))]
+mod new_directory;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
@@ -21,8 +23,10 @@ pub use hub::{
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{CAN_BLOCK, Stopwatch, available_memory_bytes, for_each_row, unix_seconds, write_file};
+#[cfg(not(target_arch = "wasm32"))]
+pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
-    ByteSource, CAN_BLOCK, JsFile, Mount, Stopwatch, available_memory_bytes, for_each_row, is_file, read_model_text, read_text,
-    unix_seconds, write_file,
+    ByteSource, CAN_BLOCK, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row, is_file,
+    read_model_text, read_text, unix_seconds, write_file,
 };

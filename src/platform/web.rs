@@ -157,6 +157,46 @@ pub fn write_file(path: &Path, _content: &[u8]) -> Result<()> {
     Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
 }
 
+/// What native code writes files into. A page has none: nothing of this type ever exists.
+#[derive(Debug)]
+pub enum NewDirectory {}
+
+/// A file of a [`NewDirectory`].
+#[derive(Debug)]
+pub enum NewFile {}
+
+impl NewDirectory {
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn prepare(path: &Path) -> Result<Self> {
+        Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
+    }
+
+    pub fn create(&self, _name: &str) -> Result<NewFile> {
+        match *self {}
+    }
+
+    pub fn copy(&self, _from: &Path, _name: &str) -> Result<bool> {
+        match *self {}
+    }
+
+    pub fn commit(self) -> Result<()> {
+        match self {}
+    }
+}
+
+impl NewFile {
+    pub fn write(&mut self, _bytes: &[u8]) -> Result<()> {
+        match *self {}
+    }
+
+    pub fn finish(self) -> Result<()> {
+        match self {}
+    }
+}
+
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {

@@ -62,9 +62,9 @@ impl QuantChoice {
         QuantChoice { rest: Some(quant), ..QuantChoice::default() }
     }
 
-    /// This choice with another format for one class.
-    pub fn with(mut self, class: WeightClass, quant: Quant) -> Self {
-        self.named[class as usize] = Some(Some(quant));
+    /// This choice with another format for one class; `None`: as stored.
+    pub fn with(mut self, class: WeightClass, quant: Option<Quant>) -> Self {
+        self.named[class as usize] = Some(quant);
         self
     }
 

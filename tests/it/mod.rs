@@ -18,6 +18,7 @@ mod layers;
 mod overrides;
 mod parameters;
 mod quant;
+mod quantize;
 mod readme;
 mod reference;
 mod results;

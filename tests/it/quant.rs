@@ -52,7 +52,7 @@ fn a_choice_of_formats_is_read_and_written_back() {
     assert_eq!(formats("experts=q4_0,attention=f16,head=q8_0"), [Some("q4_0"), None, Some("f16"), None, Some("q8_0")]);
     assert_eq!(formats("q4_0,shared=q8_0,embedding=auto"), [Some("q4_0"), Some("q8_0"), Some("q4_0"), None, Some("q4_0")]);
     assert!(QuantChoice::default().is_as_stored() && !QuantChoice::all(QUANTS[0]).is_as_stored());
-    assert_eq!(name(&QuantChoice::all(QUANTS[0]).with(Head, QUANTS[1]), Head), Some("f16"));
+    assert_eq!(name(&QuantChoice::all(QUANTS[0]).with(Head, Some(QUANTS[1])), Head), Some("f16"));
     for (text, words) in [
         ("q9", ["`q9`", "auto, f32, f16, bf16, q8_0"]),
         ("", ["``", "auto, f32"]),

@@ -16,6 +16,7 @@ pub use canonical::WeightKey;
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
 
+use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat};
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
@@ -151,6 +152,7 @@ impl Checkpoint {
         assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
         if let Some(packed) = &self.packed {
             let values = packed.quant(self.stored_key(key)).unpack(&self.packed_rows(key, &rows).await?, cols);
+            self.release_packed_rows(key, &rows);
             return Ok(Matrix { rows: rows.len(), cols, values });
         }
         let recipe = key.recipe(&self.spec);
@@ -174,7 +176,9 @@ impl Checkpoint {
     /// As [`read`](Self::read).
     pub async fn read_packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
         if self.packed.as_ref().is_some_and(|packed| packed.quant(self.stored_key(key)) == quant) {
-            return Ok(self.packed_rows(key, &rows).await?.into_owned());
+            let bytes = self.packed_rows(key, &rows).await?.into_owned();
+            self.release_packed_rows(key, &rows);
+            return Ok(bytes);
         }
         let matrix = self.read(key, rows).await?;
         Ok(quant.pack(&matrix.values, matrix.cols))
@@ -187,9 +191,19 @@ impl Checkpoint {
 
     /// Rows of a packed checkpoint as they are stored.
     async fn packed_rows(&self, key: WeightKey, rows: &Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let (name, row_bytes) = self.packed_place(key);
+        self.elements(&name, rows.start as u64..rows.end as u64, row_bytes).await
+    }
+
+    fn release_packed_rows(&self, key: WeightKey, rows: &Range<usize>) {
+        let (name, row_bytes) = self.packed_place(key);
+        self.release(&name, rows.start as u64..rows.end as u64, row_bytes);
+    }
+
+    /// The tensor of a packed checkpoint, and the bytes of one of its rows.
+    fn packed_place(&self, key: WeightKey) -> (String, usize) {
         let key = self.stored_key(key);
-        let row_bytes = self.stored_quant(key).row_bytes(key.shape(&self.spec).1);
-        self.elements(&key.packed_name(), rows.start as u64..rows.end as u64, row_bytes).await
+        (key.packed_name(), self.stored_quant(key).row_bytes(key.shape(&self.spec).1))
     }
 
     async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>) -> Result<Vec<f32>> {
@@ -234,6 +248,7 @@ impl Checkpoint {
                 let numbers = self.numbers(&part.tensor).await?;
                 let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
                 numbers.widen_into(elements.start, &bytes, values);
+                self.release(name, elements, numbers.size_bytes());
             }
             Layout::Columns { first, stride } => {
                 let elements = first + start..first + (cols - 1) * stride + end;
@@ -250,12 +265,14 @@ impl Checkpoint {
                         values[base + row * part.cols + col] = *value;
                     }
                 }
+                self.release(name, elements, numbers.size_bytes());
             }
             Layout::Mxfp4 { first_row, scales } => {
                 let blocks_per_row = cols / mxfp4::BLOCK as u64;
                 let blocks = (first_row + start) * blocks_per_row..(first_row + end) * blocks_per_row;
                 let scales = self.elements(&scales.name, blocks.clone(), 1).await?;
-                mxfp4::widen_into(&self.elements(name, blocks, mxfp4::BLOCK_BYTES).await?, &scales, values);
+                mxfp4::widen_into(&self.elements(name, blocks.clone(), mxfp4::BLOCK_BYTES).await?, &scales, values);
+                self.release(name, blocks, mxfp4::BLOCK_BYTES);
             }
         }
         Ok(())
@@ -263,9 +280,20 @@ impl Checkpoint {
 
     /// The bytes of a range of elements of `size_bytes` each.
     async fn elements(&self, name: &str, range: Range<u64>, size_bytes: usize) -> Result<Cow<'_, [u8]>> {
+        let (source, bytes) = self.place(name, range, size_bytes);
+        source.read(bytes).await
+    }
+
+    /// Says that a range of elements has been read for now.
+    fn release(&self, name: &str, range: Range<u64>, size_bytes: usize) {
+        let (source, bytes) = self.place(name, range, size_bytes);
+        source.release(bytes);
+    }
+
+    fn place(&self, name: &str, range: Range<u64>, size_bytes: usize) -> (&ByteSource, Range<u64>) {
         let StoredTensor { source, bytes, .. } = &self.shards[name];
         let size_bytes = size_bytes as u64;
-        self.shards.source(*source).read(bytes.start + range.start * size_bytes..bytes.start + range.end * size_bytes).await
+        (self.shards.source(*source), bytes.start + range.start * size_bytes..bytes.start + range.end * size_bytes)
     }
 
     /// How the elements of a tensor are written.

@@ -20,6 +20,7 @@ mod quantize;
 mod routing;
 mod run;
 mod sampling;
+mod stats;
 mod stored;
 mod stream;
 mod table;

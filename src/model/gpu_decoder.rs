@@ -3,6 +3,7 @@
 use super::chunk::ChunkShape;
 use super::cost::TokenCost;
 use super::formats::Formats;
+use super::load_stats::{HostPeak, LoadStats};
 use super::plan::{Output, PlanKey, Planner};
 use super::source::WeightSource;
 use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
@@ -29,6 +30,7 @@ pub struct GpuDecoder {
     pub(super) state: State,
     pub(super) shape: ChunkShape,
     cost: TokenCost,
+    load_stats: LoadStats,
     formats: Vec<&'static str>,
     plans: BTreeMap<PlanKey, Recording>,
     /// The tokens whose keys and values the cache holds.
@@ -65,7 +67,10 @@ impl GpuDecoder {
         let formats = Formats::of_model(&source, spec, quant)?;
         let weight_bytes = formats.total_bytes(spec);
         check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
+        let allocated = || device.allocated_bytes();
+        let before_state = allocated();
         let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
+        let (host_peak, before_weights) = (HostPeak::start(), allocated());
         let mut uploader = Uploader {
             device: &device,
             source: &source,
@@ -75,6 +80,12 @@ impl GpuDecoder {
             done_bytes: 0,
         };
         let weights = uploader.upload().await?;
+        let load_stats = LoadStats {
+            weight_bytes: allocated() - before_weights,
+            kv_cache_bytes: kv_bytes(spec, context),
+            activation_bytes: (before_weights - before_state).saturating_sub(kv_bytes(spec, context)),
+            peak_host_bytes: host_peak.bytes(),
+        };
         let mut decoder = GpuDecoder {
             device,
             spec: spec.clone(),
@@ -82,6 +93,7 @@ impl GpuDecoder {
             state,
             shape,
             cost: TokenCost::of(&formats, spec),
+            load_stats,
             formats: formats.names(spec),
             plans: BTreeMap::new(),
             history: Vec::new(),
@@ -120,6 +132,10 @@ impl GpuDecoder {
     /// What one token takes.
     pub fn token_cost(&self) -> TokenCost {
         self.cost
+    }
+
+    pub fn load_stats(&self) -> &LoadStats {
+        &self.load_stats
     }
 
     /// Names of the formats of the weight matrices, that of the most bytes first.

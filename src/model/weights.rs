@@ -450,6 +450,7 @@ impl Uploader<'_> {
                     Ok::<(), Error>(())
                 })
                 .await?;
+            self.device.settle_uploads(&label).await?;
             self.advance(packed.len());
         }
         Ok(())

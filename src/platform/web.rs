@@ -2,6 +2,7 @@
 //!
 //! There are no directories here: whoever embeds the library mounts named files, and [`ByteSource::open`] finds them by their path.
 
+use super::HostMemory;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -112,6 +113,9 @@ impl ByteSource {
         }
         Ok(Cow::Owned(bytes))
     }
+
+    /// Nothing to do: what was read is its reader's.
+    pub fn release(&self, _range: Range<u64>) {}
 }
 
 /// The message of whatever JavaScript threw.
@@ -221,6 +225,11 @@ pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize
 /// Seconds since 1970 in UTC; 0 for a clock that is set before that.
 pub fn unix_seconds() -> u64 {
     (js_sys::Date::now() / 1000.0).max(0.0) as u64
+}
+
+/// Browsers do not tell.
+pub fn host_memory() -> Option<HostMemory> {
+    None
 }
 
 /// Browsers do not tell.

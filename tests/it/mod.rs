@@ -15,6 +15,7 @@ mod gating;
 mod hub;
 mod latent;
 mod layers;
+mod loading;
 mod overrides;
 mod parameters;
 mod quant;

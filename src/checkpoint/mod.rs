@@ -8,7 +8,7 @@ mod canonical;
 mod float8;
 mod header;
 mod mxfp4;
-pub(crate) mod packed;
+pub mod packed;
 mod recipe;
 mod shards;
 

@@ -1,6 +1,6 @@
 //! What `moebius bench` prints.
 
-use super::{model, table};
+use super::{model, stats, table};
 use moebius::DeviceDescription;
 use moebius::bench::{Bench, KernelReport, Roofs, Subject, Test, TestReport, Work};
 use moebius::error::human_bytes;
@@ -37,6 +37,7 @@ impl Figures {
             "layers": spec.layers.len(),
             "quant": bench.formats(),
             "context": bench.context(),
+            "memory": stats::memory_json(bench.load_stats()),
             "roofs": {
                 "bytes": bytes,
                 "read_gb_s": read_gb_s,

@@ -44,10 +44,7 @@ impl WeightSource<'_> {
     /// As [`read`](Self::read).
     pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Arc<Vec<u8>>> {
         match self {
-            WeightSource::Checkpoint(checkpoint) => {
-                let matrix = checkpoint.read(key, rows).await?;
-                Ok(Arc::new(quant.pack(&matrix.values, matrix.cols)))
-            }
+            WeightSource::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.read_packed(key, rows, quant).await?)),
             WeightSource::Synthetic(synthetic) => Ok(synthetic.packed(key, rows, quant)),
         }
     }

@@ -9,6 +9,7 @@ pub(super) static BF16: QuantFormat = QuantFormat {
     value_bits: 16,
     scale_bits: 0,
     has_offset: false,
+    keeps_head: false,
     max_error: MaxError::OfValue(4e-3),
     pack_row,
     unpack_row,

@@ -9,6 +9,7 @@ pub(super) static F32: QuantFormat = QuantFormat {
     value_bits: 32,
     scale_bits: 0,
     has_offset: false,
+    keeps_head: false,
     max_error: MaxError::OfValue(0.0),
     pack_row,
     unpack_row,

@@ -11,6 +11,7 @@ pub(super) static MXFP4: QuantFormat = QuantFormat {
     value_bits: 4,
     scale_bits: 8,
     has_offset: false,
+    keeps_head: false,
     // Halfway between 4 and 6, where 5 is the largest.
     max_error: MaxError::OfBlock(0.201),
     pack_row,

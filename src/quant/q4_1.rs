@@ -8,6 +8,7 @@ pub(super) static Q4_1: QuantFormat = QuantFormat {
     value_bits: 4,
     scale_bits: 32,
     has_offset: true,
+    keeps_head: false,
     max_error: MaxError::OfBlock(0.068),
     pack_row,
     unpack_row,

@@ -8,6 +8,7 @@ pub(super) static Q8_0: QuantFormat = QuantFormat {
     value_bits: 8,
     scale_bits: 16,
     has_offset: false,
+    keeps_head: true,
     max_error: MaxError::OfBlock(4.5e-3),
     pack_row,
     unpack_row,

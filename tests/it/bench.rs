@@ -7,6 +7,7 @@ use moebius::bench::{
 use moebius::error::human_bytes;
 use moebius::gpu::{Counts, Device, DeviceOptions, Overrides, Recording};
 use moebius::kernels::norm;
+use moebius::quant::QuantChoice;
 use moebius::spec::NormSpec;
 use pollster::block_on;
 
@@ -191,7 +192,9 @@ fn bytes_per_token_are_those_of_the_active_weights() {
 fn what_cannot_be_measured_is_refused_without_a_device() {
     let demo = Subject::Checkpoint(demo_model());
     let refused = |subject: &Subject, tests: &[Test], context: Option<usize>, words: &[&str]| {
-        let error = block_on(subject.check(tests, &SubjectOptions { quant: None, context })).expect_err("refused").to_string();
+        let error = block_on(subject.check(tests, &SubjectOptions { quant: QuantChoice::default(), context }))
+            .expect_err("refused")
+            .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     };
     refused(&demo, &[], None, &["tests", "neither"]);

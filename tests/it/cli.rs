@@ -59,7 +59,20 @@ fn the_help_of_every_command_has_an_example() {
     let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
     assert_eq!(
         commands,
-        ["run", "chat", "inspect", "logits", "perplexity", "trace", "trace-report", "check", "bench", "devices", "list"]
+        [
+            "run",
+            "chat",
+            "inspect",
+            "quantize",
+            "logits",
+            "perplexity",
+            "trace",
+            "trace-report",
+            "check",
+            "bench",
+            "devices",
+            "list"
+        ]
     );
     for command in commands {
         let help = moebius(&[command, "--help"]);
@@ -71,7 +84,7 @@ fn the_help_of_every_command_has_an_example() {
 
 #[test]
 fn every_command_that_prints_figures_offers_json() {
-    for command in ["run", "inspect", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
+    for command in ["run", "inspect", "quantize", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
         assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
     }
 }
@@ -194,6 +207,46 @@ fn check_names_a_broken_kernel_and_fails() {
     let failed = report["cases"].as_array().unwrap().iter().filter(|case| case["passed"] == false);
     let kernels: std::collections::BTreeSet<&str> = failed.map(|case| case["kernel"].as_str().unwrap()).collect();
     assert_eq!(kernels.into_iter().collect::<Vec<_>>(), ["norm"]);
+}
+
+#[test]
+fn inspect_has_a_row_for_formats_by_class() {
+    let of = |quant: &str, name: &str| {
+        let figures = json(&moebius(&["inspect", text(&demo_model()), "--json", "--quant", quant]).stdout);
+        let formats = figures["formats"].as_array().unwrap().clone();
+        let format = formats.iter().find(|format| format["format"] == name).unwrap_or_else(|| panic!("no {name}"));
+        [format["weight_bytes"].as_u64().unwrap(), format["active_weight_bytes"].as_u64().unwrap()]
+    };
+    // Every class by name is the format for all.
+    let named = "experts=q4_0,shared=q4_0,attention=q4_0,embedding=q4_0,head=q4_0";
+    assert_eq!(of(named, named), of(named, "q4_0"));
+    // A class that is not named is as stored, here in bf16.
+    let [mixed, narrow, wide] = ["experts=q4_0", "q4_0", "bf16"].map(|name| of("experts=q4_0", name));
+    assert!(narrow[0] < mixed[0] && mixed[0] < wide[0] && narrow[1] < mixed[1] && mixed[1] < wide[1], "{mixed:?}");
+    let page = moebius(&["inspect", text(&golden("configs/mixtral-8x7b.json")), "--quant", "q4_0,head=q8_0"]).stdout;
+    assert!(page.lines().any(|line| line.starts_with("q4_0,head=q8_0")), "{page}");
+}
+
+#[test]
+fn quantize_refuses_what_is_in_the_way_before_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (golden("fixtures/mixtral"), folder.path().join("out"));
+    let written = moebius(&["quantize", text(&model), text(&out), "--quant", "q4_0,head=q8_0", "--json"]);
+    assert_eq!(written.code, Some(0), "{}", written.stderr);
+    let written = json(&written.stdout);
+    assert_eq!((&written["quant"], &written["files"]), (&"q4_0,head=q8_0".into(), &1.into()));
+    assert_eq!(written["formats"], serde_json::json!(["q4_0", "q8_0"]));
+    refused(&["quantize", text(&model), text(&out)], &["not empty", "hint: "]);
+    refused(&["quantize", text(&out), text(&folder.path().join("again"))], &["already quantised (q4_0,head=q8_0)", "hint: "]);
+    refused(&["quantize", text(&model), text(&folder.path().join("no/such/out"))], &["cannot write", "no/such/out"]);
+    refused(&["quantize", text(folder.path()), text(&folder.path().join("other"))], &["config.json"]);
+    refused(&["quantize", text(&model)], &["OUT"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only what was written is there");
+    let page = moebius(&["inspect", text(&out)]).stdout;
+    assert!(page.contains("by moebius quantize, layout 1") && page.contains("q4_0,head=q8_0"), "{page}");
+    let figures = json(&moebius(&["inspect", text(&out), "--json"]).stdout);
+    assert_eq!(figures["packed"]["quant"], "q4_0,head=q8_0");
+    assert!(figures["packed"]["bytes"]["q8_0"].as_u64().unwrap() > 0, "{}", figures["packed"]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn device(pace: Pace) -> DeviceOptions {
 }
 
 fn load(pace: Pace, context: Option<usize>) -> Engine {
-    let options = LoadOptions { device: device(pace), quant: None, context };
+    let options = LoadOptions { device: device(pace), context, ..LoadOptions::default() };
     block_on(Engine::load(&demo_model(), &options, &mut |_| {})).unwrap()
 }
 

@@ -38,16 +38,13 @@ impl WeightSource<'_> {
         }
     }
 
-    /// The same, packed.
+    /// As [`Checkpoint::packed`].
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Arc<Vec<u8>>> {
         match self {
-            WeightSource::Checkpoint(checkpoint) => {
-                let matrix = checkpoint.read(key, rows).await?;
-                Ok(Arc::new(quant.pack(&matrix.values, matrix.cols)))
-            }
+            WeightSource::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.packed(key, rows, quant).await?)),
             WeightSource::Synthetic(synthetic) => Ok(synthetic.packed(key, rows, quant)),
         }
     }

@@ -33,6 +33,7 @@ mod olmoe;
 mod phimoe;
 mod qwen2_moe;
 mod qwen3_moe;
+mod solar_open;
 mod yuan;
 
 use super::{ConfigJson, ModelSpec};
@@ -82,6 +83,7 @@ pub static ARCHS: &[&Arch] = &[
     &gemma4_moe::GEMMA4_MOE,
     &jetmoe::JETMOE,
     &yuan::YUAN,
+    &solar_open::SOLAR_OPEN,
     &jamba::JAMBA,
 ];
 

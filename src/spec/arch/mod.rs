@@ -12,6 +12,7 @@ mod deepseek_v2;
 mod deepseek_v3;
 mod dots1;
 mod ernie4_5_moe;
+mod exaone_moe;
 mod flex_olmo;
 mod gemma4_moe;
 mod glm4_moe;
@@ -84,6 +85,7 @@ pub static ARCHS: &[&Arch] = &[
     &jetmoe::JETMOE,
     &yuan::YUAN,
     &solar_open::SOLAR_OPEN,
+    &exaone_moe::EXAONE_MOE,
     &jamba::JAMBA,
 ];
 

@@ -27,6 +27,7 @@ mod latent;
 mod llama4;
 mod llama_moe;
 mod longcat_flash;
+mod mellum;
 mod mimo_v2_flash;
 mod minimax_m2;
 mod mixtral;
@@ -86,6 +87,7 @@ pub static ARCHS: &[&Arch] = &[
     &yuan::YUAN,
     &solar_open::SOLAR_OPEN,
     &exaone_moe::EXAONE_MOE,
+    &mellum::MELLUM,
     &jamba::JAMBA,
 ];
 

@@ -21,6 +21,7 @@ mod gpt_oss;
 mod granitemoe;
 mod grok1;
 mod hunyuan_v1_moe;
+mod hy_v3;
 mod jamba;
 mod jetmoe;
 mod latent;
@@ -88,6 +89,7 @@ pub static ARCHS: &[&Arch] = &[
     &solar_open::SOLAR_OPEN,
     &exaone_moe::EXAONE_MOE,
     &mellum::MELLUM,
+    &hy_v3::HY_V3,
     &jamba::JAMBA,
 ];
 

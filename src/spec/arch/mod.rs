@@ -36,6 +36,7 @@ mod olmoe;
 mod phimoe;
 mod qwen2_moe;
 mod qwen3_moe;
+mod qwen3_vl_moe;
 mod solar_open;
 mod yuan;
 
@@ -90,6 +91,7 @@ pub static ARCHS: &[&Arch] = &[
     &exaone_moe::EXAONE_MOE,
     &mellum::MELLUM,
     &hy_v3::HY_V3,
+    &qwen3_vl_moe::QWEN3_VL_MOE,
     &jamba::JAMBA,
 ];
 

@@ -6,6 +6,7 @@ use super::talk::talk;
 use super::{Global, files, table};
 use anyhow::Result;
 use clap::Args;
+use moebius::bench::{self, RoofOptions};
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
@@ -14,6 +15,7 @@ use moebius::spec::{AttentionSpec, Ffn, LayerSpec, Mask, Mixer, ModelSpec, MoeSp
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,7 +24,8 @@ Examples:
   moebius inspect examples/models/demo
   moebius inspect Mixtral-8x22B-v0.1/config.json
   moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json and the headers of the weights
-  moebius inspect examples/models/demo --read-gb-s 400";
+  moebius inspect examples/models/demo --measure            the tokens per second to expect here
+  moebius inspect examples/models/demo --read-gb-s 400      and on a device that reads so much";
 
 /// Show layers, experts, parameters and memory, and what fits on this device.
 #[derive(Args)]
@@ -33,6 +36,9 @@ pub struct InspectArgs {
     /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
     #[arg(long, value_name = "GB_S", value_parser = positive)]
     read_gb_s: Option<f64>,
+    /// Measure what this device reads per second, over 1024 MiB or as many as are given: some seconds, and the same figures.
+    #[arg(long, value_name = "MIB", num_args = 0..=1, require_equals = true, default_missing_value = "1024", conflicts_with = "read_gb_s")]
+    measure: Option<NonZeroUsize>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -48,10 +54,11 @@ impl InspectArgs {
             return Err(Failure::new(problem, "leave --ctx out for the model's own length").into());
         }
         // Without a device there is less to say, and no error.
+        let roof = self.roof(&global.device).await?;
         let target = Target::find(&global.device).await;
         let stored = self.stored(&spec)?;
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, target, host_bytes, read_gb_s: self.read_gb_s, stored };
+        let model = Inspected { spec, context, target, host_bytes, roof, stored };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -59,6 +66,21 @@ impl InspectArgs {
             write!(stdout, "{}", model.text())?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What is read per second, where it is given or to be measured.
+    async fn roof(&self, choice: &DeviceChoice) -> Result<Option<ReadRoof>> {
+        let Some(mebibytes) = self.measure else {
+            return Ok(self.read_gb_s.map(|gb_s| ReadRoof { gb_s, measured_bytes: None }));
+        };
+        if *choice == DeviceChoice::Cpu {
+            let hint = "choose another --device, or say what it reads with --read-gb-s";
+            return Err(Failure::new("--measure is for a device: the reference is there to be right, not fast", hint).into());
+        }
+        let device = Device::open(&DeviceOptions::from_env(choice.clone())).await?;
+        let options = RoofOptions { bytes: (mebibytes.get() as u64) << 20, ..RoofOptions::default() };
+        let (gb_s, bytes) = bench::measure_read_roof(&device, &options).await?;
+        Ok(Some(ReadRoof { gb_s, measured_bytes: Some(bytes) }))
     }
 
     /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.
@@ -108,6 +130,15 @@ impl Target {
     }
 }
 
+/// How fast something reads weights.
+#[derive(Clone, Copy)]
+struct ReadRoof {
+    /// 10^9 bytes per second.
+    gb_s: f64,
+    /// What was read to measure it; `None`: it was given.
+    measured_bytes: Option<u64>,
+}
+
 /// A model, a length of its context, and something to put them on.
 struct Inspected {
     spec: ModelSpec,
@@ -115,7 +146,7 @@ struct Inspected {
     target: Option<Target>,
     /// Memory of the machine that is free.
     host_bytes: Option<u64>,
-    read_gb_s: Option<f64>,
+    roof: Option<ReadRoof>,
     stored: Option<Stored>,
 }
 
@@ -135,12 +166,12 @@ impl Inspected {
             let per_token = human_bytes(self.spec.active_weight_bytes(quant));
             let mut cells = vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), per_token];
             cells.extend([self.verdict(quant), self.host_verdict(quant)]);
-            cells.extend(self.read_gb_s.map(|roof| format!("{:.1}", self.spec.decode_tokens_per_s(quant, roof))));
+            cells.extend(self.roof.map(|roof| format!("{:.1}", self.spec.decode_tokens_per_s(quant, roof.gb_s))));
             cells
         };
         let rows: Vec<Vec<String>> = QUANTS.iter().map(row).collect();
         let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
-        header.extend(self.read_gb_s.map(|_| "tokens/s at best"));
+        header.extend(self.roof.map(|_| "tokens/s at best"));
         format!("{lines}\n{}", table::aligned(&header, &rows))
     }
 
@@ -209,10 +240,21 @@ impl Inspected {
             Some(Target { name, bytes: None, .. }) => format!("{name}, which does not tell its memory"),
             Some(Target { name, bytes: Some(bytes), .. }) => format!("{name}, {}", human_bytes(*bytes)),
         };
-        vec![
+        let mut facts = vec![
             ("context", format!("{} tokens, KV cache of {} per token, {all} in all", self.context, human_bytes(per_token))),
             ("device", device),
-        ]
+        ];
+        facts.extend(self.roof_fact());
+        facts
+    }
+
+    fn roof_fact(&self) -> Option<(&'static str, String)> {
+        let ReadRoof { gb_s, measured_bytes } = self.roof?;
+        let whose = match (measured_bytes, &self.target) {
+            (Some(bytes), Some(target)) => format!("measured now over {} on {}", human_bytes(bytes), target.name),
+            _ => "as given".to_owned(),
+        };
+        Some(("read roof", format!("{gb_s:.1} GB/s, {whose}")))
     }
 
     fn needed_bytes(&self, quant: Quant) -> u64 {
@@ -255,7 +297,7 @@ impl Inspected {
                 "needed_bytes": self.needed_bytes(quant),
                 "longest_context": self.longest_context(quant),
                 "active_weight_bytes": spec.active_weight_bytes(quant),
-                "decode_tokens_per_s": self.read_gb_s.map(|roof| spec.decode_tokens_per_s(quant, roof)),
+                "decode_tokens_per_s": self.roof.map(|roof| spec.decode_tokens_per_s(quant, roof.gb_s)),
             })
         });
         json!({
@@ -285,6 +327,7 @@ impl Inspected {
             "context": self.context,
             "kv_bytes_per_token": spec.kv_bytes_per_token(),
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
+            "read_roof": self.roof.map(|roof| json!({ "gb_s": roof.gb_s, "measured_bytes": roof.measured_bytes })),
             "formats": formats.collect::<Vec<_>>(),
         })
     }

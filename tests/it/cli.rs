@@ -357,6 +357,7 @@ fn bench_prints_the_figures_of_every_test_as_json() {
     }
     assert_eq!(figures["quant"], serde_json::json!(["f16"]));
     assert_eq!(figures["device"]["backend"], "vulkan");
+    assert!((1 << 20..=128 << 20).contains(&figures["largest_binding_bytes"].as_u64().unwrap()), "{figures}");
     let tests = figures["tests"].as_array().unwrap();
     assert_eq!(tests.iter().map(|test| test["name"].as_str().unwrap()).collect::<Vec<_>>(), ["pp4", "tg2", "pp4@d6", "tg2@d6"]);
     for test in tests {

@@ -141,7 +141,7 @@ impl Checkpoint {
     ///
     /// # Panics
     /// As [`read`](Self::read).
-    pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
+    pub async fn read_packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
         if quant == QuantFormat::fp8() && self.stored_quant(key) == quant {
             // The factor of a block cannot be had from its products.
             let codes = self.read_facet(key, rows.clone(), Facet::Code).await?;

@@ -150,6 +150,11 @@ struct Inspected {
     stored: Option<Stored>,
 }
 
+/// Tokens per second with two digits at least, as far as hundredths.
+fn speed(tokens: f64) -> String {
+    if tokens < 10.0 { format!("{tokens:.2}") } else { format!("{tokens:.1}") }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("expected a number above zero".to_owned()) }
@@ -166,7 +171,7 @@ impl Inspected {
             let per_token = human_bytes(self.spec.active_weight_bytes(quant));
             let mut cells = vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), per_token];
             cells.extend([self.verdict(quant), self.host_verdict(quant)]);
-            cells.extend(self.roof.map(|roof| format!("{:.1}", self.spec.decode_tokens_per_s(quant, roof.gb_s))));
+            cells.extend(self.roof.map(|roof| speed(self.spec.decode_tokens_per_s(quant, roof.gb_s))));
             cells
         };
         let rows: Vec<Vec<String>> = QUANTS.iter().map(row).collect();

@@ -38,13 +38,13 @@ impl WeightSource<'_> {
         }
     }
 
-    /// As [`Checkpoint::packed`].
+    /// As [`Checkpoint::read_packed`].
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Arc<Vec<u8>>> {
         match self {
-            WeightSource::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.packed(key, rows, quant).await?)),
+            WeightSource::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.read_packed(key, rows, quant).await?)),
             WeightSource::Synthetic(synthetic) => Ok(synthetic.packed(key, rows, quant)),
         }
     }

@@ -84,7 +84,7 @@ fn every_model_in_the_repository_opens_and_reads_whole() {
                 assert_eq!(checkpoint.stored_quant(key).name, expected, "{} {key:?}", directory.display());
             }
             let quant = checkpoint.stored_quant(key);
-            let packed = pollster::block_on(checkpoint.packed(key, 0..matrix.rows, quant)).unwrap();
+            let packed = pollster::block_on(checkpoint.read_packed(key, 0..matrix.rows, quant)).unwrap();
             let kept = quant.unpack(&packed, matrix.cols);
             assert_eq!(kept, matrix.values, "{} {key:?} in {}", directory.display(), quant.name);
         }

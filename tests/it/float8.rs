@@ -28,7 +28,7 @@ fn tiny() -> TinyCheckpoint {
 
 fn packed(checkpoint: &Checkpoint, spec: &ModelSpec, key: WeightKey) -> Result<Vec<u8>, Error> {
     let (rows, _) = key.shape(spec);
-    pollster::block_on(checkpoint.packed(key, 0..rows, QuantFormat::fp8()))
+    pollster::block_on(checkpoint.read_packed(key, 0..rows, QuantFormat::fp8()))
 }
 
 #[test]

@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, ReferenceDecoder, WeightSource};
+use crate::model::{Decoder, Forward, GpuDecoder, HostPeak, LoadParts, LoadStats, ReferenceDecoder, WeightSource};
 use crate::platform;
-use crate::quant::Quant;
+use crate::quant::QuantChoice;
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
 use crate::trace::TracedLayer;
@@ -22,8 +22,8 @@ const PERPLEXITY_STEP: usize = 128;
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     pub device: DeviceOptions,
-    /// Format of the weight matrices on the device; `None`: as stored. Norms and routers are f32 always.
-    pub quant: Option<Quant>,
+    /// Formats of the weight matrices on the device. Norms, biases and routers are f32 always.
+    pub quant: QuantChoice,
     /// Positions of the KV cache; `None`: what the model was made for, but at most 4096.
     pub context: Option<usize>,
 }
@@ -95,6 +95,7 @@ pub struct Engine {
     device: DeviceDescription,
     context: usize,
     ignored_tensors: Vec<String>,
+    load_stats: LoadStats,
     /// The tokens whose keys and values the KV cache holds.
     cached: Vec<u32>,
     routing: RoutingOverride,
@@ -115,10 +116,13 @@ impl Engine {
         let checkpoint = Checkpoint::open(directory, &spec).await?;
         let ignored_tensors = checkpoint.ignored().to_vec();
 
-        let (decoder, device) = if options.device.choice == DeviceChoice::Cpu {
+        let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
             let description = DeviceDescription::reference();
             progress(LoadEvent::Device(&description));
-            (load_reference(&spec, &checkpoint, context, progress).await?, description)
+            let host_peak = HostPeak::start();
+            let decoder = load_reference(&spec, &checkpoint, context, progress).await?;
+            let weight_bytes = Parameters::of(&spec).total() * 4;
+            (decoder, description, LoadStats { weight_bytes, peak_host_bytes: host_peak.bytes(), ..LoadStats::default() })
         } else {
             let device = Device::open(&options.device).await?;
             let description = DeviceDescription::of(&device);
@@ -126,7 +130,9 @@ impl Engine {
             let source = WeightSource::Checkpoint(&checkpoint);
             let parts = LoadParts { device, spec: &spec, source, quant: options.quant, context };
             let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
-            (Decoder::Gpu(Box::new(GpuDecoder::load(parts, &mut report).await?)), description)
+            let decoder = GpuDecoder::load(parts, &mut report).await?;
+            let load_stats = *decoder.load_stats();
+            (Decoder::Gpu(Box::new(decoder)), description, load_stats)
         };
         Ok(Engine {
             spec,
@@ -135,6 +141,7 @@ impl Engine {
             device,
             context,
             ignored_tensors,
+            load_stats,
             cached: Vec::new(),
             routing: RoutingOverride::default(),
         })
@@ -169,6 +176,11 @@ impl Engine {
     /// Tensors of the checkpoint that the model does not use.
     pub fn ignored_tensors(&self) -> &[String] {
         &self.ignored_tensors
+    }
+
+    /// What loading took.
+    pub fn load_stats(&self) -> &LoadStats {
+        &self.load_stats
     }
 
     /// The layers with a router, as they route now.

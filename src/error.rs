@@ -43,6 +43,22 @@ pub enum Error {
     #[error("{file} is not a valid safetensors file: {problem}")]
     Safetensors { file: String, problem: String },
 
+    /// A checkpoint of `moebius quantize` in a layout that this version does not know.
+    #[error("{file} is in version {found} of the layout of `moebius quantize`; known: {known}")]
+    PackedVersion { file: String, found: String, known: u32 },
+
+    /// Weights that were quantised before are to be quantised again.
+    #[error("{} is already quantised ({quant})", directory.display())]
+    AlreadyPacked { directory: PathBuf, quant: String },
+
+    /// Something is where a new directory is to be.
+    #[error("cannot write {}: expected nothing or an empty directory, found {found}", path.display())]
+    Occupied { path: PathBuf, found: &'static str },
+
+    /// The caller wanted no more.
+    #[error("{what} was stopped")]
+    Stopped { what: &'static str },
+
     /// Tensors that the architecture needs are not in the checkpoint.
     #[error("the checkpoint lacks {} of {expected} tensors: {}", missing.len(), list_some(missing))]
     MissingTensors { missing: Vec<String>, expected: usize },
@@ -121,6 +137,9 @@ impl Error {
             Error::Safetensors { .. } => {
                 Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())
             }
+            Error::PackedVersion { .. } => Some("use a newer moebius, or quantise the original again with this one".to_owned()),
+            Error::Occupied { .. } => Some("name a directory that is not there yet".to_owned()),
+            Error::AlreadyPacked { .. } => Some("quantise the original checkpoint: what is lost once does not come back".to_owned()),
             Error::MissingTensors { .. } => {
                 Some("compare num_hidden_layers and the expert count in config.json with the files; is a shard missing?".to_owned())
             }

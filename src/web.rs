@@ -3,12 +3,10 @@
 mod json;
 
 use crate::conformance;
-use crate::error::Error;
 use crate::gating::{ExpertAt, RoutingOverride};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::platform::{JsFile, Mount};
-use crate::quant::QuantFormat;
 use crate::{LoadEvent, LoadOptions};
 use json::{parse, thrown, to_js};
 use serde::Deserialize;
@@ -122,10 +120,7 @@ impl Engine {
     pub async fn load(files: JsFiles, options: Option<JsLoadOptions>, on_event: Option<OnLoadEvent>) -> JsResult<Engine> {
         let WebLoadOptions { device, quant, context } = parse(options.map(JsValue::from).as_ref())?;
         let device = device.as_deref().unwrap_or("auto").parse::<DeviceChoice>().map_err(thrown)?;
-        let quant = match quant {
-            Some(name) => Some(QuantFormat::find(&name).ok_or_else(|| thrown(unknown_quant(name)))?),
-            None => None,
-        };
+        let quant = quant.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let options = LoadOptions { device: DeviceOptions { choice: device, ..DeviceOptions::default() }, quant, context };
         let mount = mount(&files);
         let mut progress = |event: LoadEvent<'_>| {
@@ -255,9 +250,4 @@ fn mount(files: &JsFiles) -> Mount {
         Some((entry.get(0).as_string()?, entry.get(1).unchecked_into::<JsFile>()))
     });
     Mount::new(Path::new(&format!("model-{number}")), named)
-}
-
-fn unknown_quant(found: String) -> Error {
-    let names: Vec<&str> = crate::quant::QUANTS.iter().map(|quant| quant.name).collect();
-    Error::Argument { what: "quant", expected: names.join(", "), found }
 }

@@ -5,7 +5,7 @@ use super::subject::{Subject, SubjectOptions, choose_context};
 use super::test::{Test, TestReport, Work};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::model::{Decoder, GpuDecoder};
+use crate::model::{Decoder, GpuDecoder, LoadStats};
 use crate::platform::Stopwatch;
 use crate::reference::Sampling;
 use crate::reference::rng::pcg;
@@ -54,6 +54,15 @@ impl Bench {
     /// Names of the formats of the weight matrices, that of the most bytes first.
     pub fn formats(&self) -> Vec<&'static str> {
         self.gpu().formats().to_vec()
+    }
+
+    pub fn device(&self) -> &Device {
+        self.gpu().device()
+    }
+
+    /// What loading took.
+    pub fn load_stats(&self) -> &LoadStats {
+        self.gpu().load_stats()
     }
 
     /// Everything that was allocated on the device, in bytes, that of the probes included.

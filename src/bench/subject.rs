@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
 use crate::platform;
-use crate::quant::Quant;
+use crate::quant::QuantChoice;
 use crate::spec::ModelSpec;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,8 @@ pub enum Subject {
 /// How to load a [`Subject`].
 #[derive(Debug, Clone, Default)]
 pub struct SubjectOptions {
-    /// Format of the weight matrices on the device; `None`: as stored, f16 for random weights.
-    pub quant: Option<Quant>,
+    /// Formats of the weight matrices on the device; random weights count as stored in f16.
+    pub quant: QuantChoice,
     /// Positions of the KV cache; `None`: what the longest test needs.
     pub context: Option<usize>,
 }
@@ -84,7 +84,7 @@ impl Subject {
         &self,
         device: Device,
         spec: &ModelSpec,
-        (quant, context): (Option<Quant>, usize),
+        (quant, context): (QuantChoice, usize),
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<GpuDecoder> {
         match self {

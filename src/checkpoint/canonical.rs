@@ -1,6 +1,7 @@
 //! The weights as the rest of the library knows them.
 
 use crate::gating::RouterSpec;
+use crate::quant::WeightClass;
 use crate::spec::{
     AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, NormSpec, ParallelInputs, QkNorm,
     QkNormOver, Residual,
@@ -125,6 +126,33 @@ impl WeightKey {
         let head = (!spec.tied_embeddings).then_some(WeightKey::Head);
         let head_bias = spec.head_bias.then_some(WeightKey::HeadBias);
         [WeightKey::Embedding].into_iter().chain(layers).chain([WeightKey::FinalNorm]).chain(head).chain(head_bias)
+    }
+
+    /// What decides its format on a device; `None` for what is f32 always: norms, biases and routers.
+    pub fn class(self) -> Option<WeightClass> {
+        match self {
+            WeightKey::Embedding => Some(WeightClass::Embedding),
+            WeightKey::Head => Some(WeightClass::Head),
+            WeightKey::Qkv { .. }
+            | WeightKey::Value { .. }
+            | WeightKey::FilterFirst { .. }
+            | WeightKey::FilterSecond { .. }
+            | WeightKey::ChoiceQuery { .. }
+            | WeightKey::ChoiceOutput { .. }
+            | WeightKey::AttentionGate { .. }
+            | WeightKey::LatentQueryDown { .. }
+            | WeightKey::LatentQueryUp { .. }
+            | WeightKey::LatentDown { .. }
+            | WeightKey::LatentKeyUp { .. }
+            | WeightKey::LatentValueUp { .. }
+            | WeightKey::AttentionOutput { .. } => Some(WeightClass::Attention),
+            WeightKey::ExpertGateUp { .. } | WeightKey::ExpertDown { .. } => Some(WeightClass::Experts),
+            WeightKey::SharedGateUp { .. }
+            | WeightKey::SharedDown { .. }
+            | WeightKey::DenseGateUp { .. }
+            | WeightKey::DenseDown { .. } => Some(WeightClass::Shared),
+            _ => None,
+        }
     }
 
     /// `(rows, cols)`.

@@ -5,8 +5,9 @@ use crate::tensor::Dtype;
 use crate::{Error, Result};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use std::collections::BTreeSet;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -26,8 +27,16 @@ pub(super) struct StoredTensor {
     pub bytes: Range<u64>,
 }
 
-/// Reads and checks the header of `source`, which is the shard numbered `index`. Tensors come in the order of their bytes.
-pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Vec<(String, StoredTensor)>> {
+/// What a header says.
+pub(super) struct Header {
+    /// In the order of their bytes.
+    pub tensors: Vec<(String, StoredTensor)>,
+    /// The texts of `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads and checks the header of `source`, which is the shard numbered `index`.
+pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Header> {
     let invalid = |problem: String| Error::Safetensors { file: source.name(), problem };
     if source.len() < PREFIX_BYTES {
         return Err(invalid(format!("it has {} bytes, but the length of its header alone takes {PREFIX_BYTES}", source.len())));
@@ -40,11 +49,12 @@ pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Vec
     }
     let data_start = PREFIX_BYTES + header_bytes;
     let header = source.read(PREFIX_BYTES..data_start).await?;
-    let Entries(mut tensors) = serde_json::from_slice(&header).map_err(|error| invalid(format!("its header: {error}")))?;
+    let Entries { mut tensors, metadata } =
+        serde_json::from_slice(&header).map_err(|error| invalid(format!("its header: {error}")))?;
     tensors.sort_by_key(|(_, info)| info.data_offsets);
 
-    let metadata = Metadata::new(None, tensors.clone()).map_err(|error| invalid(explain(&error)))?;
-    let (claimed, found) = (metadata.data_len() as u64, source.len() - data_start);
+    let checked = Metadata::new(None, tensors.clone()).map_err(|error| invalid(explain(&error)))?;
+    let (claimed, found) = (checked.data_len() as u64, source.len() - data_start);
     if claimed != found {
         return Err(invalid(format!("its tensors take {claimed} bytes, but {found} follow the header")));
     }
@@ -53,7 +63,7 @@ pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Vec
         let bytes = data_start + start as u64..data_start + end as u64;
         (name, StoredTensor { source: index, dtype: info.dtype, shape: info.shape, bytes })
     };
-    Ok(tensors.into_iter().map(located).collect())
+    Ok(Header { tensors: tensors.into_iter().map(located).collect(), metadata })
 }
 
 /// The number format, if it is one of those that weights are read from.
@@ -76,7 +86,10 @@ fn explain(error: &SafeTensorError) -> String {
 }
 
 /// The tensors of a header, in its order. The crate's own type would let the last of several equal names win.
-struct Entries(Vec<(String, TensorInfo)>);
+struct Entries {
+    tensors: Vec<(String, TensorInfo)>,
+    metadata: BTreeMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -90,19 +103,24 @@ impl<'de> Deserialize<'de> for Entries {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
+                let (mut tensors, mut metadata) = (Vec::new(), BTreeMap::new());
                 let mut names = BTreeSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if !names.insert(name.clone()) {
                         return Err(A::Error::custom(format!("`{name}` occurs twice")));
                     }
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        // Whoever writes other things than texts there may.
+                        if let Value::Object(entries) = map.next_value()? {
+                            let text =
+                                |(name, value)| Some((name, if let Value::String(text) = value { text } else { return None }));
+                            metadata.extend(entries.into_iter().filter_map(text));
+                        }
                     } else {
-                        entries.push((name, map.next_value()?));
+                        tensors.push((name, map.next_value()?));
                     }
                 }
-                Ok(Entries(entries))
+                Ok(Entries { tensors, metadata })
             }
         }
 

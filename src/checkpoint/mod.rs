@@ -8,11 +8,15 @@ mod canonical;
 mod float8;
 mod header;
 mod mxfp4;
+pub(crate) mod packed;
 mod recipe;
 mod shards;
 
 pub use canonical::WeightKey;
+pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
+pub(crate) use shards::{INDEX, SINGLE};
 
+use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
@@ -31,6 +35,8 @@ use std::path::Path;
 pub struct Checkpoint {
     spec: ModelSpec,
     shards: Shards,
+    /// Of a checkpoint in the layout of device memory.
+    packed: Option<PackedInfo>,
     ignored: Vec<String>,
 }
 
@@ -77,6 +83,10 @@ impl Checkpoint {
             return Err(Error::NotRun { family: spec.family, reason });
         }
         let shards = Shards::open(directory).await?;
+        if let Some(packed) = PackedInfo::read(&shards)? {
+            let ignored = packed.check(&shards, spec)?;
+            return Ok(Checkpoint { spec: spec.clone(), shards, packed: Some(packed), ignored });
+        }
         let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
         let mut names = BTreeSet::new();
         // A tensor that holds all experts is needed by each of them, but only once.
@@ -95,7 +105,20 @@ impl Checkpoint {
             needed.iter().try_for_each(|needed| needed.check(&shards[needed.name.as_str()], float8))?;
         }
         let ignored = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
-        Ok(Checkpoint { spec: spec.clone(), shards, ignored })
+        Ok(Checkpoint { spec: spec.clone(), shards, packed: None, ignored })
+    }
+
+    /// What `moebius quantize` wrote about the weights in `directory`; `None` for an ordinary checkpoint. Reads headers only.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), as far as it concerns the files alone.
+    pub async fn packed_info_of(directory: &Path) -> Result<Option<PackedInfo>> {
+        PackedInfo::read(&Shards::open(directory).await?)
+    }
+
+    /// What `moebius quantize` wrote about these weights; `None` for an ordinary checkpoint.
+    pub fn packed_info(&self) -> Option<&PackedInfo> {
+        self.packed.as_ref()
     }
 
     /// Name and shape of every tensor that a checkpoint of `spec` must have.
@@ -112,6 +135,9 @@ impl Checkpoint {
     /// The narrowest format that keeps the stored values of `key` exactly. Of matrices in eight bits that is `fp8` where their blocks lie along
     /// the rows of `key`, and f32 elsewhere.
     pub fn stored_quant(&self, key: WeightKey) -> Quant {
+        if let Some(packed) = &self.packed {
+            return packed.quant(self.stored_key(key));
+        }
         let parts = key.recipe(&self.spec).parts;
         let mut quants = parts.iter().map(|part| match (&part.layout, readable(self.shards[&*part.tensor.name].dtype)) {
             (Layout::Mxfp4 { .. }, _) => QuantFormat::mxfp4(),
@@ -134,7 +160,8 @@ impl Checkpoint {
         self.read_facet(key, rows, Facet::Product).await
     }
 
-    /// The asked `rows` of `key`, packed. Where `quant` is [`stored_quant`](Self::stored_quant), they keep every bit: of block FP8 codes and factors.
+    /// The asked `rows` of `key` in `quant`, as [`Quant::pack`](QuantFormat::pack) gives them. Where `quant` is [`stored_quant`](Self::stored_quant), they
+    /// keep every bit: what `moebius quantize` wrote as it is, of block FP8 codes and factors.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -142,7 +169,12 @@ impl Checkpoint {
     /// # Panics
     /// As [`read`](Self::read).
     pub async fn read_packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
-        if quant == QuantFormat::fp8() && self.stored_quant(key) == quant {
+        if self.packed.as_ref().is_some_and(|packed| packed.quant(self.stored_key(key)) == quant) {
+            let bytes = self.packed_rows(key, &rows).await?.into_owned();
+            self.release_packed_rows(key, &rows);
+            return Ok(bytes);
+        }
+        if self.packed.is_none() && quant == QuantFormat::fp8() && self.stored_quant(key) == quant {
             // The factor of a block cannot be had from its products.
             let codes = self.read_facet(key, rows.clone(), Facet::Code).await?;
             let factors = self.read_facet(key, rows, Facet::Factor).await?;
@@ -155,6 +187,11 @@ impl Checkpoint {
     async fn read_facet(&self, key: WeightKey, rows: Range<usize>, facet: Facet) -> Result<Matrix> {
         let (num_rows, cols) = key.shape(&self.spec);
         assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
+        if let Some(packed) = &self.packed {
+            let values = packed.quant(self.stored_key(key)).unpack(&self.packed_rows(key, &rows).await?, cols);
+            self.release_packed_rows(key, &rows);
+            return Ok(Matrix { rows: rows.len(), cols, values });
+        }
         let recipe = key.recipe(&self.spec);
         // A vector is a row here and a column in its recipe.
         let per_row = cols / recipe.cols;
@@ -165,6 +202,28 @@ impl Checkpoint {
             self.read_concatenated(&recipe, recipe_rows, facet).await?
         };
         Ok(Matrix { rows: rows.len(), cols, values })
+    }
+
+    /// A head that is the embedding is stored as that.
+    fn stored_key(&self, key: WeightKey) -> WeightKey {
+        if key == WeightKey::Head && self.spec.tied_embeddings { WeightKey::Embedding } else { key }
+    }
+
+    /// Rows of a packed checkpoint as they are stored.
+    async fn packed_rows(&self, key: WeightKey, rows: &Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let (name, row_bytes) = self.packed_place(key);
+        self.elements(&name, rows.start as u64..rows.end as u64, row_bytes).await
+    }
+
+    fn release_packed_rows(&self, key: WeightKey, rows: &Range<usize>) {
+        let (name, row_bytes) = self.packed_place(key);
+        self.release(&name, rows.start as u64..rows.end as u64, row_bytes);
+    }
+
+    /// The tensor of a packed checkpoint, and the bytes of one of its rows.
+    fn packed_place(&self, key: WeightKey) -> (String, usize) {
+        let key = self.stored_key(key);
+        (key.packed_name(), self.stored_quant(key).row_bytes(key.shape(&self.spec).1))
     }
 
     async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
@@ -210,6 +269,7 @@ impl Checkpoint {
                 let numbers = self.numbers(&part.tensor).await?;
                 let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
                 numbers.widen_into(elements.start, &bytes, facet, values).map_err(not_a_number)?;
+                self.release(name, elements, numbers.size_bytes());
             }
             Layout::Columns { first, stride } => {
                 let elements = first + start..first + (cols - 1) * stride + end;
@@ -227,12 +287,14 @@ impl Checkpoint {
                         values[base + row * part.cols + col] = *value;
                     }
                 }
+                self.release(name, elements, numbers.size_bytes());
             }
             Layout::Mxfp4 { first_row, scales } => {
                 let blocks_per_row = cols / mxfp4::BLOCK as u64;
                 let blocks = (first_row + start) * blocks_per_row..(first_row + end) * blocks_per_row;
                 let scales = self.elements(&scales.name, blocks.clone(), 1).await?;
-                mxfp4::widen_into(&self.elements(name, blocks, mxfp4::BLOCK_BYTES).await?, &scales, values);
+                mxfp4::widen_into(&self.elements(name, blocks.clone(), mxfp4::BLOCK_BYTES).await?, &scales, values);
+                self.release(name, blocks, mxfp4::BLOCK_BYTES);
             }
         }
         Ok(())
@@ -240,9 +302,20 @@ impl Checkpoint {
 
     /// The bytes of a range of elements of `size_bytes` each.
     async fn elements(&self, name: &str, range: Range<u64>, size_bytes: usize) -> Result<Cow<'_, [u8]>> {
+        let (source, bytes) = self.place(name, range, size_bytes);
+        source.read(bytes).await
+    }
+
+    /// Says that a range of elements has been read for now.
+    fn release(&self, name: &str, range: Range<u64>, size_bytes: usize) {
+        let (source, bytes) = self.place(name, range, size_bytes);
+        source.release(bytes);
+    }
+
+    fn place(&self, name: &str, range: Range<u64>, size_bytes: usize) -> (&ByteSource, Range<u64>) {
         let StoredTensor { source, bytes, .. } = &self.shards[name];
         let size_bytes = size_bytes as u64;
-        self.shards.source(*source).read(bytes.start + range.start * size_bytes..bytes.start + range.end * size_bytes).await
+        (self.shards.source(*source), bytes.start + range.start * size_bytes..bytes.start + range.end * size_bytes)
     }
 
     /// How the elements of a tensor are written.

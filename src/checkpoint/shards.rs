@@ -1,6 +1,6 @@
 //! The files of a checkpoint and the tensors in them.
 
-use super::header::{StoredTensor, read_header};
+use super::header::{Header, StoredTensor, read_header};
 use crate::platform::{ByteSource, is_file, read_model_text};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
 use std::path::{Component, Path};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// All shards with one table of their tensors.
 #[derive(Debug)]
 pub(super) struct Shards {
     sources: Vec<ByteSource>,
+    /// Of each source.
+    metadata: Vec<BTreeMap<String, String>>,
     tensors: BTreeMap<String, StoredTensor>,
 }
 
@@ -26,7 +28,7 @@ struct ShardIndex {
 
 impl Shards {
     pub async fn open(directory: &Path) -> Result<Self> {
-        let mut shards = Shards { sources: Vec::new(), tensors: BTreeMap::new() };
+        let mut shards = Shards { sources: Vec::new(), metadata: Vec::new(), tensors: BTreeMap::new() };
         if is_file(&directory.join(SINGLE)).await {
             shards.add(directory, SINGLE, &BTreeMap::new()).await?;
         } else if is_file(&directory.join(INDEX)).await {
@@ -60,10 +62,16 @@ impl Shards {
         &self.sources[index]
     }
 
+    /// The metadata of each file, with its name.
+    pub fn metadata(&self) -> impl Iterator<Item = (String, &BTreeMap<String, String>)> {
+        self.sources.iter().map(ByteSource::name).zip(&self.metadata)
+    }
+
     /// Adds the tensors of `shard`, except those that `weight_map` finds in another.
     async fn add(&mut self, directory: &Path, shard: &str, weight_map: &BTreeMap<String, String>) -> Result<()> {
         let source = ByteSource::open(&directory.join(shard)).await?;
-        for (name, tensor) in read_header(&source, self.sources.len()).await? {
+        let Header { tensors, metadata } = read_header(&source, self.sources.len()).await?;
+        for (name, tensor) in tensors {
             if weight_map.get(&name).is_some_and(|other| other != shard) {
                 continue;
             }
@@ -74,6 +82,7 @@ impl Shards {
             self.tensors.insert(name, tensor);
         }
         self.sources.push(source);
+        self.metadata.push(metadata);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use super::Global;
 use super::bench_figures::Figures;
 use super::files::NewFile;
 use super::model::{self, BYTES};
+use super::stats;
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
@@ -71,7 +72,7 @@ impl BenchArgs {
         let subject = self.subject()?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
         let tests = self.tests();
-        let options = SubjectOptions { quant: global.quant.0, context: global.ctx.map(|tokens| tokens.get()) };
+        let options = SubjectOptions { quant: global.quant, context: global.ctx.map(|tokens| tokens.get()) };
         subject.check(&tests, &options).await?;
         let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
         talk!("device   {}", model::describe(&description));
@@ -141,6 +142,7 @@ fn say_what_runs(subject: &Subject, description: &DeviceDescription, bench: &Ben
     let random = if matches!(subject, Subject::Synthetic { .. }) { ", random weights" } else { "" };
     let (path, layers, formats) = (subject.path().display(), spec.layers.len(), bench.formats().join(", "));
     talk!("model    {path}: {}, {layers} layers, weights in {formats}{random}", spec.family);
+    talk!("memory   {}", stats::memory(bench.load_stats(), bench.device()));
     let Roofs { bytes, read_gb_s, copy_gb_s, fma_gflop_s, gap_us } = bench.roofs();
     talk!(
         "roofs    read {read_gb_s:.1} GB/s, copy {copy_gb_s:.1} GB/s, multiply-add {fma_gflop_s:.1} GFLOP/s, {gap_us:.1} us between dispatches; over {}\n",

@@ -1,6 +1,6 @@
 //! What `moebius bench` prints.
 
-use super::{model, table};
+use super::{model, stats, table};
 use moebius::DeviceDescription;
 use moebius::bench::{Bench, KernelReport, Roofs, Subject, Test, TestReport, Work};
 use moebius::error::human_bytes;
@@ -38,6 +38,7 @@ impl Figures {
             "quant": bench.formats(),
             "context": bench.context(),
             "largest_binding_bytes": bench.largest_binding_bytes(),
+            "memory": stats::memory_json(bench.load_stats()),
             "roofs": {
                 "bytes": bytes,
                 "read_gb_s": read_gb_s,

@@ -1,12 +1,14 @@
 //! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
-use super::stored::Stored;
+use super::stored::{Packed, Stored};
 use super::talk::talk;
 use super::{Global, files, table};
 use anyhow::Result;
 use clap::Args;
+use moebius::Error;
 use moebius::bench::{self, RoofOptions};
+use moebius::checkpoint::Checkpoint;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
@@ -57,8 +59,9 @@ impl InspectArgs {
         let roof = self.roof(&global.device).await?;
         let target = Target::find(&global.device).await;
         let stored = self.stored(&spec)?;
+        let packed = self.packed(&spec).await?;
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, target, host_bytes, roof, stored };
+        let model = Inspected { spec, context, target, host_bytes, roof, stored, packed };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -97,6 +100,15 @@ impl InspectArgs {
                 talk!("the weights could not be looked at: {error}");
                 Ok(None)
             }
+        }
+    }
+
+    /// What `moebius quantize` wrote into a directory; nothing of any other model, and nothing of a directory without weights.
+    async fn packed(&self, spec: &ModelSpec) -> moebius::Result<Option<Packed>> {
+        match Checkpoint::packed_info_of(Path::new(&self.model)).await {
+            Ok(info) => Ok(info.map(|info| Packed::new(info, spec))),
+            Err(Error::PackedVersion { file, found, known }) => Err(Error::PackedVersion { file, found, known }),
+            Err(_) => Ok(None),
         }
     }
 
@@ -148,6 +160,8 @@ struct Inspected {
     host_bytes: Option<u64>,
     roof: Option<ReadRoof>,
     stored: Option<Stored>,
+    /// Of a directory that `moebius quantize` wrote.
+    packed: Option<Packed>,
 }
 
 /// Tokens per second with two digits at least, as far as hundredths.
@@ -163,7 +177,8 @@ fn positive(text: &str) -> Result<f64, String> {
 impl Inspected {
     /// The page that a person reads.
     fn text(&self) -> String {
-        let stored = self.stored.as_ref().map_or_else(Vec::new, |stored| stored.facts(human_bytes));
+        let mut stored = self.stored.as_ref().map_or_else(Vec::new, |stored| stored.facts(human_bytes));
+        stored.extend(self.packed.as_ref().map(Packed::fact));
         let facts = [self.model_facts(), self.parameter_facts(), self.compute_facts(), stored, self.memory_facts()].concat();
         let lines: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
         let row = |quant: &Quant| {
@@ -328,6 +343,7 @@ impl Inspected {
             "flops_per_token": counts.flops_per_token(),
             "flops_of_dense": counts.flops_of_dense(),
             "stored": self.stored.as_ref().map(Stored::json),
+            "packed": self.packed.as_ref().map(Packed::json),
             "host_memory_bytes": self.host_bytes,
             "context": self.context,
             "kv_bytes_per_token": spec.kv_bytes_per_token(),

@@ -16,9 +16,11 @@ mod loads;
 mod logits;
 mod model;
 mod perplexity;
+mod quantize;
 mod routing;
 mod run;
 mod sampling;
+mod stats;
 mod stored;
 mod stream;
 mod table;
@@ -28,10 +30,9 @@ mod trace_report;
 
 use clap::{Args, Parser, Subcommand};
 use moebius::gpu::DeviceChoice;
-use moebius::quant::{QUANTS, Quant, QuantFormat};
+use moebius::quant::QuantChoice;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::str::FromStr;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,8 +58,9 @@ struct Global {
     /// Where to compute: auto, gpu, gpu:N (see `moebius devices`), part of an adapter's name, or cpu for the slow reference.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
-    /// Format of the weights in device memory: auto (as stored), f32, f16 or bf16.
-    #[arg(long, global = true, default_value = "auto", value_name = "FORMAT")]
+    /// Format of the weights in device memory: auto (as stored) or one of `moebius list quants`; also by class, the others as stored:
+    /// experts=q4_0,head=q8_0. Classes: experts, shared (with dense layers), attention, embedding, head.
+    #[arg(long, global = true, default_value = "auto", value_name = "FORMATS")]
     quant: QuantChoice,
     /// Length of the context in tokens, at most the model's own.
     #[arg(long, global = true, value_name = "TOKENS")]
@@ -73,6 +75,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     Chat(Box<chat::ChatArgs>),
     Inspect(inspect::InspectArgs),
+    Quantize(quantize::QuantizeArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
     Trace(Box<trace::TraceArgs>),
@@ -83,23 +86,6 @@ enum Command {
     List(list::ListArgs),
 }
 
-/// `--quant`: a format, or the one that the weights are stored in.
-#[derive(Clone, Copy)]
-struct QuantChoice(Option<Quant>);
-
-impl FromStr for QuantChoice {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        if name == "auto" {
-            return Ok(QuantChoice(None));
-        }
-        let known: Vec<&str> = QUANTS.iter().map(|quant| quant.name).collect();
-        let quant = QuantFormat::find(name).ok_or_else(|| format!("known formats: auto, {}", known.join(", ")))?;
-        Ok(QuantChoice(Some(quant)))
-    }
-}
-
 /// Parses the arguments, runs the command and turns its outcome into an exit code.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -108,6 +94,7 @@ pub async fn main() -> ExitCode {
         Command::Run(args) => args.run(global).await,
         Command::Chat(args) => args.run(global).await,
         Command::Inspect(args) => args.run(global).await,
+        Command::Quantize(args) => args.run(global).await,
         Command::Logits(args) => args.run(global).await,
         Command::Perplexity(args) => args.run(global).await,
         Command::Trace(args) => args.run(global).await,

@@ -63,7 +63,7 @@ pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
 pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     let options = LoadOptions {
         device: DeviceOptions::from_env(global.device.clone()),
-        quant: global.quant.0,
+        quant: global.quant,
         context: global.ctx.map(|tokens| tokens.get()),
     };
     let bar = progress_bar("load", BYTES);

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
+use super::stats;
 use super::stream::{print_statistics, stream};
 use super::talk;
 use super::talk::talk;
@@ -21,6 +22,7 @@ Examples:
   moebius run \"In the beginning\" -n 60 --temp 0     the bundled model, greedy
   moebius run ./Mixtral-8x7B-v0.1 \"Dear Sir,\" --seed 7
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
+  moebius run --quant q4_0 --stats                  memory, and the kernels that were chosen
   moebius run --ids-file ids.json --json            one JSON object on stdout
   moebius run --experts-per-token 1 --disable-expert 3,7@2 --router-temperature 0.5
 
@@ -44,6 +46,9 @@ pub struct RunArgs {
     /// A JSON array of token ids as the prompt, taken as they are.
     #[arg(long, value_name = "FILE")]
     ids_file: Option<PathBuf>,
+    /// Say what loading took in memory, and which kernels and variants were chosen.
+    #[arg(long)]
+    stats: bool,
     /// Print one JSON object on stdout, and the text on stderr.
     #[arg(long)]
     json: bool,
@@ -82,8 +87,15 @@ impl RunArgs {
         };
         talk!("");
         print_statistics(&summary, &options);
+        if self.stats {
+            talk!("");
+            stats::print(&engine);
+        }
         if self.json {
-            let result = result_json(&engine, &directory, &summary, options.sampling.seed);
+            let mut result = result_json(&engine, &directory, &summary, options.sampling.seed);
+            if self.stats {
+                result["stats"] = stats::json(&engine);
+            }
             writeln!(std::io::stdout(), "{result}")?;
         }
         Ok(ExitCode::SUCCESS)

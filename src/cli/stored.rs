@@ -1,6 +1,7 @@
 //! What the headers of a checkpoint say, before any of its weights is fetched.
 
-use moebius::checkpoint::Checkpoint;
+use moebius::checkpoint::{Checkpoint, PACKED_VERSION, PackedInfo, WeightKey};
+use moebius::error::human_bytes;
 use moebius::platform::RemoteHeader;
 use moebius::spec::ModelSpec;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,8 @@ pub struct Stored {
     files: usize,
     /// Bytes of each format.
     bytes: BTreeMap<String, u64>,
+    /// By `moebius quantize`, under other names.
+    is_packed: bool,
     /// Needed and not there.
     missing: Vec<String>,
     /// There in another shape: name, expected and found.
@@ -21,11 +24,13 @@ impl Stored {
     /// # Errors
     /// The name of the file whose header is no header, with what is wrong.
     pub fn read(headers: &[RemoteHeader], spec: &ModelSpec) -> Result<Stored, String> {
-        let mut stored = Stored { files: headers.len(), bytes: BTreeMap::new(), missing: Vec::new(), wrong: Vec::new() };
+        let mut stored =
+            Stored { files: headers.len(), bytes: BTreeMap::new(), is_packed: false, missing: Vec::new(), wrong: Vec::new() };
         let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for RemoteHeader { file, header } in headers {
             let damaged = || format!("{file} does not begin with a safetensors header");
             let tensors: Map<String, Value> = serde_json::from_str(header).map_err(|_| damaged())?;
+            stored.is_packed |= tensors.get("__metadata__").is_some_and(PackedInfo::is_in);
             for (name, tensor) in tensors.into_iter().filter(|(name, _)| name != "__metadata__") {
                 let dtype = tensor["dtype"].as_str().ok_or_else(damaged)?;
                 let shape: Vec<usize> = serde_json::from_value(tensor["shape"].clone()).map_err(|_| damaged())?;
@@ -34,7 +39,7 @@ impl Stored {
                 shapes.insert(name, shape);
             }
         }
-        if spec.cannot_run().is_none() {
+        if spec.cannot_run().is_none() && !stored.is_packed {
             for (name, expected) in Checkpoint::required(spec) {
                 match shapes.remove(&name) {
                     None => stored.missing.push(name),
@@ -52,7 +57,8 @@ impl Stored {
         let formats: Vec<String> =
             self.bytes.iter().map(|(dtype, bytes)| format!("{} of {dtype}", human_bytes(*bytes))).collect();
         let files = if self.files == 1 { "one file".to_owned() } else { format!("{} files", self.files) };
-        let mut facts = vec![("stored", format!("{} in {files}", formats.join(", ")))];
+        let by = if self.is_packed { ", by moebius quantize" } else { "" };
+        let mut facts = vec![("stored", format!("{} in {files}{by}", formats.join(", ")))];
         if let Some(first) = self.missing.first() {
             facts.push(("missing", format!("{} tensors that this architecture needs, the first `{first}`", self.missing.len())));
         }
@@ -70,5 +76,35 @@ impl Stored {
             .map(|(name, expected, found)| json!({ "name": name, "expected": expected, "found": found }))
             .collect();
         json!({ "files": self.files, "bytes": self.bytes, "missing": self.missing, "wrong_shape": wrong })
+    }
+}
+
+/// What a checkpoint of `moebius quantize` says about itself.
+pub struct Packed {
+    quant: String,
+    /// Bytes of each format.
+    bytes: BTreeMap<&'static str, u64>,
+}
+
+impl Packed {
+    pub fn new(info: PackedInfo, spec: &ModelSpec) -> Self {
+        let mut bytes = BTreeMap::new();
+        for key in WeightKey::all(spec) {
+            if let Some(quant) = info.formats.get(&key.packed_name()) {
+                let (rows, cols) = key.shape(spec);
+                *bytes.entry(quant.name).or_default() += (rows * quant.row_bytes(cols)) as u64;
+            }
+        }
+        Packed { quant: info.quant, bytes }
+    }
+
+    /// A line for a person.
+    pub fn fact(&self) -> (&'static str, String) {
+        let formats: Vec<String> = self.bytes.iter().map(|(name, bytes)| format!("{} of {name}", human_bytes(*bytes))).collect();
+        ("stored", format!("by moebius quantize, layout {PACKED_VERSION}, as {}: {}", self.quant, formats.join(", ")))
+    }
+
+    pub fn json(&self) -> Value {
+        json!({ "version": PACKED_VERSION, "quant": self.quant, "bytes": self.bytes })
     }
 }

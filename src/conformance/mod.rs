@@ -9,7 +9,7 @@ mod inputs;
 mod report;
 mod stage;
 
-pub use cases::cases;
+pub use cases::{cases, large_cases};
 pub use compare::Tolerance;
 pub use report::{CaseReport, KernelSummary, Report};
 

@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use crate::error::Result;
+use crate::platform;
 use std::sync::Arc;
 
 /// A piece of device memory that kernels bind whole.
@@ -13,6 +14,8 @@ pub struct Buffer {
 
 /// Uploads go in pieces of this size, so that no staging copy gets large.
 const UPLOAD_PIECE_BYTES: usize = 16 << 20;
+/// Staging copies that may wait for the device at the same time; more where waiting takes a turn of the page's event loop.
+const MAX_STAGED_BYTES: u64 = if platform::CAN_BLOCK { 2 << 20 } else { 16 << 20 };
 
 impl Buffer {
     /// What it was allocated as.
@@ -63,6 +66,7 @@ impl Device {
 
     /// Copies `content` to `offset_bytes` (a multiple of 4) of the buffer, in pieces. The tail is padded with zeros to 4 bytes.
     pub fn write(&self, buffer: &Buffer, offset_bytes: u64, content: &[u8]) {
+        self.count_staged(content.len() as u64);
         for (index, piece) in content.chunks(UPLOAD_PIECE_BYTES).enumerate() {
             let offset = offset_bytes + (index * UPLOAD_PIECE_BYTES) as u64;
             let whole = piece.len() / 4 * 4;
@@ -79,6 +83,21 @@ impl Device {
                 self.queue.submit([]);
             }
         }
+    }
+
+    /// Waits until the device has taken what was written, if so much waits that the staging copies would count. Between the pieces of a large
+    /// upload.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub async fn settle_uploads(&self, attempted: &str) -> Result<()> {
+        if self.staged_bytes() < MAX_STAGED_BYTES {
+            return Ok(());
+        }
+        self.queue.submit([]);
+        self.finish(attempted).await?;
+        self.forget_staged();
+        Ok(())
     }
 
     /// Empty shards for a matrix of `num_rows` rows of `row_bytes`, cut at multiples of `unit_rows`.

@@ -54,6 +54,8 @@ pub struct Device {
     dump_wgsl: Option<PathBuf>,
     break_kernel: Option<String>,
     allocated_bytes: AtomicU64,
+    /// Written since the device was last known to have taken all of it.
+    staged_bytes: AtomicU64,
     pub(super) counters: Counters,
     pub(super) profiler: Profiler,
 }
@@ -113,6 +115,7 @@ impl Device {
             dump_wgsl: options.dump_wgsl.clone(),
             break_kernel: options.break_kernel.clone(),
             allocated_bytes: AtomicU64::new(0),
+            staged_bytes: AtomicU64::new(0),
             counters: Counters::default(),
             profiler: Profiler::default(),
         })
@@ -145,6 +148,11 @@ impl Device {
         self.pipelines.len()
     }
 
+    /// Kernel and variant of each, sorted.
+    pub fn pipelines(&self) -> Vec<(&'static str, Variant)> {
+        self.pipelines.keys()
+    }
+
     /// Everything ever allocated, in bytes.
     pub fn allocated_bytes(&self) -> u64 {
         self.allocated_bytes.load(Ordering::Relaxed)
@@ -162,6 +170,18 @@ impl Device {
 
     pub(super) fn count_allocation(&self, bytes: u64) {
         self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_staged(&self, bytes: u64) {
+        self.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn staged_bytes(&self) -> u64 {
+        self.staged_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn forget_staged(&self) {
+        self.staged_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Runs `work` and turns whatever the device reports about it into an error.

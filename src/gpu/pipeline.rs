@@ -99,6 +99,12 @@ impl PipelineCache {
         self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    pub fn keys(&self) -> Vec<(&'static str, Variant)> {
+        let mut keys: Vec<_> = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
     /// The pipeline of a variant, compiled on first use. A compiler error reaches the device's error scope.
     pub fn get(&self, device: &Device, kernel: &Kernel, variant: &Variant) -> Result<Arc<Pipeline>> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);

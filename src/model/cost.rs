@@ -1,9 +1,7 @@
 //! What one token takes, from shapes and formats alone.
 
-use super::source::WeightSource;
-use super::weights::{format_of, is_quantised};
+use super::formats::Formats;
 use crate::checkpoint::WeightKey;
-use crate::quant::Quant;
 use crate::spec::ModelSpec;
 
 /// Work of one token, attention over earlier tokens apart.
@@ -18,11 +16,11 @@ pub struct TokenCost {
 }
 
 impl TokenCost {
-    pub(super) fn of(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> Self {
+    pub(super) fn of(formats: &Formats, spec: &ModelSpec) -> Self {
         let mut cost = TokenCost::default();
         for key in WeightKey::all(spec).filter(|&key| is_active(spec, key)) {
             let (rows, cols) = key.shape(spec);
-            let row_bytes = format_of(source, quant, key).row_bytes(cols) as u64;
+            let row_bytes = formats.of(key).row_bytes(cols) as u64;
             let flops = 2 * rows as u64 * cols as u64;
             let rows = rows as u64;
             match key {
@@ -44,21 +42,6 @@ impl TokenCost {
         }
         cost
     }
-}
-
-/// Names of the formats of the matrices, that of the most bytes first.
-pub(super) fn formats(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> Vec<&'static str> {
-    let mut formats: Vec<(&str, u64)> = Vec::new();
-    for key in WeightKey::all(spec).filter(|&key| is_quantised(key)) {
-        let ((rows, cols), format) = (key.shape(spec), format_of(source, quant, key));
-        let bytes = (rows * format.row_bytes(cols)) as u64;
-        match formats.iter_mut().find(|(name, _)| *name == format.name) {
-            Some((_, total)) => *total += bytes,
-            None => formats.push((format.name, bytes)),
-        }
-    }
-    formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    formats.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Every expert of a layer has the same shape, so the first ones stand for those that a token chooses.

@@ -1,15 +1,17 @@
 //! A decoder on a WebGPU device.
 
 use super::chunk::ChunkShape;
-use super::cost::{TokenCost, formats};
+use super::cost::TokenCost;
+use super::formats::Formats;
+use super::load_stats::{HostPeak, LoadStats};
 use super::plan::{Output, PlanKey, Planner};
 use super::source::WeightSource;
 use super::state::{LayerTaps, RING, State, TapPlaces, kv_bytes};
-use super::weights::{DeviceWeights, Uploader, total_bytes};
+use super::weights::{DeviceWeights, Uploader};
 use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
 use crate::gpu::{Device, Recording};
-use crate::quant::Quant;
+use crate::quant::QuantChoice;
 use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
@@ -28,6 +30,7 @@ pub struct GpuDecoder {
     pub(super) state: State,
     pub(super) shape: ChunkShape,
     cost: TokenCost,
+    load_stats: LoadStats,
     formats: Vec<&'static str>,
     plans: BTreeMap<PlanKey, Recording>,
     /// The tokens whose keys and values the cache holds.
@@ -46,8 +49,8 @@ pub struct LoadParts<'a> {
     pub device: Device,
     pub spec: &'a ModelSpec,
     pub source: WeightSource<'a>,
-    /// Format of the matrices; `None`: as stored.
-    pub quant: Option<Quant>,
+    /// Formats of the matrices.
+    pub quant: QuantChoice,
     /// Positions of the KV cache.
     pub context: usize,
 }
@@ -61,26 +64,37 @@ impl GpuDecoder {
     pub async fn load(parts: LoadParts<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let LoadParts { device, spec, source, quant, context } = parts;
         let shape = ChunkShape::choose(spec, device.caps(), context, device.name())?;
-        let weight_bytes = total_bytes(&source, spec, quant);
+        let formats = Formats::of_model(&source, spec, quant)?;
+        let weight_bytes = formats.total_bytes(spec);
         check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
+        let allocated = || device.allocated_bytes();
+        let before_state = allocated();
         let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
+        let (host_peak, before_weights) = (HostPeak::start(), allocated());
         let mut uploader = Uploader {
             device: &device,
             source: &source,
             spec,
-            quant,
+            formats: &formats,
             progress: &mut |done| progress(done, weight_bytes),
             done_bytes: 0,
         };
         let weights = uploader.upload().await?;
+        let load_stats = LoadStats {
+            weight_bytes: allocated() - before_weights,
+            kv_cache_bytes: kv_bytes(spec, context),
+            activation_bytes: (before_weights - before_state).saturating_sub(kv_bytes(spec, context)),
+            peak_host_bytes: host_peak.bytes(),
+        };
         let mut decoder = GpuDecoder {
             device,
             spec: spec.clone(),
             weights,
             state,
             shape,
-            cost: TokenCost::of(&source, spec, quant),
-            formats: formats(&source, spec, quant),
+            cost: TokenCost::of(&formats, spec),
+            load_stats,
+            formats: formats.names(spec),
             plans: BTreeMap::new(),
             history: Vec::new(),
             is_long: false,
@@ -118,6 +132,10 @@ impl GpuDecoder {
     /// What one token takes.
     pub fn token_cost(&self) -> TokenCost {
         self.cost
+    }
+
+    pub fn load_stats(&self) -> &LoadStats {
+        &self.load_stats
     }
 
     /// Names of the formats of the weight matrices, that of the most bytes first.

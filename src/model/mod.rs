@@ -5,9 +5,12 @@ mod chunk;
 mod cost;
 mod experts;
 mod filter;
+mod formats;
 mod gpu_decoder;
+mod load_stats;
 mod parallel;
 mod plan;
+mod quantize;
 mod reference_decoder;
 mod source;
 mod state;
@@ -15,6 +18,9 @@ mod weights;
 
 pub use cost::TokenCost;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
+pub(crate) use load_stats::HostPeak;
+pub use load_stats::LoadStats;
+pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
 pub use source::{Synthetic, WeightSource};
 

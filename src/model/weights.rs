@@ -1,21 +1,26 @@
 //! The weights of a model on a device.
 
+use super::formats::Formats;
 use super::source::WeightSource;
 use crate::checkpoint::WeightKey;
 use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
-use crate::quant::{Quant, QuantFormat, padded};
+use crate::quant::{Quant, padded};
 use crate::spec::{
     AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, Residual,
 };
-use crate::tensor::Dtype;
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
-const PIECE_VALUES: usize = 4 << 20;
+const PIECE_VALUES: usize = 1 << 20;
 /// Rows of the embedding and the head may be cut anywhere between quads.
 const UNIT_ROWS: usize = 4;
+
+/// Rows of `cols` columns that are read and packed at a time.
+pub(super) fn piece_rows(cols: usize) -> usize {
+    (PIECE_VALUES / cols).max(1)
+}
 
 /// Everything that a decoder reads and never writes.
 #[derive(Debug)]
@@ -171,59 +176,10 @@ pub(super) struct Uploader<'a> {
     pub device: &'a Device,
     pub source: &'a WeightSource<'a>,
     pub spec: &'a ModelSpec,
-    /// Format of the matrices; `None`: as stored.
-    pub quant: Option<Quant>,
+    pub formats: &'a Formats,
     /// Called with the bytes uploaded so far.
     pub progress: &'a mut dyn FnMut(u64),
     pub done_bytes: u64,
-}
-
-/// The weights that a `--quant` changes. Norms, biases and routers are f32 always.
-pub(super) fn is_quantised(key: WeightKey) -> bool {
-    use WeightKey::*;
-    matches!(
-        key,
-        Embedding
-            | Head
-            | Qkv { .. }
-            | AttentionOutput { .. }
-            | Value { .. }
-            | FilterFirst { .. }
-            | FilterSecond { .. }
-            | ChoiceQuery { .. }
-            | ChoiceOutput { .. }
-            | AttentionGate { .. }
-            | LatentQueryDown { .. }
-            | LatentQueryUp { .. }
-            | LatentDown { .. }
-            | LatentKeyUp { .. }
-            | LatentValueUp { .. }
-            | ExpertGateUp { .. }
-            | ExpertDown { .. }
-            | DenseGateUp { .. }
-            | DenseDown { .. }
-            | SharedGateUp { .. }
-            | SharedDown { .. }
-    )
-}
-
-/// The format that a weight takes on the device.
-pub(super) fn format_of(source: &WeightSource, quant: Option<Quant>, key: WeightKey) -> Quant {
-    match quant {
-        _ if !is_quantised(key) => QuantFormat::exact_for(Dtype::F32),
-        Some(quant) => quant,
-        None => source.stored_quant(key),
-    }
-}
-
-/// Bytes of all weights on the device. A layer whose experts are stored in several formats may take more.
-pub(super) fn total_bytes(source: &WeightSource, spec: &ModelSpec, quant: Option<Quant>) -> u64 {
-    WeightKey::all(spec)
-        .map(|key| {
-            let (rows, cols) = key.shape(spec);
-            (rows * format_of(source, quant, key).row_bytes(cols)) as u64
-        })
-        .sum()
 }
 
 impl Uploader<'_> {
@@ -414,10 +370,7 @@ impl Uploader<'_> {
         weight: impl Fn(usize) -> WeightKey,
         bias: impl Fn(usize) -> Option<WeightKey>,
     ) -> Result<Slabs> {
-        // One format for all slots: f32 if they are stored in several.
-        let first = format_of(self.source, self.quant, weight(0));
-        let same = (1..num_slots).all(|slot| format_of(self.source, self.quant, weight(slot)) == first);
-        let quant = if same { first } else { QuantFormat::exact_for(Dtype::F32) };
+        let quant = self.formats.of(weight(0));
         let (rows, cols) = weight(0).shape(self.spec);
         let label = format!("{:?}", weight(0));
         let shape = SlabShape { num_slots, rows, cols, quant, bias: bias(0).is_some() };
@@ -473,7 +426,7 @@ impl Uploader<'_> {
     }
 
     async fn matrix(&mut self, key: WeightKey, unit_rows: usize) -> Result<Matrix> {
-        let quant = format_of(self.source, self.quant, key);
+        let quant = self.formats.of(key);
         let (rows, cols) = key.shape(self.spec);
         let row_bytes = quant.row_bytes(cols);
         let label = format!("{key:?}");
@@ -486,7 +439,7 @@ impl Uploader<'_> {
     /// Reads and packs a weight piece by piece and hands each to `write` with its first row.
     async fn stream(&mut self, key: WeightKey, quant: Quant, write: impl Fn(usize, &[u8])) -> Result<()> {
         let (rows, cols) = key.shape(self.spec);
-        let rows_per_piece = (PIECE_VALUES / cols).max(1);
+        let rows_per_piece = piece_rows(cols);
         for first_row in (0..rows).step_by(rows_per_piece) {
             let end_row = rows.min(first_row + rows_per_piece);
             let packed = self.source.packed(key, first_row..end_row, quant).await?;
@@ -497,6 +450,7 @@ impl Uploader<'_> {
                     Ok::<(), Error>(())
                 })
                 .await?;
+            self.device.settle_uploads(&label).await?;
             self.advance(packed.len());
         }
         Ok(())

@@ -10,6 +10,13 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// Less is not worth a call to the system.
+#[cfg(unix)]
+const RELEASE_BYTES: u64 = 64 << 10;
+/// The largest page that systems map files with.
+#[cfg(unix)]
+const READ_AROUND_BYTES: u64 = 2 << 20;
+
 /// Bytes that are read piece by piece: a memory-mapped file.
 #[derive(Debug)]
 pub struct ByteSource {
@@ -51,6 +58,23 @@ impl ByteSource {
             Error::io("read", &self.path)(io::Error::new(ErrorKind::UnexpectedEof, problem))
         })?;
         Ok(Cow::Borrowed(bytes))
+    }
+
+    /// Says that the bytes in `range` are not needed for now: they stay in the system's cache, and no longer count as memory of this process.
+    pub fn release(&self, range: Range<u64>) {
+        #[cfg(unix)]
+        if range.end - range.start >= RELEASE_BYTES && range.end <= self.len() {
+            // SAFETY: the map is of a file and never written, so whoever reads there again finds the same bytes. Nothing is lost where the
+            // system refuses.
+            let _ = unsafe {
+                // A read maps in more than was asked for, on either side.
+                let start = range.start.saturating_sub(READ_AROUND_BYTES) as usize;
+                let end = (range.end + READ_AROUND_BYTES).min(self.len()) as usize;
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Time, threads and files of an operating system.
 
+use super::HostMemory;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::path::Path;
@@ -41,6 +42,18 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 /// Seconds since 1970 in UTC; 0 for a clock that is set before that.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// Memory of this process, where the system tells (Linux).
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+pub fn host_memory() -> Option<HostMemory> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes * 1024)
+    };
+    Some(HostMemory { resident_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
 }
 
 /// Host memory that could be used without swapping, in bytes, where the system tells.

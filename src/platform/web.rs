@@ -2,6 +2,7 @@
 //!
 //! There are no directories here: whoever embeds the library mounts named files, and [`ByteSource::open`] finds them by their path.
 
+use super::HostMemory;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -112,6 +113,9 @@ impl ByteSource {
         }
         Ok(Cow::Owned(bytes))
     }
+
+    /// Nothing to do: what was read is its reader's.
+    pub fn release(&self, _range: Range<u64>) {}
 }
 
 /// The message of whatever JavaScript threw.
@@ -157,6 +161,46 @@ pub fn write_file(path: &Path, _content: &[u8]) -> Result<()> {
     Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
 }
 
+/// What native code writes files into. A page has none: nothing of this type ever exists.
+#[derive(Debug)]
+pub enum NewDirectory {}
+
+/// A file of a [`NewDirectory`].
+#[derive(Debug)]
+pub enum NewFile {}
+
+impl NewDirectory {
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn prepare(path: &Path) -> Result<Self> {
+        Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
+    }
+
+    pub fn create(&self, _name: &str) -> Result<NewFile> {
+        match *self {}
+    }
+
+    pub fn copy(&self, _from: &Path, _name: &str) -> Result<bool> {
+        match *self {}
+    }
+
+    pub fn commit(self) -> Result<()> {
+        match self {}
+    }
+}
+
+impl NewFile {
+    pub fn write(&mut self, _bytes: &[u8]) -> Result<()> {
+        match *self {}
+    }
+
+    pub fn finish(self) -> Result<()> {
+        match self {}
+    }
+}
+
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {
@@ -181,6 +225,11 @@ pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize
 /// Seconds since 1970 in UTC; 0 for a clock that is set before that.
 pub fn unix_seconds() -> u64 {
     (js_sys::Date::now() / 1000.0).max(0.0) as u64
+}
+
+/// Browsers do not tell.
+pub fn host_memory() -> Option<HostMemory> {
+    None
 }
 
 /// Browsers do not tell.

@@ -10,6 +10,7 @@ pub(super) static BF16: QuantFormat = QuantFormat {
     scale_bits: 0,
     block_len: BLOCK,
     has_offset: false,
+    keeps_head: false,
     max_error: MaxError::OfValue(4e-3),
     pack_row,
     unpack_row,

@@ -10,6 +10,7 @@ pub(super) static F16: QuantFormat = QuantFormat {
     scale_bits: 0,
     block_len: BLOCK,
     has_offset: false,
+    keeps_head: false,
     max_error: MaxError::OfValue(4.9e-4),
     pack_row,
     unpack_row,

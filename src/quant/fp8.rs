@@ -13,6 +13,7 @@ pub(super) static FP8: QuantFormat = QuantFormat {
     scale_bits: 32,
     block_len: BLOCK_LEN,
     has_offset: false,
+    keeps_head: false,
     // Between 416 and 448, in a block whose largest takes a factor rounded up.
     max_error: MaxError::OfBlock(3.7e-2),
     pack_row,

@@ -6,6 +6,7 @@
 //! in `shaders/lib/weights.wgsl`.
 
 mod bf16;
+mod choice;
 mod f16;
 mod f32;
 mod fp8;
@@ -14,6 +15,7 @@ mod q4_0;
 mod q4_1;
 mod q8_0;
 
+pub use choice::{QuantChoice, WeightClass};
 pub use fp8::decode_e4m3;
 
 use crate::platform;
@@ -45,6 +47,9 @@ pub struct QuantFormat {
     pub block_len: usize,
     /// A stored value of zero stands for something else, and the padding for anything.
     pub has_offset: bool,
+    /// As the format of all matrices it spares the head, which stays as stored: no norm follows that dampens its error, and with eight bits
+    /// everywhere it makes most of that of the logits, which decides between tokens that are nearly as likely.
+    pub keeps_head: bool,
     pub max_error: MaxError,
     /// One row of `padded(cols)` values to its planes.
     pack_row: fn(&[f32], &mut Planes),
@@ -106,6 +111,11 @@ impl QuantFormat {
     /// The format of checkpoints in block FP8.
     pub fn fp8() -> Quant {
         &fp8::FP8
+    }
+
+    /// What the head takes where this is the format of all matrices, and the head is stored in 16 bits as nearly every checkpoint has it.
+    pub fn usual_head(&'static self) -> Quant {
+        if self.keeps_head { &bf16::BF16 } else { self }
     }
 
     /// Of a value with its share of the scale.

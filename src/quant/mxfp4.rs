@@ -12,6 +12,7 @@ pub(super) static MXFP4: QuantFormat = QuantFormat {
     scale_bits: 8,
     block_len: BLOCK,
     has_offset: false,
+    keeps_head: false,
     // Halfway between 4 and 6, where 5 is the largest.
     max_error: MaxError::OfBlock(0.201),
     pack_row,

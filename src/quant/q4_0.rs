@@ -9,6 +9,7 @@ pub(super) static Q4_0: QuantFormat = QuantFormat {
     scale_bits: 16,
     block_len: BLOCK,
     has_offset: true,
+    keeps_head: false,
     // A value as large as the largest, of the other sign, is one step out of reach.
     max_error: MaxError::OfBlock(0.126),
     pack_row,

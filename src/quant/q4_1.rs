@@ -9,6 +9,7 @@ pub(super) static Q4_1: QuantFormat = QuantFormat {
     scale_bits: 32,
     block_len: BLOCK,
     has_offset: true,
+    keeps_head: false,
     max_error: MaxError::OfBlock(0.068),
     pack_row,
     unpack_row,

@@ -9,6 +9,7 @@ pub(super) static Q8_0: QuantFormat = QuantFormat {
     scale_bits: 16,
     block_len: BLOCK,
     has_offset: false,
+    keeps_head: true,
     max_error: MaxError::OfBlock(4.5e-3),
     pack_row,
     unpack_row,

@@ -279,11 +279,12 @@ impl Parameters {
 }
 
 impl ModelSpec {
-    /// Bytes of all weights in device memory with matrices in `quant`. Routers and everything that is a vector stay f32.
+    /// Bytes of all weights in device memory with matrices in `quant`. Routers and everything that is a vector stay f32, and a head that
+    /// `quant` spares counts as 16 bits.
     pub fn weight_bytes(&self, quant: Quant) -> u64 {
-        let tables = if self.tied_embeddings { 1 } else { 2 };
-        let table = Weight { copies: tables, ..Weight::matrix(self.vocab_size, self.hidden_size) };
-        let mut total = table.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
+        let table = Weight::matrix(self.vocab_size, self.hidden_size);
+        let embedding = if self.tied_embeddings { 0 } else { table.bytes(quant) };
+        let mut total = embedding + table.bytes(quant.usual_head()) + norm(self.hidden_size, self.final_norm).bytes(quant);
         if self.head_bias {
             total += Weight::vector(self.vocab_size).bytes(quant);
         }
@@ -298,7 +299,7 @@ impl ModelSpec {
     pub fn active_weight_bytes(&self, quant: Quant) -> u64 {
         let table = Weight::matrix(self.vocab_size, self.hidden_size);
         let row = Weight::matrix(1, self.hidden_size);
-        let mut total = table.bytes(quant) + row.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
+        let mut total = table.bytes(quant.usual_head()) + row.bytes(quant) + norm(self.hidden_size, self.final_norm).bytes(quant);
         for layer in &self.layers {
             let weights = LayerWeights::of(self.hidden_size, layer);
             let experts: u64 = weights.experts.iter().map(|weight| weight.bytes(quant)).sum();

@@ -59,7 +59,20 @@ fn the_help_of_every_command_has_an_example() {
     let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
     assert_eq!(
         commands,
-        ["run", "chat", "inspect", "logits", "perplexity", "trace", "trace-report", "check", "bench", "devices", "list"]
+        [
+            "run",
+            "chat",
+            "inspect",
+            "quantize",
+            "logits",
+            "perplexity",
+            "trace",
+            "trace-report",
+            "check",
+            "bench",
+            "devices",
+            "list"
+        ]
     );
     for command in commands {
         let help = moebius(&[command, "--help"]);
@@ -71,7 +84,7 @@ fn the_help_of_every_command_has_an_example() {
 
 #[test]
 fn every_command_that_prints_figures_offers_json() {
-    for command in ["run", "inspect", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
+    for command in ["run", "inspect", "quantize", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
         assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
     }
 }
@@ -220,6 +233,28 @@ fn check_names_a_broken_kernel_and_fails() {
     let failed = report["cases"].as_array().unwrap().iter().filter(|case| case["passed"] == false);
     let kernels: std::collections::BTreeSet<&str> = failed.map(|case| case["kernel"].as_str().unwrap()).collect();
     assert_eq!(kernels.into_iter().collect::<Vec<_>>(), ["norm"]);
+}
+
+#[test]
+fn quantize_refuses_what_is_in_the_way_before_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (golden("fixtures/mixtral"), folder.path().join("out"));
+    let written = moebius(&["quantize", text(&model), text(&out), "--quant", "q4_0,head=q8_0", "--json"]);
+    assert_eq!(written.code, Some(0), "{}", written.stderr);
+    let written = json(&written.stdout);
+    assert_eq!((&written["quant"], &written["files"]), (&"q4_0,head=q8_0".into(), &1.into()));
+    assert_eq!(written["formats"], serde_json::json!(["q4_0", "q8_0"]));
+    refused(&["quantize", text(&model), text(&out)], &["not empty", "hint: "]);
+    refused(&["quantize", text(&out), text(&folder.path().join("again"))], &["already quantised (q4_0,head=q8_0)", "hint: "]);
+    refused(&["quantize", text(&model), text(&folder.path().join("no/such/out"))], &["cannot write", "no/such/out"]);
+    refused(&["quantize", text(folder.path()), text(&folder.path().join("other"))], &["config.json"]);
+    refused(&["quantize", text(&model)], &["OUT"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only what was written is there");
+    let page = moebius(&["inspect", text(&out)]).stdout;
+    assert!(page.contains("by moebius quantize, layout 1") && page.contains("q4_0,head=q8_0"), "{page}");
+    let figures = json(&moebius(&["inspect", text(&out), "--json"]).stdout);
+    assert_eq!(figures["packed"]["quant"], "q4_0,head=q8_0");
+    assert!(figures["packed"]["bytes"]["q8_0"].as_u64().unwrap() > 0, "{}", figures["packed"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every kernel against its twin, on a device.
 
 use crate::common::{gpu_device, gpu_device_with};
-use moebius::conformance::{Case, Report, cases, run, run_cases};
+use moebius::conformance::{Case, Report, cases, large_cases, run, run_cases};
 use moebius::gpu::{Device, DeviceOptions, Overrides, Profile};
 use moebius::kernels::{KERNELS, SlabShape, Slabs};
 use moebius::quant::QUANTS;
@@ -147,6 +147,20 @@ fn weights_are_cut_where_bindings_are_small() {
     assert!(few.len() >= 4);
     let report = pollster::block_on(run_cases(&device, &few, &mut |_| {})).unwrap();
     assert_passed(&device, &report);
+}
+
+/// Slabs of more than a binding, and more rows than a grid has workgroups, with the limits that every WebGPU implementation grants.
+#[test]
+fn expert_kernels_agree_beyond_the_limits_of_a_binding_and_a_grid() {
+    let options = DeviceOptions { max_binding_bytes: Some(128 << 20), ..overridden(Overrides::from_env()) };
+    let Some(device) = gpu_device_with(&options) else { return };
+    let cases = large_cases();
+    let shards = |case: &Case| case.variants(device.caps()).iter().any(|variant| variant.has("SHARD_1"));
+    // Both kernels, in decode and prefill: nine slots in two shards, and one slot in two parts, which are dispatches of their own.
+    assert_eq!(cases.iter().filter(|case| shards(case)).count(), 4);
+    let parts = cases.iter().filter(|case| case.name.contains("1 of 1") && case.variants(device.caps()).len() == 2);
+    assert_eq!(parts.count(), 4);
+    assert_passed(&device, &pollster::block_on(run_cases(&device, &cases, &mut |_| {})).unwrap());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
-use moebius::quant::QuantFormat;
+use moebius::quant::{QuantChoice, WeightClass};
 use moebius::reference::LayerRouting;
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 
 fn load(directory: &Path, device: DeviceOptions, quant: &str) -> Engine {
-    let options = LoadOptions { device, quant: QuantFormat::find(quant), context: None };
+    let options = LoadOptions { device, quant: quant.parse().unwrap(), context: None };
     block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
 }
 
@@ -133,15 +133,16 @@ fn shaders_with_and_without_bounds_checks_give_the_same_bits() {
     }
 }
 
-/// Largest difference of a logit of the demo model from f32, and whether the greedy text stays the same, by format.
-const WITHIN: [(&str, f32, bool); 7] = [
+/// Largest difference of a logit of the demo model from f32, and whether the greedy texts stay the same, by format.
+const WITHIN: [(&str, f32, bool); 8] = [
     ("f16", 0.02, true),
     ("bf16", 0.002, true),
     // A logit moves by more than the weights do where another expert is chosen.
-    ("q8_0", 2.0, false),
+    ("q8_0", 2.0, true),
     ("fp8", 4.0, false),
     ("q4_1", 3.0, false),
     ("q4_0", 4.0, false),
+    ("q4_0,head=q8_0", 3.0, false),
     ("mxfp4", 7.0, false),
 ];
 
@@ -151,9 +152,9 @@ fn every_format_keeps_the_demo_model_near_itself() {
         return;
     }
     let text = std::fs::read_to_string(demo_model().join("expected.json")).unwrap();
-    let case: Value = serde_json::from_str::<Vec<Value>>(&text).unwrap().swap_remove(0);
-    let (prompt, greedy_ids) = (ids(&case["ids"]), ids(&case["greedy"]));
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
     let on = |quant: &str| load(&demo_model(), DeviceOptions::from_env(DeviceChoice::Auto), quant);
+    let prompt = ids(&cases[0]["ids"]);
     let exact = block_on(on("f32").forward(&prompt)).unwrap().logits;
     for (quant, bound, same_text) in WITHIN {
         let mut engine = on(quant);
@@ -161,11 +162,35 @@ fn every_format_keeps_the_demo_model_near_itself() {
         let worst = max_difference(&exact, &logits);
         println!("{quant}: largest difference of a logit {worst}");
         assert!(worst <= bound, "{quant}: {worst}");
-        if same_text {
-            let summary = generate(&mut engine, &prompt, &greedy(greedy_ids.len()));
-            assert_eq!(summary.ids, greedy_ids, "{quant}");
+        for case in cases.iter().filter(|_| same_text) {
+            let expected = ids(&case["greedy"]);
+            let summary = generate(&mut engine, &ids(&case["ids"]), &greedy(expected.len()));
+            assert_eq!(summary.ids, expected, "{quant}: {}", case["prompt"]);
         }
     }
+}
+
+#[test]
+fn every_class_of_weights_takes_a_format_of_its_own() {
+    if !gpu_or_skip() {
+        return;
+    }
+    // A dense layer, shared experts, and a head of its own.
+    let golden = Golden::load("deepseek");
+    assert!(!golden.spec.tied_embeddings);
+    let logits = |quant: &str| {
+        let mut engine = load(&golden.directory, DeviceOptions::from_env(DeviceChoice::Auto), quant);
+        block_on(engine.forward(&golden.prompts[1])).unwrap().logits
+    };
+    let stored = logits("auto");
+    let all = WeightClass::ALL.map(|class| format!("{}=q4_0", class.name()));
+    let mut seen = vec![stored];
+    for class in &all {
+        let logits = logits(class);
+        assert!(!seen.contains(&logits), "{class} changes nothing, or what another does");
+        seen.push(logits);
+    }
+    assert_eq!(logits(&all.join(",")), logits("q4_0"));
 }
 
 #[test]
@@ -228,7 +253,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
     let whole = block_on(load(&golden.directory, DeviceOptions::default(), "f32").forward(prompt)).unwrap();
     // Smaller than the embedding, the projections and any expert's slab.
     let device = DeviceOptions { max_binding_bytes: Some(12 << 10), ..DeviceOptions::default() };
-    let options = LoadOptions { device, quant: QuantFormat::find("f32"), context: Some(64) };
+    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: Some(64) };
     let mut engine = match block_on(Engine::load(&golden.directory, &options, &mut |_| {})) {
         Ok(engine) => engine,
         Err(error) => panic!("{error}"),
@@ -241,7 +266,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
 fn wrong_prompts_are_refused_with_both_numbers() {
     let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
     let golden = &Golden::load("mixtral");
-    let options = LoadOptions { device: cpu, quant: None, context: Some(16) };
+    let options = LoadOptions { device: cpu, quant: QuantChoice::default(), context: Some(16) };
     let mut engine = block_on(Engine::load(&golden.directory, &options, &mut |_| {})).unwrap();
     let error = engine.generate(&[], &greedy(1)).unwrap_err();
     assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");

@@ -5,14 +5,13 @@ use moebius::gating::{ExpertAt, RoutingOverride};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::model::Forward;
-use moebius::quant::QuantFormat;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
 use std::path::Path;
 
 fn load(directory: &Path, choice: DeviceChoice) -> Engine {
     let device = DeviceOptions::from_env(choice);
-    let options = LoadOptions { device, quant: QuantFormat::find("f32"), context: None };
+    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: None };
     block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
 }
 

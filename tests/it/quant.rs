@@ -1,6 +1,6 @@
 //! Quant formats: what is packed comes back within the stated error.
 
-use moebius::quant::{MaxError, QUANTS, Quant, QuantFormat, ROW_ALIGN, decode_e4m3, padded};
+use moebius::quant::{MaxError, QUANTS, Quant, QuantChoice, QuantFormat, ROW_ALIGN, WeightClass, decode_e4m3, padded};
 use moebius::tensor::Dtype;
 use proptest::prelude::*;
 
@@ -31,6 +31,61 @@ fn formats_are_found_by_name() {
         assert_eq!(QuantFormat::find(quant.name), Some(*quant));
     }
     assert_eq!(QuantFormat::find("f64"), None);
+}
+
+#[test]
+fn a_choice_of_formats_is_read_and_written_back() {
+    use WeightClass::*;
+    let name = |choice: &QuantChoice, class: WeightClass| choice.of(class).map(|quant| quant.name);
+    let formats = |text: &str| {
+        let choice: QuantChoice = text.parse().unwrap();
+        assert_eq!(choice.to_string(), text);
+        WeightClass::ALL.map(|class| name(&choice, class))
+    };
+    assert_eq!(formats("auto"), [None; 5]);
+    assert_eq!(formats("q4_0"), [Some("q4_0"); 5]);
+    // q8_0 for all leaves the head as stored, unless it is named.
+    let mut spared = [Some("q8_0"); 5];
+    spared[Head as usize] = None;
+    assert_eq!(formats("q8_0"), spared);
+    assert_eq!(formats("q8_0,head=q8_0"), [Some("q8_0"); 5]);
+    assert_eq!(formats("experts=q4_0,attention=f16,head=q8_0"), [Some("q4_0"), None, Some("f16"), None, Some("q8_0")]);
+    assert_eq!(formats("q4_0,shared=q8_0,embedding=auto"), [Some("q4_0"), Some("q8_0"), Some("q4_0"), None, Some("q4_0")]);
+    assert!(QuantChoice::default().is_as_stored() && !QuantChoice::all(QUANTS[0]).is_as_stored());
+    assert_eq!(name(&QuantChoice::all(QUANTS[0]).with(Head, Some(QUANTS[1])), Head), Some("f16"));
+    for (text, words) in [
+        ("q9", ["`q9`", "auto, f32, f16, bf16, q8_0"]),
+        ("", ["``", "auto, f32"]),
+        ("experts=q9", ["`q9`", "auto, f32"]),
+        ("router=q4_0", ["`router`", "experts, shared, attention, embedding, head (routers, norms and biases are f32 always)"]),
+        ("head=q4_0,head=q8_0", ["one format for head", "head=q4_0,head=q8_0"]),
+        ("head=q4_0,q8_0", ["CLASS=FORMAT", "`q8_0`"]),
+    ] {
+        let error = text.parse::<QuantChoice>().unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_table_that_is_embedding_and_head_has_one_format() {
+    let tied = |text: &str| text.parse::<QuantChoice>().unwrap().for_tied_embeddings();
+    for (text, expected) in [
+        ("q4_0", Some("q4_0")),
+        ("experts=q4_0", None),
+        ("experts=q4_0,head=q8_0", Some("q8_0")),
+        ("q4_0,embedding=f16", Some("f16")),
+        ("q4_0,embedding=q8_0,head=q8_0", Some("q8_0")),
+        ("q4_0,head=auto", None),
+        ("q8_0", None),
+        ("q8_0,embedding=q8_0", Some("q8_0")),
+    ] {
+        let choice = tied(text).unwrap();
+        for class in [WeightClass::Embedding, WeightClass::Head] {
+            assert_eq!(choice.of(class).map(|quant| quant.name), expected, "{text}");
+        }
+    }
+    let error = tied("embedding=f16,head=q8_0").unwrap_err().to_string();
+    assert!(error.contains("one table") && error.contains("embedding=f16,head=q8_0"), "{error}");
 }
 
 #[test]

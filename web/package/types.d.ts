@@ -12,7 +12,7 @@ export type ModelFiles = Record<string, ModelFile>;
 export interface LoadOptions {
   /** `auto` (WebGPU), or `cpu` for the reference implementation, which needs no GPU. */
   device?: string;
-  /** Format of the weight matrices on the device; as stored by default. */
+  /** Format of the weight matrices on the device, as in `moebius run --quant`: `q4_0`, or by class `experts=q4_0,head=q8_0`; as stored by default. */
   quant?: string;
   /** Positions of the KV cache. */
   context?: number;

@@ -10,6 +10,18 @@ use crate::reference;
 
 struct Combine(expert_combine::Problem);
 
+/// More rows than a grid may have workgroups.
+pub fn large_cases() -> Vec<Case> {
+    let problem = expert_combine::Problem {
+        num_tokens: 33_000,
+        num_experts_per_tok: 2,
+        hidden_size: 32,
+        weight_on: WeightOn::Output,
+        scale: 1.0,
+    };
+    vec![Case::new("expert_combine", "33000x32 of 2", SUM, Combine(problem))]
+}
+
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |[num_tokens, num_experts_per_tok, hidden_size]: [usize; 3], weight_on, scale| {

@@ -24,18 +24,25 @@ enum Ids {
     Even,
 }
 
+fn case(num_assignments: usize, num_experts: usize, ids: Ids) -> Case {
+    let how = match ids {
+        Ids::Random => String::new(),
+        Ids::One(expert) => format!(", all on {expert}"),
+        Ids::Gaps => ", empty experts".to_owned(),
+        Ids::Even => ", all equally loaded".to_owned(),
+    };
+    let name = format!("{num_assignments} to {num_experts} experts{how}");
+    Case::new("expert_sort", name, COPY, Sort { num_assignments, num_experts, ids })
+}
+
+/// More assignments than a grid may have workgroups.
+pub fn large_cases() -> Vec<Case> {
+    vec![case(66_000, 6, Ids::Random), case(66_000, 300, Ids::Gaps), case(66_000, 8, Ids::One(7))]
+}
+
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |num_assignments, num_experts, ids| {
-        let how = match ids {
-            Ids::Random => String::new(),
-            Ids::One(expert) => format!(", all on {expert}"),
-            Ids::Gaps => ", empty experts".to_owned(),
-            Ids::Even => ", all equally loaded".to_owned(),
-        };
-        let name = format!("{num_assignments} to {num_experts} experts{how}");
-        cases.push(Case::new("expert_sort", name, COPY, Sort { num_assignments, num_experts, ids }));
-    };
+    let mut add = |num_assignments, num_experts, ids| cases.push(case(num_assignments, num_experts, ids));
     for num_assignments in [1, 2, 7, 8, 9, 33, 514] {
         add(num_assignments, 8, Ids::Random);
     }

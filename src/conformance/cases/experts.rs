@@ -59,26 +59,51 @@ pub fn down_cases() -> Vec<Case> {
     problems().into_iter().map(|problem| Case::new("expert_down", problem.name(), SUM, Down(problem))).collect()
 }
 
+/// As [`gate_up_cases`] and [`down_cases`], in sizes that take seconds.
+pub fn large_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for sorted in [false, true] {
+        let usual = usual(sorted);
+        // More rows of weights than a grid may have workgroups, and slabs of 144 MiB and of 136 MiB in one slot.
+        let wide = Experts { hidden_size: 32, intermediate_size: 33_000, spare_slots: 0, ..usual };
+        let tall = Experts { hidden_size: 66_000, intermediate_size: 32, ..wide };
+        let slots = Experts { num_experts: 9, hidden_size: 2048, intermediate_size: 1024, spare_slots: 0, ..usual };
+        let one = Experts { num_experts: 1, top_k: 1, intermediate_size: 8704, ..slots };
+        let gate_up = [wide, slots, one];
+        let down = [tall, Experts { intermediate_size: 2048, ..slots }, Experts { intermediate_size: 17408, ..one }];
+        // More rows of activations than that.
+        let many = Experts { num_tokens: 33_000, hidden_size: 32, intermediate_size: 16, ..usual };
+        let many = sorted.then_some(many);
+        cases.extend(gate_up.into_iter().chain(many).map(|large| Case::new("expert_gate_up", large.name(), SUM, GateUp(large))));
+        cases.extend(down.into_iter().chain(many).map(|large| Case::new("expert_down", large.name(), SUM, Down(large))));
+    }
+    cases
+}
+
+fn usual(sorted: bool) -> Experts {
+    Experts {
+        num_tokens: 1,
+        num_experts: 6,
+        top_k: 2,
+        hidden_size: 96,
+        intermediate_size: 52,
+        activation: Activation::Silu,
+        bias: false,
+        weight_on: WeightOn::Output,
+        scale: 1.0,
+        norm: false,
+        quant: QUANTS[0],
+        sorted,
+        spread: Spread::Random,
+        spare_slots: 3,
+        max_shard_bytes: 0,
+    }
+}
+
 fn problems() -> Vec<Experts> {
     let mut problems = Vec::new();
     for sorted in [false, true] {
-        let usual = Experts {
-            num_tokens: 1,
-            num_experts: 6,
-            top_k: 2,
-            hidden_size: 96,
-            intermediate_size: 52,
-            activation: Activation::Silu,
-            bias: false,
-            weight_on: WeightOn::Output,
-            scale: 1.0,
-            norm: false,
-            quant: QUANTS[0],
-            sorted,
-            spread: Spread::Random,
-            spare_slots: 3,
-            max_shard_bytes: 0,
-        };
+        let usual = usual(sorted);
         for num_tokens in [1, 2, 7, 8, 9, 33] {
             problems.push(Experts { num_tokens, ..usual });
         }
@@ -97,6 +122,11 @@ fn problems() -> Vec<Experts> {
         for spread in [Spread::Same, Spread::Gaps] {
             problems.push(Experts { num_tokens: 17, spread, ..usual });
         }
+        // One expert for all tokens; one or all experts for each; many experts, nearly all of them empty.
+        problems.push(Experts { num_tokens: 17, num_experts: 7, top_k: 1, spread: Spread::Same, ..usual });
+        problems.push(Experts { num_tokens: 9, num_experts: 7, top_k: 1, ..usual });
+        problems.push(Experts { num_tokens: 9, num_experts: 7, top_k: 7, ..usual });
+        problems.push(Experts { num_tokens: 9, num_experts: 300, top_k: 8, hidden_size: 64, intermediate_size: 16, ..usual });
         // Nine slots of 20 and 12 KB: several in a shard, or one in each, more than a dispatch binds, and cut in the middle.
         let shards: &[u64] = if sorted { &[10_000] } else { &[10_000, 60_000, 100_000] };
         let sharded = Experts { num_tokens: 9, quant: QUANTS[2], ..usual };

@@ -47,6 +47,14 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// Cases of the expert kernels in sizes that take seconds each and some hundred megabytes: for tests, not for every check.
+pub fn large_cases() -> Vec<Case> {
+    let mut cases = expert_sort::large_cases();
+    cases.extend(experts::large_cases());
+    cases.extend(expert_combine::large_cases());
+    cases
+}
+
 /// For kernels that only move values.
 const COPY: Tolerance = Tolerance { max_abs: 0.0, nmse: 0.0, why: "values are copied" };
 /// For values up to 60 that are one product.

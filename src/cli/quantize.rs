@@ -1,0 +1,83 @@
+//! `moebius quantize`: a model in the layout of device memory, for loading without quantising.
+
+use super::Global;
+use super::interrupt::Watch;
+use super::model::{self, BYTES};
+use super::talk::talk;
+use anyhow::Result;
+use clap::Args;
+use moebius::error::human_bytes;
+use moebius::model::{QuantizeOptions, Quantized, quantize};
+use moebius::platform::{NewDirectory, Stopwatch, host_memory};
+use serde_json::json;
+use std::io::Write;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  moebius quantize examples/models/demo demo-q8_0
+  moebius quantize mistralai/Mixtral-8x7B-v0.1 mixtral-q4_0 --quant q4_0,head=q8_0
+  moebius run mixtral-q4_0 \"Dear Sir,\"              as run with that --quant, but loads faster
+
+Without --quant it is q8_0, and experts that are stored in eight bits or less stay as they are.";
+
+/// Write a model with its weights quantised, as they lie in device memory.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct QuantizeArgs {
+    /// A directory in Hugging Face layout or a hub id (org/name).
+    model: String,
+    /// The directory to write: one that is not there yet, or an empty one.
+    out: PathBuf,
+    /// Mebibytes of weights in one file, at most, but for a single tensor that is larger.
+    #[arg(long, value_name = "MIB", default_value = "4096")]
+    file_size: NonZeroU64,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+impl QuantizeArgs {
+    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        // Before anything is downloaded; the check is all that is wanted here.
+        drop(NewDirectory::prepare(&self.out)?);
+        let directory = model::directory(Some(&self.model))?;
+        let quant = (!global.quant.is_as_stored()).then_some(global.quant);
+        let options = QuantizeOptions { quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
+
+        let watch = Watch::start()?;
+        let (clock, before) = (Stopwatch::start(), host_memory());
+        let bar = model::progress_bar("quantise", BYTES);
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            !watch.requested()
+        };
+        let written = quantize(&directory, &self.out, &options, &mut progress).await;
+        bar.finish_and_clear();
+        let Quantized { quant, formats, num_files, weight_bytes } = written?;
+        let files = if num_files == 1 { "one file".to_owned() } else { format!("{num_files} files") };
+        let (out, size) = (self.out.display(), human_bytes(weight_bytes));
+        talk!("quant    {quant}: matrices in {}", formats.join(", "));
+        talk!("wrote    {out}: {size} of weights in {files}, in {:.1} s", clock.seconds());
+        let peak = before.zip(host_memory()).map(|(before, now)| now.peak_bytes.saturating_sub(before.resident_bytes));
+        if let Some(peak) = peak {
+            talk!("memory   {} of the host at most", human_bytes(peak));
+        }
+        if self.json {
+            let result = json!({
+                "out": self.out,
+                "quant": quant.to_string(),
+                "formats": formats,
+                "files": num_files,
+                "weight_bytes": weight_bytes,
+                "seconds": clock.seconds(),
+                "peak_host_bytes": peak,
+            });
+            writeln!(std::io::stdout(), "{result}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

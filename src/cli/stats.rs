@@ -1,0 +1,78 @@
+//! `--stats`: memory, and the kernels that were chosen.
+
+use super::table;
+use super::talk;
+use super::talk::talk;
+use moebius::Engine;
+use moebius::error::human_bytes;
+use moebius::gpu::{Device, DeviceKind, Profile};
+use moebius::model::LoadStats;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Writes them to stderr.
+pub fn print(engine: &Engine) {
+    let Some(device) = engine.gpu() else {
+        let LoadStats { weight_bytes, peak_host_bytes, .. } = *engine.load_stats();
+        let loading = peak_host_bytes.map_or(String::new(), |peak| format!("; loading took {}", human_bytes(peak)));
+        talk!("memory   weights {} in host memory{loading}", human_bytes(weight_bytes));
+        return;
+    };
+    talk!("memory   {}", memory(engine.load_stats(), device));
+    let pipelines = device.pipelines();
+    talk!("profile  {}: {} kernels in {} pipelines", profile(device), num_kernels(device), pipelines.len());
+    let rows: Vec<Vec<String>> =
+        pipelines.iter().map(|(kernel, variant)| vec![(*kernel).to_owned(), variant.describe()]).collect();
+    talk::text(&table::aligned(&["kernel", "variant"], &rows));
+}
+
+/// One line about the memory of a loaded model.
+pub fn memory(stats: &LoadStats, device: &Device) -> String {
+    let LoadStats { weight_bytes, kv_cache_bytes, activation_bytes, peak_host_bytes } = *stats;
+    let [weights, kv_cache, activations] = [weight_bytes, kv_cache_bytes, activation_bytes].map(human_bytes);
+    let host = match peak_host_bytes {
+        None => "what the host needed is not known on this system".to_owned(),
+        Some(peak) => {
+            let own = if device.caps().kind == DeviceKind::Software { ", where this device keeps them" } else { "" };
+            let share = peak as f64 / weight_bytes as f64;
+            format!("loading took {} of the host, {share:.2} times the weights{own}", human_bytes(peak))
+        }
+    };
+    format!("weights {weights}, KV cache {kv_cache}, activations {activations} on the device; {host}")
+}
+
+/// The same for `--json`.
+pub fn memory_json(stats: &LoadStats) -> Value {
+    json!({
+        "weight_bytes": stats.weight_bytes,
+        "kv_cache_bytes": stats.kv_cache_bytes,
+        "activation_bytes": stats.activation_bytes,
+        "peak_host_bytes": stats.peak_host_bytes,
+    })
+}
+
+/// Fields of `run --stats --json`.
+pub fn json(engine: &Engine) -> Value {
+    let pipelines = |device: &Device| {
+        let pipelines = device.pipelines();
+        let variant =
+            |(kernel, variant): &(&str, moebius::gpu::Variant)| json!({ "kernel": kernel, "variant": variant.describe() });
+        json!({
+            "profile": profile(device),
+            "kernels": num_kernels(device),
+            "pipelines": pipelines.iter().map(variant).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "memory": memory_json(engine.load_stats()), "compute": engine.gpu().map(pipelines) })
+}
+
+fn num_kernels(device: &Device) -> usize {
+    device.pipelines().iter().map(|(kernel, _)| *kernel).collect::<BTreeSet<_>>().len()
+}
+
+fn profile(device: &Device) -> &'static str {
+    match device.caps().profile {
+        Profile::Gpu => "gpu",
+        Profile::Cpu => "cpu",
+    }
+}

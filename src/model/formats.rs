@@ -1,0 +1,89 @@
+//! The format of every weight of a model.
+
+use super::source::WeightSource;
+use crate::checkpoint::WeightKey;
+use crate::error::Result;
+use crate::quant::{Quant, QuantChoice, QuantFormat};
+use crate::spec::ModelSpec;
+use crate::tensor::Dtype;
+use std::collections::BTreeMap;
+
+/// What each weight takes on a device, decided before anything is read.
+#[derive(Debug)]
+pub(super) struct Formats {
+    /// Every weight of the model.
+    by_key: BTreeMap<WeightKey, Quant>,
+}
+
+impl Formats {
+    /// Norms, biases and routers are f32, matrices what `choice` says. One kernel reads all experts of a layer: those that are stored in
+    /// several formats, and shall stay so, become f32.
+    ///
+    /// # Errors
+    /// As [`QuantChoice::for_tied_embeddings`].
+    pub fn of_model(source: &WeightSource, spec: &ModelSpec, choice: QuantChoice) -> Result<Self> {
+        let choice = if spec.tied_embeddings { choice.for_tied_embeddings()? } else { choice };
+        let f32 = QuantFormat::exact_for(Dtype::F32);
+        let mut by_key = BTreeMap::new();
+        let mut of_slabs: BTreeMap<WeightKey, Quant> = BTreeMap::new();
+        for key in WeightKey::all(spec) {
+            let quant = match key.class() {
+                None => f32,
+                Some(class) => choice.of(class).unwrap_or_else(|| source.stored_quant(key)),
+            };
+            if let Some(first) = key.first_of_slabs() {
+                of_slabs.entry(first).and_modify(|common| *common = if *common == quant { quant } else { f32 }).or_insert(quant);
+            }
+            by_key.insert(key, quant);
+        }
+        for (key, quant) in &mut by_key {
+            if let Some(common) = key.first_of_slabs().and_then(|first| of_slabs.get(&first)) {
+                *quant = common;
+            }
+        }
+        Ok(Formats { by_key })
+    }
+
+    /// # Panics
+    /// If the model has no such weight.
+    pub fn of(&self, key: WeightKey) -> Quant {
+        self.by_key[&key]
+    }
+
+    /// Bytes of all weights on the device.
+    pub fn total_bytes(&self, spec: &ModelSpec) -> u64 {
+        let bytes = |(key, quant): (&WeightKey, &Quant)| {
+            let (rows, cols) = key.shape(spec);
+            (rows * quant.row_bytes(cols)) as u64
+        };
+        self.by_key.iter().map(bytes).sum()
+    }
+
+    /// Names of the formats of the matrices, that of the most bytes first.
+    pub fn names(&self, spec: &ModelSpec) -> Vec<&'static str> {
+        let mut formats: Vec<(&str, u64)> = Vec::new();
+        for (key, quant) in self.by_key.iter().filter(|(key, _)| key.class().is_some()) {
+            let (rows, cols) = key.shape(spec);
+            let bytes = (rows * quant.row_bytes(cols)) as u64;
+            match formats.iter_mut().find(|(name, _)| *name == quant.name) {
+                Some((_, total)) => *total += bytes,
+                None => formats.push((quant.name, bytes)),
+            }
+        }
+        formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        formats.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+impl WeightKey {
+    /// The weight of expert 0, of matrices that lie together by cache slot.
+    fn first_of_slabs(self) -> Option<Self> {
+        match self {
+            WeightKey::ExpertGateUp { layer, .. } => Some(WeightKey::ExpertGateUp { layer, expert: 0 }),
+            WeightKey::ExpertDown { layer, .. } => Some(WeightKey::ExpertDown { layer, expert: 0 }),
+            WeightKey::ChoiceQuery { layer, .. } => Some(WeightKey::ChoiceQuery { layer, expert: 0 }),
+            WeightKey::ChoiceOutput { layer, .. } => Some(WeightKey::ChoiceOutput { layer, expert: 0 }),
+            _ => None,
+        }
+    }
+}

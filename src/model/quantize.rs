@@ -1,0 +1,197 @@
+//! Writes a model in the layout of device memory, so that loading it needs no quantising.
+
+use super::formats::Formats;
+use super::source::WeightSource;
+use super::weights::piece_rows;
+use crate::checkpoint::packed::{metadata, packed_shape};
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE, WeightKey};
+use crate::error::{Error, Result};
+use crate::platform::{self, NewDirectory};
+use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
+use crate::spec::ModelSpec;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a model needs beside its weights, as far as it is there.
+const COMPANIONS: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "LICENSE",
+    "LICENSE.txt",
+];
+/// The header of a safetensors file is padded to a multiple of this, as the format's own library does.
+const HEADER_ALIGN: usize = 8;
+/// What has at most so many bits per value is not made wider by default.
+const NARROW_BITS: usize = 8;
+
+/// How to quantise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuantizeOptions {
+    /// `None`: `q8_0`, but experts that are stored in eight bits or less stay as they are.
+    pub quant: Option<QuantChoice>,
+    /// Weights of one file, in bytes; at least one tensor.
+    pub max_file_bytes: u64,
+}
+
+impl Default for QuantizeOptions {
+    fn default() -> Self {
+        QuantizeOptions { quant: None, max_file_bytes: 4 << 30 }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantized {
+    pub quant: QuantChoice,
+    /// Names of the formats of the matrices, that of the most bytes first.
+    pub formats: Vec<&'static str>,
+    pub num_files: usize,
+    /// Of all weights.
+    pub weight_bytes: u64,
+}
+
+/// One tensor to be written.
+struct Tensor {
+    key: WeightKey,
+    quant: Quant,
+    rows: usize,
+    cols: usize,
+}
+
+impl Tensor {
+    fn bytes(&self) -> u64 {
+        (self.rows * self.quant.row_bytes(self.cols)) as u64
+    }
+}
+
+/// Writes the model in `directory` to the new directory `out`: the weights packed as [`Checkpoint`] reads them back, and what else a model needs.
+///
+/// Weights go through in pieces, as they do on their way to a device. `progress` hears the bytes written and the bytes in all; where it returns
+/// `false` that is the end. `out` appears when all of it is there, and not before.
+///
+/// # Errors
+/// [`Error::AlreadyPacked`] if the model was written so before, [`Error::Occupied`] if something is at `out`, [`Error::Stopped`]; what
+/// reading a checkpoint or writing files can fail with.
+pub async fn quantize(
+    directory: &Path,
+    out: &Path,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Quantized> {
+    let config = platform::read_model_text(directory, "config.json").await?;
+    let spec = ModelSpec::parse(&config, &directory.join("config.json").display().to_string())?;
+    let checkpoint = Checkpoint::open(directory, &spec).await?;
+    if let Some(info) = checkpoint.packed_info() {
+        return Err(Error::AlreadyPacked { directory: directory.to_owned(), quant: info.quant.clone() });
+    }
+    let quant = options.quant.unwrap_or_else(|| default_choice(&checkpoint, &spec));
+    let source = WeightSource::Checkpoint(&checkpoint);
+    let formats = Formats::of_model(&source, &spec, quant)?;
+    let total_bytes = formats.total_bytes(&spec);
+    let files = files(&formats, &spec, options.max_file_bytes);
+    let new = NewDirectory::prepare(out)?;
+    for name in COMPANIONS {
+        new.copy(directory, name)?;
+    }
+
+    let mut writer =
+        Writer { source: &source, new: &new, quant, done_bytes: 0, progress: &mut |done| progress(done, total_bytes) };
+    let mut weight_map = Map::new();
+    for (index, tensors) in files.iter().enumerate() {
+        let name = file_name(index, files.len());
+        writer.write(&name, tensors).await?;
+        weight_map.extend(tensors.iter().map(|tensor| (tensor.key.packed_name(), name.as_str().into())));
+    }
+    if files.len() > 1 {
+        let index = json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
+        let mut file = new.create(INDEX)?;
+        file.write(index.to_string().as_bytes())?;
+        file.finish()?;
+    }
+    new.commit()?;
+    Ok(Quantized { quant, formats: formats.names(&spec), num_files: files.len(), weight_bytes: total_bytes })
+}
+
+fn default_choice(checkpoint: &Checkpoint, spec: &ModelSpec) -> QuantChoice {
+    let q8_0 = QuantChoice::all(QuantFormat::find("q8_0").expect("it is one of the formats"));
+    let mut experts = WeightKey::all(spec).filter(|key| key.class() == Some(WeightClass::Experts));
+    match experts.next().map(|key| checkpoint.stored_quant(key)) {
+        Some(quant) if quant.value_bits <= NARROW_BITS => q8_0.with(WeightClass::Experts, None),
+        _ => q8_0,
+    }
+}
+
+/// The tensors of each file, in the order of use.
+fn files(formats: &Formats, spec: &ModelSpec, max_bytes: u64) -> Vec<Vec<Tensor>> {
+    let mut files: Vec<Vec<Tensor>> = Vec::new();
+    let mut filled = u64::MAX;
+    for key in WeightKey::all(spec) {
+        let (rows, cols) = key.shape(spec);
+        let tensor = Tensor { key, quant: formats.of(key), rows, cols };
+        if filled.saturating_add(tensor.bytes()) > max_bytes {
+            files.push(Vec::new());
+            filled = 0;
+        }
+        filled += tensor.bytes();
+        files.last_mut().expect("the first tensor opens a file").push(tensor);
+    }
+    files
+}
+
+fn file_name(index: usize, num_files: usize) -> String {
+    if num_files == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{num_files:05}.safetensors", index + 1) }
+}
+
+/// Writes one file after the other.
+struct Writer<'a> {
+    source: &'a WeightSource<'a>,
+    new: &'a NewDirectory,
+    quant: QuantChoice,
+    done_bytes: u64,
+    progress: &'a mut dyn FnMut(u64) -> bool,
+}
+
+impl Writer<'_> {
+    async fn write(&mut self, name: &str, tensors: &[Tensor]) -> Result<()> {
+        let mut file = self.new.create(name)?;
+        let header = self.header(tensors);
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(header.as_bytes())?;
+        for Tensor { key, quant, rows, cols } in tensors {
+            let rows_per_piece = piece_rows(*cols);
+            for first_row in (0..*rows).step_by(rows_per_piece) {
+                let end_row = (*rows).min(first_row + rows_per_piece);
+                let packed = self.source.packed(*key, first_row..end_row, quant).await?;
+                file.write(&packed)?;
+                self.done_bytes += packed.len() as u64;
+                if !(self.progress)(self.done_bytes) {
+                    return Err(Error::Stopped { what: "quantising" });
+                }
+            }
+        }
+        file.finish()
+    }
+
+    /// The header of a file, without its length.
+    fn header(&self, tensors: &[Tensor]) -> String {
+        let formats: BTreeMap<String, Quant> = tensors.iter().map(|tensor| (tensor.key.packed_name(), tensor.quant)).collect();
+        let mut header = Map::from_iter([("__metadata__".to_owned(), json!(metadata(&self.quant.to_string(), &formats)))]);
+        let mut start = 0;
+        for tensor in tensors {
+            let end = start + tensor.bytes();
+            let (dtype, shape) = packed_shape(tensor.quant, tensor.rows, tensor.cols);
+            let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+            header.insert(tensor.key.packed_name(), entry);
+            start = end;
+        }
+        let mut text = Value::Object(header).to_string();
+        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(HEADER_ALIGN) - text.len()));
+        text
+    }
+}

@@ -8,7 +8,7 @@ mod canonical;
 mod float8;
 mod header;
 mod mxfp4;
-pub(crate) mod packed;
+pub mod packed;
 mod recipe;
 mod shards;
 
@@ -287,7 +287,10 @@ impl Checkpoint {
                         values[base + row * part.cols + col] = *value;
                     }
                 }
-                self.release(name, elements, numbers.size_bytes());
+                // The rows of one part lie in the same pages.
+                if rows.end == part.rows {
+                    self.release(name, *first..elements.end, numbers.size_bytes());
+                }
             }
             Layout::Mxfp4 { first_row, scales } => {
                 let blocks_per_row = cols / mxfp4::BLOCK as u64;

@@ -1,6 +1,7 @@
 //! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
+use super::inspect_choice::Chosen;
 use super::stored::{Packed, Stored};
 use super::talk::talk;
 use super::{Global, files, table};
@@ -27,7 +28,8 @@ Examples:
   moebius inspect Mixtral-8x22B-v0.1/config.json
   moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json and the headers of the weights
   moebius inspect examples/models/demo --measure            the tokens per second to expect here
-  moebius inspect examples/models/demo --read-gb-s 400      and on a device that reads so much";
+  moebius inspect examples/models/demo --read-gb-s 400      and on a device that reads so much
+  moebius inspect examples/models/demo --quant experts=q4_0,head=q8_0    adds a row";
 
 /// Show layers, experts, parameters and memory, and what fits on this device.
 #[derive(Args)]
@@ -60,8 +62,9 @@ impl InspectArgs {
         let target = Target::find(&global.device).await;
         let stored = self.stored(&spec)?;
         let packed = self.packed(&spec).await?;
+        let chosen = Chosen::of(global.quant, Path::new(&self.model), &spec).await?;
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, target, host_bytes, roof, stored, packed };
+        let model = Inspected { spec, context, target, host_bytes, roof, stored, packed, chosen };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -162,6 +165,8 @@ struct Inspected {
     stored: Option<Stored>,
     /// Of a directory that `moebius quantize` wrote.
     packed: Option<Packed>,
+    /// A row for `--quant`.
+    chosen: Option<Chosen>,
 }
 
 /// Tokens per second with two digits at least, as far as hundredths.
@@ -181,15 +186,17 @@ impl Inspected {
         stored.extend(self.packed.as_ref().map(Packed::fact));
         let facts = [self.model_facts(), self.parameter_facts(), self.compute_facts(), stored, self.memory_facts()].concat();
         let lines: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
-        let row = |quant: &Quant| {
-            let weights = human_bytes(self.spec.weight_bytes(quant));
-            let per_token = human_bytes(self.spec.active_weight_bytes(quant));
-            let mut cells = vec![quant.name.to_owned(), weights, human_bytes(self.needed_bytes(quant)), per_token];
-            cells.extend([self.verdict(quant), self.host_verdict(quant)]);
-            cells.extend(self.roof.map(|roof| speed(self.spec.decode_tokens_per_s(quant, roof.gb_s))));
+        let row = |name: &str, weights: u64, active: u64| {
+            let mut cells =
+                vec![name.to_owned(), human_bytes(weights), human_bytes(self.needed_bytes(weights)), human_bytes(active)];
+            cells.extend([self.verdict(weights), self.host_verdict(weights)]);
+            cells.extend(self.roof.map(|roof| speed(tokens_per_s(active, roof.gb_s))));
             cells
         };
-        let rows: Vec<Vec<String>> = QUANTS.iter().map(row).collect();
+        let of_quant = |quant: &Quant| row(quant.name, self.spec.weight_bytes(quant), self.spec.active_weight_bytes(quant));
+        let mut rows: Vec<Vec<String>> = QUANTS.iter().map(of_quant).collect();
+        let of_choice = |chosen: &Chosen| row(&chosen.name, chosen.weight_bytes, chosen.active_weight_bytes);
+        rows.extend(self.chosen.as_ref().map(of_choice));
         let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
         header.extend(self.roof.map(|_| "tokens/s at best"));
         format!("{lines}\n{}", table::aligned(&header, &rows))
@@ -277,20 +284,20 @@ impl Inspected {
         Some(("read roof", format!("{gb_s:.1} GB/s, {whose}")))
     }
 
-    fn needed_bytes(&self, quant: Quant) -> u64 {
-        self.spec.weight_bytes(quant) + self.spec.kv_bytes_per_token() * self.context as u64
+    fn needed_bytes(&self, weights: u64) -> u64 {
+        weights + self.spec.kv_bytes_per_token() * self.context as u64
     }
 
     /// The longest context that fits beside the weights; `None` where the device does not tell its memory.
-    fn longest_context(&self, quant: Quant) -> Option<usize> {
+    fn longest_context(&self, weights: u64) -> Option<usize> {
         let target = self.target.as_ref()?;
-        let rest = target.bytes?.saturating_sub(self.spec.weight_bytes(target.only.unwrap_or(quant)));
+        let rest = target.bytes?.saturating_sub(target.only.map_or(weights, |quant| self.spec.weight_bytes(quant)));
         let tokens = rest / self.spec.kv_bytes_per_token().max(1);
         Some(usize::try_from(tokens).unwrap_or(usize::MAX).min(self.spec.max_positions))
     }
 
-    fn verdict(&self, quant: Quant) -> String {
-        match self.longest_context(quant) {
+    fn verdict(&self, weights: u64) -> String {
+        match self.longest_context(weights) {
             None => "unknown".to_owned(),
             Some(0) => "no".to_owned(),
             Some(longest) if longest >= self.context => "yes".to_owned(),
@@ -299,10 +306,10 @@ impl Inspected {
     }
 
     /// Whether it fits in the free memory of the machine.
-    fn host_verdict(&self, quant: Quant) -> String {
+    fn host_verdict(&self, weights: u64) -> String {
         match self.host_bytes {
             None => "unknown".to_owned(),
-            Some(bytes) if self.needed_bytes(quant) <= bytes => "yes".to_owned(),
+            Some(bytes) if self.needed_bytes(weights) <= bytes => "yes".to_owned(),
             Some(_) => "no".to_owned(),
         }
     }
@@ -310,16 +317,19 @@ impl Inspected {
     fn json(&self) -> Value {
         let spec = &self.spec;
         let counts = Parameters::of(spec);
-        let formats = QUANTS.iter().map(|quant| {
+        let format = |name: &str, weights: u64, active: u64| {
             json!({
-                "format": quant.name,
-                "weight_bytes": spec.weight_bytes(quant),
-                "needed_bytes": self.needed_bytes(quant),
-                "longest_context": self.longest_context(quant),
-                "active_weight_bytes": spec.active_weight_bytes(quant),
-                "decode_tokens_per_s": self.roof.map(|roof| spec.decode_tokens_per_s(quant, roof.gb_s)),
+                "format": name,
+                "weight_bytes": weights,
+                "needed_bytes": self.needed_bytes(weights),
+                "longest_context": self.longest_context(weights),
+                "active_weight_bytes": active,
+                "decode_tokens_per_s": self.roof.map(|roof| tokens_per_s(active, roof.gb_s)),
             })
-        });
+        };
+        let of_quant = |quant: &Quant| format(quant.name, spec.weight_bytes(quant), spec.active_weight_bytes(quant));
+        let of_choice = |chosen: &Chosen| format(&chosen.name, chosen.weight_bytes, chosen.active_weight_bytes);
+        let formats = QUANTS.iter().map(of_quant).chain(self.chosen.as_ref().map(of_choice));
         json!({
             "family": spec.family,
             "hidden_size": spec.hidden_size,
@@ -352,6 +362,11 @@ impl Inspected {
             "formats": formats.collect::<Vec<_>>(),
         })
     }
+}
+
+/// At best, where reading each weight that a token uses once is all that takes time.
+fn tokens_per_s(active_weight_bytes: u64, read_gb_s: f64) -> f64 {
+    read_gb_s * 1e9 / active_weight_bytes as f64
 }
 
 /// Different values in the order of their first appearance, and how often each appears.

@@ -10,6 +10,7 @@ mod devices;
 mod failure;
 mod files;
 mod inspect;
+mod inspect_choice;
 mod interrupt;
 mod list;
 mod loads;

@@ -1,8 +1,20 @@
 //! What one token takes, from shapes and formats alone.
 
 use super::formats::Formats;
+use super::source::WeightSource;
 use crate::checkpoint::WeightKey;
+use crate::error::Result;
+use crate::quant::QuantChoice;
 use crate::spec::ModelSpec;
+
+/// Bytes of all weights on a device, and what one token takes, without a device.
+///
+/// # Errors
+/// As [`QuantChoice::for_tied_embeddings`].
+pub fn footprint(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) -> Result<(u64, TokenCost)> {
+    let formats = Formats::of_model(source, spec, quant)?;
+    Ok((formats.total_bytes(spec), TokenCost::of(&formats, spec)))
+}
 
 /// Work of one token, attention over earlier tokens apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod source;
 mod state;
 mod weights;
 
-pub use cost::TokenCost;
+pub use cost::{TokenCost, footprint};
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub(crate) use load_stats::HostPeak;
 pub use load_stats::LoadStats;

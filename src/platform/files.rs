@@ -10,9 +10,6 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Less is not worth a call to the system.
-#[cfg(unix)]
-const RELEASE_BYTES: u64 = 64 << 10;
 /// The largest page that systems map files with.
 #[cfg(unix)]
 const READ_AROUND_BYTES: u64 = 2 << 20;
@@ -63,7 +60,7 @@ impl ByteSource {
     /// Says that the bytes in `range` are not needed for now: they stay in the system's cache, and no longer count as memory of this process.
     pub fn release(&self, range: Range<u64>) {
         #[cfg(unix)]
-        if range.end - range.start >= RELEASE_BYTES && range.end <= self.len() {
+        if range.start < range.end && range.end <= self.len() {
             // SAFETY: the map is of a file and never written, so whoever reads there again finds the same bytes. Nothing is lost where the
             // system refuses.
             let _ = unsafe {

@@ -319,12 +319,6 @@ impl ModelSpec {
         total
     }
 
-    /// Decode steps per second on a device that reads `gb_per_s` times 10^9 bytes per second, if reading each weight that a token uses once is
-    /// all that takes time: at best.
-    pub fn decode_tokens_per_s(&self, quant: Quant, gb_per_s: f64) -> f64 {
-        gb_per_s * 1e9 / self.active_weight_bytes(quant) as f64
-    }
-
     /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both, and what a filter remembers.
     pub fn kv_bytes_per_token(&self) -> u64 {
         let values = self.layers.iter().map(|layer| match &layer.mixer {

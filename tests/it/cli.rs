@@ -236,6 +236,24 @@ fn check_names_a_broken_kernel_and_fails() {
 }
 
 #[test]
+fn inspect_has_a_row_for_formats_by_class() {
+    let of = |quant: &str, name: &str| {
+        let figures = json(&moebius(&["inspect", text(&demo_model()), "--json", "--quant", quant]).stdout);
+        let formats = figures["formats"].as_array().unwrap().clone();
+        let format = formats.iter().find(|format| format["format"] == name).unwrap_or_else(|| panic!("no {name}"));
+        [format["weight_bytes"].as_u64().unwrap(), format["active_weight_bytes"].as_u64().unwrap()]
+    };
+    // Every class by name is the format for all.
+    let named = "experts=q4_0,shared=q4_0,attention=q4_0,embedding=q4_0,head=q4_0";
+    assert_eq!(of(named, named), of(named, "q4_0"));
+    // A class that is not named is as stored, here in bf16.
+    let [mixed, narrow, wide] = ["experts=q4_0", "q4_0", "bf16"].map(|name| of("experts=q4_0", name));
+    assert!(narrow[0] < mixed[0] && mixed[0] < wide[0] && narrow[1] < mixed[1] && mixed[1] < wide[1], "{mixed:?}");
+    let page = moebius(&["inspect", text(&golden("configs/mixtral-8x7b.json")), "--quant", "q4_0,head=q8_0"]).stdout;
+    assert!(page.lines().any(|line| line.starts_with("q4_0,head=q8_0")), "{page}");
+}
+
+#[test]
 fn quantize_refuses_what_is_in_the_way_before_it_starts() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (golden("fixtures/mixtral"), folder.path().join("out"));

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
-const LAYERS: usize = 4;
+const LAYERS: usize = 6;
 const EXPERTS: usize = 8;
 const HIDDEN: usize = 1024;
 const INNER: usize = 1792;
@@ -15,6 +15,18 @@ const KV: usize = 256;
 
 /// Peak memory of the host over the bytes of the weights.
 const AT_MOST: f64 = 1.3;
+
+/// Bytes of random values of either sign, with magnitudes from 2^-9 to 2^-5.
+fn random_bf16(len: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        ((state & 0x8000) as u16 | (0x3b00 + (state >> 16) % 0x200) as u16).to_le_bytes()
+    };
+    (0..len).flat_map(next).collect()
+}
 
 /// Writes one shard of bf16 tensors with random values.
 fn write_shard(path: &Path, tensors: &[(String, Vec<usize>)]) {
@@ -29,19 +41,14 @@ fn write_shard(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let mut file = BufWriter::new(File::create(path).unwrap());
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
-    let mut state = start as u32 | 1;
-    for _ in 0..start / 2 {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        // Either sign, magnitudes from 2^-9 to 2^-5.
-        let value = (state & 0x8000) as u16 | (0x3b00 + (state >> 16) % 0x200) as u16;
-        file.write_all(&value.to_le_bytes()).unwrap();
+    let values = random_bf16(1 << 20);
+    for piece in (0..start).step_by(values.len()) {
+        file.write_all(&values[..values.len().min(start - piece)]).unwrap();
     }
     file.flush().unwrap();
 }
 
-/// A Mixtral of 180 million parameters, a shard per layer and one for the rest. Returns the bytes of all shards.
+/// A Mixtral of 280 million parameters, a shard per layer and one for the rest. Returns the bytes of all shards.
 fn write_model(directory: &Path) -> u64 {
     let fixture = golden("fixtures/mixtral");
     fs::copy(fixture.join("tokenizer.json"), directory.join("tokenizer.json")).unwrap();
@@ -107,7 +114,7 @@ fn loading_takes_little_more_of_the_host_than_the_weights_themselves() {
     // Quantising holds some pieces, whatever the size of the model.
     let written = moebius(&["quantize", model, out, "--quant", "q4_0", "--file-size", "32", "--json"]);
     let (weights, files) = (written["weight_bytes"].as_u64().unwrap(), written["files"].as_u64().unwrap());
-    assert!(stored_bytes > 350_000_000 && files >= 4, "{stored_bytes} {written}");
+    assert!(stored_bytes > 500_000_000 && files >= 4, "{stored_bytes} {written}");
     if let Some(peak) = written["peak_host_bytes"].as_u64() {
         println!("quantising {stored_bytes} bytes into {weights}: {peak} bytes of the host");
         assert!(peak < stored_bytes / 5, "{peak}");

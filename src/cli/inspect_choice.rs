@@ -1,0 +1,33 @@
+//! What a model takes with a `--quant` that is more than one format for all matrices.
+
+use moebius::Result;
+use moebius::checkpoint::Checkpoint;
+use moebius::model::{Synthetic, WeightSource, footprint};
+use moebius::quant::{QuantChoice, QuantFormat};
+use moebius::spec::ModelSpec;
+use std::path::Path;
+
+/// Bytes of weights under a choice of formats.
+pub struct Chosen {
+    /// As written on the command line.
+    pub name: String,
+    pub weight_bytes: u64,
+    /// Those that a decode step reads.
+    pub active_weight_bytes: u64,
+}
+
+impl Chosen {
+    /// `None` where the table of formats has it, or the model cannot run. Weights whose class is not named are as they are stored in
+    /// `directory`; where there are none, in 16 bits.
+    pub async fn of(choice: QuantChoice, directory: &Path, spec: &ModelSpec) -> Result<Option<Self>> {
+        let name = choice.to_string();
+        if choice.is_as_stored() || QuantFormat::find(&name).is_some() || spec.cannot_run().is_some() {
+            return Ok(None);
+        }
+        let synthetic = Synthetic::new(spec);
+        let checkpoint = Checkpoint::open(directory, spec).await.ok();
+        let source = checkpoint.as_ref().map_or(WeightSource::Synthetic(&synthetic), WeightSource::Checkpoint);
+        let (weight_bytes, token) = footprint(&source, spec, choice)?;
+        Ok(Some(Chosen { name, weight_bytes, active_weight_bytes: token.weight_bytes }))
+    }
+}

@@ -4,7 +4,8 @@
 #
 #   usage: scripts/compare-llama-cpp.sh [PROMPT-TOKENS [NEW-TOKENS [REPETITIONS]]]     512, 64 and 3 where left out
 #
-# llama.cpp compiles its shaders during its first run, which takes minutes on a software device; that run is printed, and not compared.
+# llama.cpp compiles its shaders during its first run, which takes ten minutes and more on a software device of two cores; that run is printed,
+# and not compared. Mesa keeps what it compiled in target/llama-cpp/shaders, so that another start of the script is quick.
 set -eu
 cd "$(dirname "$0")/.."
 num_prompt=${1:-512} num_new=${2:-64} repetitions=${3:-3}
@@ -51,6 +52,7 @@ for ids in "$work"/prompt-*.json; do
     "$moebius" run "$model" --ids-file "$ids" --quant f16 --temp 0 --ignore-eos -n 48 --json 2>/dev/null
 done >"$work/moebius-texts.json"
 
+export MESA_SHADER_CACHE_DIR="${MESA_SHADER_CACHE_DIR:-$PWD/$work/shaders}"
 # Without the variable llama.cpp leaves out devices that are no hardware, and quietly takes the CPU instead.
 for backend in vulkan cpu; do
     say "measuring llama.cpp, $backend"

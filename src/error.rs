@@ -71,6 +71,10 @@ pub enum Error {
     #[error("tensor `{name}`: expected one of {expected}, found {found}")]
     TensorDtype { name: String, expected: &'static str, found: String },
 
+    /// A tensor holds what no weight can be.
+    #[error("tensor `{name}`: element {index} is not a number")]
+    NotANumber { name: String, index: u64 },
+
     /// The tokenizer is missing, damaged, or of an unsupported kind.
     #[error("tokenizer: {problem}")]
     Tokenizer { problem: String, hint: Option<String> },
@@ -140,6 +144,7 @@ impl Error {
                 Some("compare num_hidden_layers and the expert count in config.json with the files; is a shard missing?".to_owned())
             }
             Error::TensorShape { .. } => Some("config.json and the weights belong to different models".to_owned()),
+            Error::NotANumber { .. } => Some("the file is damaged: fetch it again, or ask whoever quantised it".to_owned()),
             Error::UnknownArchitecture { .. } => Some("`moebius list archs` prints what each one covers".to_owned()),
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())

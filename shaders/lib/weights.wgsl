@@ -3,7 +3,7 @@
 //           fn weight_u32(word: u32, part: u32) -> u32, one of its four parts
 // consts    CHUNK_QUADS quads of values in one word, a chunk; BLOCK_CHUNKS chunks in a block of 32 values;
 //           ROW_CHUNKS chunks, then ROW_WORDS - ROW_CHUNKS words of scales, per row
-// flags     exactly one of WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_Q8_0, WEIGHT_Q4_1, WEIGHT_Q4_0, WEIGHT_MXFP4
+// flags     exactly one of WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_Q8_0, WEIGHT_FP8, WEIGHT_Q4_1, WEIGHT_Q4_0, WEIGHT_MXFP4
 //           SCALED the blocks have scales; OFFSET and something to add
 // packing   src/quant/: rows padded to whole blocks. A weight is value * scale + offset.
 
@@ -32,6 +32,18 @@ fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
 #ifdef WEIGHT_Q8_0
 fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xI8(word[quad]));
+}
+#endif
+#ifdef WEIGHT_FP8
+// E4M3: sign, four bits of exponent, three of mantissa. Seven bits in the place of an f32's, the exponent's bias made up for, are the value,
+// but below 2^-6 the exponent stands still: a factor of two and the leading one too much. An f32 as small as that would be flushed to zero
+// on many devices, so the correction is made on ordinary numbers, and is exact.
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    let code = unpack4xU8(word[quad]);
+    let value = bitcast<vec4<f32>>(((code & vec4<u32>(0x7fu)) << vec4<u32>(20u)) + vec4<u32>(0x3c000000u));
+    let smallest = vec4<f32>(0.015625);
+    let magnitude = select(value, 2.0 * value - smallest, value < smallest);
+    return select(-magnitude, magnitude, code < vec4<u32>(128u));
 }
 #endif
 #ifdef NIBBLES
@@ -64,6 +76,13 @@ fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
 fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
     let d = unpack2x16float(weight_u32(row + ROW_CHUNKS + pair / 4u, pair % 4u));
     return vec4<f32>(d.x, 0.0, d.y, 0.0);
+}
+#endif
+#ifdef WEIGHT_FP8
+// One f32 for four blocks, so both of a pair have the same.
+fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
+    let scale = bitcast<f32>(weight_u32(row + ROW_CHUNKS + pair / 8u, pair / 2u % 4u));
+    return vec4<f32>(scale, 0.0, scale, 0.0);
 }
 #endif
 #ifdef WEIGHT_Q4_0

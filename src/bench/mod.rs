@@ -12,7 +12,7 @@ mod test;
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};
 pub use probes::{PROBES, probe_variants};
-pub use roofs::{RoofOptions, Roofs, measure_roofs};
+pub use roofs::{RoofOptions, Roofs, measure_read_roof, measure_roofs};
 pub use run::Bench;
 pub use subject::{Subject, SubjectOptions, open_device};
 pub use sweep::{sweep_curves, sweep_tests};

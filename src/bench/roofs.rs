@@ -51,12 +51,21 @@ const CHAIN: usize = 512;
 pub async fn measure_roofs(device: &Device, options: &RoofOptions) -> Result<Roofs> {
     let probes = Probes::new(device, options).await?;
     Ok(Roofs {
-        bytes: probes.shards.len() as u64 * probes.words as u64 * WORD_BYTES,
+        bytes: probes.bytes(),
         read_gb_s: probes.read().await?,
         copy_gb_s: probes.copy().await?,
         fma_gflop_s: probes.multiply().await?,
         gap_us: probes.gap().await?,
     })
+}
+
+/// Measures only how fast a device reads, in 10^9 bytes per second; also says over how many bytes.
+///
+/// # Errors
+/// As [`measure_roofs`].
+pub async fn measure_read_roof(device: &Device, options: &RoofOptions) -> Result<(f64, u64)> {
+    let probes = Probes::new(device, options).await?;
+    Ok((probes.read().await?, probes.bytes()))
 }
 
 struct Probes<'a> {
@@ -91,6 +100,11 @@ impl<'a> Probes<'a> {
         Ok(probes)
     }
 
+    /// Of all shards.
+    fn bytes(&self) -> u64 {
+        self.shards.len() as u64 * self.words as u64 * WORD_BYTES
+    }
+
     /// The fastest way to read every shard once.
     async fn read(&self) -> Result<f64> {
         let mut best = 0.0f64;
@@ -98,7 +112,7 @@ impl<'a> Probes<'a> {
             let recording = self.read_recording(&deal, 0..self.shards.len()).await?;
             let seconds = self.seconds_of("measuring the read roof", &recording).await?;
             self.check_sums(&deal, 0..self.shards.len()).await?;
-            best = best.max(self.bytes_of(self.shards.len()) / seconds);
+            best = best.max(self.bytes() as f64 / seconds);
         }
         Ok(best * 1e-9)
     }

@@ -75,6 +75,11 @@ impl Bench {
         self.gpu().device().num_pipelines()
     }
 
+    /// The largest buffer that a dispatch reads or writes, in bytes, those of the probes included.
+    pub fn largest_binding_bytes(&self) -> u64 {
+        self.gpu().device().largest_binding_bytes()
+    }
+
     pub(super) fn gpu(&self) -> &GpuDecoder {
         match &self.decoder {
             Decoder::Gpu(decoder) => decoder,

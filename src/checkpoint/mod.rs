@@ -17,11 +17,11 @@ pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
 
 use crate::platform::ByteSource;
-use crate::quant::{Quant, QuantFormat};
+use crate::quant::{Quant, QuantFormat, decode_e4m3};
 use crate::spec::ModelSpec;
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
-use float8::Scales;
+use float8::{Facet, Scales};
 use header::{StoredTensor, readable};
 use recipe::{Layout, Needed, Part, Recipe};
 use shards::Shards;
@@ -55,11 +55,20 @@ impl Numbers {
     }
 
     /// Widens `bytes`, the elements of the tensor from `first` on.
-    fn widen_into(&self, first: u64, bytes: &[u8], values: &mut Vec<f32>) {
+    ///
+    /// # Errors
+    /// The index of an element in eight bits that is not a number.
+    fn widen_into(&self, first: u64, bytes: &[u8], facet: Facet, values: &mut Vec<f32>) -> Result<(), u64> {
         match self {
             Numbers::Plain(dtype) => dtype.widen_into(bytes, values),
-            Numbers::Float8(scales) => scales.widen_into(first, bytes, values),
+            Numbers::Float8(scales) => {
+                if let Some(index) = bytes.iter().position(|code| decode_e4m3(*code).is_nan()) {
+                    return Err(first + index as u64);
+                }
+                scales.widen_into(first, bytes, facet, values);
+            }
         }
+        Ok(())
     }
 }
 
@@ -123,18 +132,18 @@ impl Checkpoint {
         &self.ignored
     }
 
-    /// The narrowest format that keeps the stored values of `key` exactly. Of a value in eight bits, which counts as its product with the
-    /// factor of its block, that is f32.
+    /// The narrowest format that keeps the stored values of `key` exactly. Of matrices in eight bits that is `fp8` where their blocks lie along
+    /// the rows of `key`, and f32 elsewhere.
     pub fn stored_quant(&self, key: WeightKey) -> Quant {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
         let parts = key.recipe(&self.spec).parts;
-        let mut quants = parts.iter().map(|part| match part.layout {
-            Layout::Mxfp4 { .. } => QuantFormat::mxfp4(),
-            Layout::Rows { .. } | Layout::Columns { .. } => {
-                QuantFormat::exact_for(readable(self.shards[&*part.tensor.name].dtype).unwrap_or(Dtype::F32))
-            }
+        let mut quants = parts.iter().map(|part| match (&part.layout, readable(self.shards[&*part.tensor.name].dtype)) {
+            (Layout::Mxfp4 { .. }, _) => QuantFormat::mxfp4(),
+            (_, Some(dtype)) => QuantFormat::exact_for(dtype),
+            (_, None) if self.spec.names.float8_block.is_some_and(|block| part.keeps_float8_blocks(block)) => QuantFormat::fp8(),
+            (_, None) => QuantFormat::exact_for(Dtype::F32),
         });
         let first = quants.next().expect("a weight has at least one part");
         if quants.all(|quant| quant == first) { first } else { QuantFormat::exact_for(Dtype::F32) }
@@ -143,31 +152,16 @@ impl Checkpoint {
     /// The asked `rows` of `key`, widened to f32. Only their bytes are read; of a transposed tensor, all between the first and the last of them.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], or [`Error::NotANumber`] of a value in eight bits.
     ///
     /// # Panics
     /// If `rows` ends beyond [`WeightKey::shape`], or `key` names a layer or expert that the spec does not have.
     pub async fn read(&self, key: WeightKey, rows: Range<usize>) -> Result<Matrix> {
-        let (num_rows, cols) = key.shape(&self.spec);
-        assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
-        if let Some(packed) = &self.packed {
-            let values = packed.quant(self.stored_key(key)).unpack(&self.packed_rows(key, &rows).await?, cols);
-            self.release_packed_rows(key, &rows);
-            return Ok(Matrix { rows: rows.len(), cols, values });
-        }
-        let recipe = key.recipe(&self.spec);
-        // A vector is a row here and a column in its recipe.
-        let per_row = cols / recipe.cols;
-        let recipe_rows = rows.start * per_row..rows.end * per_row;
-        let values = if recipe.interleaved {
-            self.read_interleaved(&recipe, recipe_rows).await?
-        } else {
-            self.read_concatenated(&recipe, recipe_rows).await?
-        };
-        Ok(Matrix { rows: rows.len(), cols, values })
+        self.read_facet(key, rows, Facet::Product).await
     }
 
-    /// The asked `rows` of `key` in `quant`, as [`Quant::pack`](QuantFormat::pack) gives them: without a detour where that is how they are stored.
+    /// The asked `rows` of `key` in `quant`, as [`Quant::pack`](QuantFormat::pack) gives them. Where `quant` is [`stored_quant`](Self::stored_quant), they
+    /// keep every bit: what `moebius quantize` wrote as it is, of block FP8 codes and factors.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -180,8 +174,34 @@ impl Checkpoint {
             self.release_packed_rows(key, &rows);
             return Ok(bytes);
         }
+        if self.packed.is_none() && quant == QuantFormat::fp8() && self.stored_quant(key) == quant {
+            // The factor of a block cannot be had from its products.
+            let codes = self.read_facet(key, rows.clone(), Facet::Code).await?;
+            let factors = self.read_facet(key, rows, Facet::Factor).await?;
+            return Ok(QuantFormat::pack_fp8(&codes.values, &factors.values, codes.cols));
+        }
         let matrix = self.read(key, rows).await?;
         Ok(quant.pack(&matrix.values, matrix.cols))
+    }
+
+    async fn read_facet(&self, key: WeightKey, rows: Range<usize>, facet: Facet) -> Result<Matrix> {
+        let (num_rows, cols) = key.shape(&self.spec);
+        assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
+        if let Some(packed) = &self.packed {
+            let values = packed.quant(self.stored_key(key)).unpack(&self.packed_rows(key, &rows).await?, cols);
+            self.release_packed_rows(key, &rows);
+            return Ok(Matrix { rows: rows.len(), cols, values });
+        }
+        let recipe = key.recipe(&self.spec);
+        // A vector is a row here and a column in its recipe.
+        let per_row = cols / recipe.cols;
+        let recipe_rows = rows.start * per_row..rows.end * per_row;
+        let values = if recipe.interleaved {
+            self.read_interleaved(&recipe, recipe_rows, facet).await?
+        } else {
+            self.read_concatenated(&recipe, recipe_rows, facet).await?
+        };
+        Ok(Matrix { rows: rows.len(), cols, values })
     }
 
     /// A head that is the embedding is stored as that.
@@ -206,25 +226,25 @@ impl Checkpoint {
         (key.packed_name(), self.stored_quant(key).row_bytes(key.shape(&self.spec).1))
     }
 
-    async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>) -> Result<Vec<f32>> {
+    async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
         let mut values = Vec::with_capacity(rows.len() * recipe.cols);
         let mut part_start = 0;
         for part in &recipe.parts {
             let within = |row: usize| row.clamp(part_start, part_start + part.rows) - part_start;
-            self.read_part(part, within(rows.start)..within(rows.end), &mut values).await?;
+            self.read_part(part, within(rows.start)..within(rows.end), facet, &mut values).await?;
             part_start += part.rows;
         }
         Ok(values)
     }
 
-    async fn read_interleaved(&self, recipe: &Recipe, rows: Range<usize>) -> Result<Vec<f32>> {
+    async fn read_interleaved(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
         let Recipe { parts, cols, .. } = recipe;
         let mut pieces = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
             // How many rows of this part come before a row of the whole.
             let before = |row: usize| (row + parts.len() - 1 - index) / parts.len();
             let mut piece = Vec::with_capacity((before(rows.end) - before(rows.start)) * cols);
-            self.read_part(part, before(rows.start)..before(rows.end), &mut piece).await?;
+            self.read_part(part, before(rows.start)..before(rows.end), facet, &mut piece).await?;
             pieces.push(piece);
         }
         let mut values = Vec::with_capacity(rows.len() * cols);
@@ -236,18 +256,19 @@ impl Checkpoint {
     }
 
     /// Appends `rows` of one part to `values`.
-    async fn read_part(&self, part: &Part, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
+    async fn read_part(&self, part: &Part, rows: Range<usize>, facet: Facet, values: &mut Vec<f32>) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
         let (start, end, cols) = (rows.start as u64, rows.end as u64, part.cols as u64);
         let name = &part.tensor.name;
+        let not_a_number = |index: u64| Error::NotANumber { name: name.clone(), index };
         match &part.layout {
             Layout::Rows { first } => {
                 let elements = first + start * cols..first + end * cols;
                 let numbers = self.numbers(&part.tensor).await?;
                 let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
-                numbers.widen_into(elements.start, &bytes, values);
+                numbers.widen_into(elements.start, &bytes, facet, values).map_err(not_a_number)?;
                 self.release(name, elements, numbers.size_bytes());
             }
             Layout::Columns { first, stride } => {
@@ -260,7 +281,8 @@ impl Checkpoint {
                 for (col, bytes) in bytes.chunks(*stride as usize * numbers.size_bytes()).enumerate() {
                     column.clear();
                     let first = elements.start + col as u64 * stride;
-                    numbers.widen_into(first, &bytes[..rows.len() * numbers.size_bytes()], &mut column);
+                    let bytes = &bytes[..rows.len() * numbers.size_bytes()];
+                    numbers.widen_into(first, bytes, facet, &mut column).map_err(not_a_number)?;
                     for (row, value) in column.iter().enumerate() {
                         values[base + row * part.cols + col] = *value;
                     }
@@ -310,6 +332,9 @@ impl Checkpoint {
         let len = scales.shape.iter().product::<usize>();
         let mut values = Vec::with_capacity(len);
         dtype.widen_into(&self.elements(&scales.name, 0..len as u64, dtype.size_bytes()).await?, &mut values);
+        if let Some(index) = values.iter().position(|factor| !factor.is_finite()) {
+            return Err(Error::NotANumber { name: scales.name, index: index as u64 });
+        }
         Ok(Numbers::Float8(Scales { values, cols: tensor.shape[1], block }))
     }
 }

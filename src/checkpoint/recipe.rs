@@ -172,6 +172,20 @@ impl Part {
         Part { tensor: Needed::numbers(name, vec![len]), rows: len, cols: 1, layout: Layout::Rows { first: 0 } }
     }
 
+    /// Whether the format `fp8` holds this part of a matrix in eight bits, whose blocks of rows and columns share a factor, as it is.
+    pub fn keeps_float8_blocks(&self, block: [usize; 2]) -> bool {
+        let stored_cols = *self.tensor.shape.last().expect("a tensor in eight bits is a matrix");
+        match self.layout {
+            Layout::Rows { first } => {
+                self.cols == stored_cols && first % stored_cols as u64 == 0 && float8::keeps_blocks(0, self.cols, block[1])
+            }
+            Layout::Columns { first, stride } => {
+                stride == stored_cols as u64 && float8::keeps_blocks((first / stride) as usize, self.cols, block[0])
+            }
+            Layout::Mxfp4 { .. } => false,
+        }
+    }
+
     /// The tensors that have to be there.
     pub fn needed(self) -> impl Iterator<Item = Needed> {
         let scales = match self.layout {

@@ -37,6 +37,7 @@ impl Figures {
             "layers": spec.layers.len(),
             "quant": bench.formats(),
             "context": bench.context(),
+            "largest_binding_bytes": bench.largest_binding_bytes(),
             "memory": stats::memory_json(bench.load_stats()),
             "roofs": {
                 "bytes": bytes,

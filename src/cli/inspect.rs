@@ -8,6 +8,7 @@ use super::{Global, files, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::Error;
+use moebius::bench::{self, RoofOptions};
 use moebius::checkpoint::Checkpoint;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
@@ -17,6 +18,7 @@ use moebius::spec::{AttentionSpec, Ffn, LayerSpec, Mask, Mixer, ModelSpec, MoeSp
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,7 +27,8 @@ Examples:
   moebius inspect examples/models/demo
   moebius inspect Mixtral-8x22B-v0.1/config.json
   moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json and the headers of the weights
-  moebius inspect examples/models/demo --read-gb-s 400
+  moebius inspect examples/models/demo --measure            the tokens per second to expect here
+  moebius inspect examples/models/demo --read-gb-s 400      and on a device that reads so much
   moebius inspect examples/models/demo --quant experts=q4_0,head=q8_0    adds a row";
 
 /// Show layers, experts, parameters and memory, and what fits on this device.
@@ -37,6 +40,9 @@ pub struct InspectArgs {
     /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
     #[arg(long, value_name = "GB_S", value_parser = positive)]
     read_gb_s: Option<f64>,
+    /// Measure what this device reads per second, over 1024 MiB or as many as are given: some seconds, and the same figures.
+    #[arg(long, value_name = "MIB", num_args = 0..=1, require_equals = true, default_missing_value = "1024", conflicts_with = "read_gb_s")]
+    measure: Option<NonZeroUsize>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -52,12 +58,13 @@ impl InspectArgs {
             return Err(Failure::new(problem, "leave --ctx out for the model's own length").into());
         }
         // Without a device there is less to say, and no error.
+        let roof = self.roof(&global.device).await?;
         let target = Target::find(&global.device).await;
         let stored = self.stored(&spec)?;
         let packed = self.packed(&spec).await?;
         let chosen = Chosen::of(global.quant, Path::new(&self.model), &spec).await?;
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, target, host_bytes, read_gb_s: self.read_gb_s, stored, packed, chosen };
+        let model = Inspected { spec, context, target, host_bytes, roof, stored, packed, chosen };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -65,6 +72,21 @@ impl InspectArgs {
             write!(stdout, "{}", model.text())?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What is read per second, where it is given or to be measured.
+    async fn roof(&self, choice: &DeviceChoice) -> Result<Option<ReadRoof>> {
+        let Some(mebibytes) = self.measure else {
+            return Ok(self.read_gb_s.map(|gb_s| ReadRoof { gb_s, measured_bytes: None }));
+        };
+        if *choice == DeviceChoice::Cpu {
+            let hint = "choose another --device, or say what it reads with --read-gb-s";
+            return Err(Failure::new("--measure is for a device: the reference is there to be right, not fast", hint).into());
+        }
+        let device = Device::open(&DeviceOptions::from_env(choice.clone())).await?;
+        let options = RoofOptions { bytes: (mebibytes.get() as u64) << 20, ..RoofOptions::default() };
+        let (gb_s, bytes) = bench::measure_read_roof(&device, &options).await?;
+        Ok(Some(ReadRoof { gb_s, measured_bytes: Some(bytes) }))
     }
 
     /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.
@@ -123,6 +145,15 @@ impl Target {
     }
 }
 
+/// How fast something reads weights.
+#[derive(Clone, Copy)]
+struct ReadRoof {
+    /// 10^9 bytes per second.
+    gb_s: f64,
+    /// What was read to measure it; `None`: it was given.
+    measured_bytes: Option<u64>,
+}
+
 /// A model, a length of its context, and something to put them on.
 struct Inspected {
     spec: ModelSpec,
@@ -130,12 +161,17 @@ struct Inspected {
     target: Option<Target>,
     /// Memory of the machine that is free.
     host_bytes: Option<u64>,
-    read_gb_s: Option<f64>,
+    roof: Option<ReadRoof>,
     stored: Option<Stored>,
     /// Of a directory that `moebius quantize` wrote.
     packed: Option<Packed>,
     /// A row for `--quant`.
     chosen: Option<Chosen>,
+}
+
+/// Tokens per second with two digits at least, as far as hundredths.
+fn speed(tokens: f64) -> String {
+    if tokens < 10.0 { format!("{tokens:.2}") } else { format!("{tokens:.1}") }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -154,7 +190,7 @@ impl Inspected {
             let mut cells =
                 vec![name.to_owned(), human_bytes(weights), human_bytes(self.needed_bytes(weights)), human_bytes(active)];
             cells.extend([self.verdict(weights), self.host_verdict(weights)]);
-            cells.extend(self.read_gb_s.map(|roof| format!("{:.1}", tokens_per_s(active, roof))));
+            cells.extend(self.roof.map(|roof| speed(tokens_per_s(active, roof.gb_s))));
             cells
         };
         let of_quant = |quant: &Quant| row(quant.name, self.spec.weight_bytes(quant), self.spec.active_weight_bytes(quant));
@@ -162,7 +198,7 @@ impl Inspected {
         let of_choice = |chosen: &Chosen| row(&chosen.name, chosen.weight_bytes, chosen.active_weight_bytes);
         rows.extend(self.chosen.as_ref().map(of_choice));
         let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
-        header.extend(self.read_gb_s.map(|_| "tokens/s at best"));
+        header.extend(self.roof.map(|_| "tokens/s at best"));
         format!("{lines}\n{}", table::aligned(&header, &rows))
     }
 
@@ -231,10 +267,21 @@ impl Inspected {
             Some(Target { name, bytes: None, .. }) => format!("{name}, which does not tell its memory"),
             Some(Target { name, bytes: Some(bytes), .. }) => format!("{name}, {}", human_bytes(*bytes)),
         };
-        vec![
+        let mut facts = vec![
             ("context", format!("{} tokens, KV cache of {} per token, {all} in all", self.context, human_bytes(per_token))),
             ("device", device),
-        ]
+        ];
+        facts.extend(self.roof_fact());
+        facts
+    }
+
+    fn roof_fact(&self) -> Option<(&'static str, String)> {
+        let ReadRoof { gb_s, measured_bytes } = self.roof?;
+        let whose = match (measured_bytes, &self.target) {
+            (Some(bytes), Some(target)) => format!("measured now over {} on {}", human_bytes(bytes), target.name),
+            _ => "as given".to_owned(),
+        };
+        Some(("read roof", format!("{gb_s:.1} GB/s, {whose}")))
     }
 
     fn needed_bytes(&self, weights: u64) -> u64 {
@@ -277,7 +324,7 @@ impl Inspected {
                 "needed_bytes": self.needed_bytes(weights),
                 "longest_context": self.longest_context(weights),
                 "active_weight_bytes": active,
-                "decode_tokens_per_s": self.read_gb_s.map(|roof| tokens_per_s(active, roof)),
+                "decode_tokens_per_s": self.roof.map(|roof| tokens_per_s(active, roof.gb_s)),
             })
         };
         let of_quant = |quant: &Quant| format(quant.name, spec.weight_bytes(quant), spec.active_weight_bytes(quant));
@@ -311,6 +358,7 @@ impl Inspected {
             "context": self.context,
             "kv_bytes_per_token": spec.kv_bytes_per_token(),
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
+            "read_roof": self.roof.map(|roof| json!({ "gb_s": roof.gb_s, "measured_bytes": roof.measured_bytes })),
             "formats": formats.collect::<Vec<_>>(),
         })
     }

@@ -77,7 +77,7 @@ fn quants() -> Listing {
         let error = match quant.max_error {
             MaxError::OfValue(0.0) => "none".to_owned(),
             MaxError::OfValue(error) => format!("{error:.1e} of the value"),
-            MaxError::OfBlock(error) => format!("{error:.1e} of the largest in its block of 32"),
+            MaxError::OfBlock(error) => format!("{error:.1e} of the largest in its block of {}", quant.block_len),
         };
         vec![quant.name.to_owned(), quant.bits_per_weight().to_string(), error]
     };

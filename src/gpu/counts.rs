@@ -49,9 +49,18 @@ pub(super) struct Counters {
     dispatches: AtomicU64,
     submits: AtomicU64,
     readbacks: AtomicU64,
+    largest_binding_bytes: AtomicU64,
 }
 
 impl Counters {
+    pub fn bound(&self, bytes: u64) {
+        self.largest_binding_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    pub fn largest_binding_bytes(&self) -> u64 {
+        self.largest_binding_bytes.load(Ordering::Relaxed)
+    }
+
     pub fn submitted(&self, num_dispatches: usize) {
         self.dispatches.fetch_add(num_dispatches as u64, Ordering::Relaxed);
         self.submits.fetch_add(1, Ordering::Relaxed);

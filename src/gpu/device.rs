@@ -173,6 +173,11 @@ impl Device {
         self.counters.now()
     }
 
+    /// Of everything that a dispatch has bound so far, the largest.
+    pub fn largest_binding_bytes(&self) -> u64 {
+        self.counters.largest_binding_bytes()
+    }
+
     pub(super) fn count_allocation(&self, bytes: u64) {
         self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -103,6 +103,7 @@ impl Recording {
                 });
             }
             if binding.access != Access::Uniform {
+                device.counters.bound(buffer.size_bytes());
                 bound.push(Bound {
                     binding: binding.name,
                     label: buffer.label().clone(),

@@ -38,7 +38,7 @@ impl WeightSource<'_> {
         }
     }
 
-    /// The same, packed.
+    /// As [`Checkpoint::read_packed`].
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -1,6 +1,6 @@
 //! The upper half of a 32-bit float: eight weights per 16-byte word, the lower half of each `u32` first. Rounded to nearest even.
 
-use super::{MaxError, Planes, QuantFormat};
+use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
 pub(super) static BF16: QuantFormat = QuantFormat {
@@ -8,6 +8,7 @@ pub(super) static BF16: QuantFormat = QuantFormat {
     flag: "WEIGHT_BF16",
     value_bits: 16,
     scale_bits: 0,
+    block_len: BLOCK,
     has_offset: false,
     keeps_head: false,
     max_error: MaxError::OfValue(4e-3),

@@ -1,6 +1,6 @@
 //! 16-bit IEEE floats: eight weights per 16-byte word, the lower half of each `u32` first. Rounded to nearest even; beyond 65504 infinite.
 
-use super::{MaxError, Planes, QuantFormat};
+use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
 pub(super) static F16: QuantFormat = QuantFormat {
@@ -8,6 +8,7 @@ pub(super) static F16: QuantFormat = QuantFormat {
     flag: "WEIGHT_F16",
     value_bits: 16,
     scale_bits: 0,
+    block_len: BLOCK,
     has_offset: false,
     keeps_head: false,
     max_error: MaxError::OfValue(4.9e-4),

@@ -1,6 +1,6 @@
 //! 32-bit IEEE floats: four weights per 16-byte word.
 
-use super::{MaxError, Planes, QuantFormat};
+use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
 pub(super) static F32: QuantFormat = QuantFormat {
@@ -8,6 +8,7 @@ pub(super) static F32: QuantFormat = QuantFormat {
     flag: "WEIGHT_F32",
     value_bits: 32,
     scale_bits: 0,
+    block_len: BLOCK,
     has_offset: false,
     keeps_head: false,
     max_error: MaxError::OfValue(0.0),

@@ -9,12 +9,14 @@ mod bf16;
 mod choice;
 mod f16;
 mod f32;
+mod fp8;
 mod mxfp4;
 mod q4_0;
 mod q4_1;
 mod q8_0;
 
 pub use choice::{QuantChoice, WeightClass};
+pub use fp8::decode_e4m3;
 
 use crate::platform;
 use crate::tensor::Dtype;
@@ -27,7 +29,7 @@ pub fn padded(len: usize) -> usize {
     len.next_multiple_of(ROW_ALIGN)
 }
 
-/// Values that share a scale.
+/// Values that share a scale, in most formats; in the others a multiple of this.
 pub const BLOCK: usize = ROW_ALIGN;
 
 /// One entry of [`QUANTS`].
@@ -41,6 +43,8 @@ pub struct QuantFormat {
     pub value_bits: usize,
     /// Of what a block has besides its values.
     pub scale_bits: usize,
+    /// Columns of a row that share it: a multiple of [`BLOCK`].
+    pub block_len: usize,
     /// A stored value of zero stands for something else, and the padding for anything.
     pub has_offset: bool,
     /// As the format of all matrices it spares the head, which stays as stored: no norm follows that dampens its error, and with eight bits
@@ -70,7 +74,8 @@ struct Planes {
 }
 
 /// Every format, widest first.
-pub static QUANTS: &[&QuantFormat] = &[&f32::F32, &f16::F16, &bf16::BF16, &q8_0::Q8_0, &q4_1::Q4_1, &q4_0::Q4_0, &mxfp4::MXFP4];
+pub static QUANTS: &[&QuantFormat] =
+    &[&f32::F32, &f16::F16, &bf16::BF16, &q8_0::Q8_0, &fp8::FP8, &q4_1::Q4_1, &q4_0::Q4_0, &mxfp4::MXFP4];
 
 /// A handle to one of [`QUANTS`], compared by name.
 pub type Quant = &'static QuantFormat;
@@ -103,6 +108,11 @@ impl QuantFormat {
         &mxfp4::MXFP4
     }
 
+    /// The format of checkpoints in block FP8.
+    pub fn fp8() -> Quant {
+        &fp8::FP8
+    }
+
     /// What the head takes where this is the format of all matrices, and the head is stored in 16 bits as nearly every checkpoint has it.
     pub fn usual_head(&'static self) -> Quant {
         if self.keeps_head { &bf16::BF16 } else { self }
@@ -110,7 +120,7 @@ impl QuantFormat {
 
     /// Of a value with its share of the scale.
     pub fn bits_per_weight(&self) -> f64 {
-        self.value_bits as f64 + self.scale_bits as f64 / BLOCK as f64
+        self.value_bits as f64 + self.scale_bits as f64 / self.block_len as f64
     }
 
     /// Bytes of the plane of values; a multiple of 16.
@@ -120,7 +130,7 @@ impl QuantFormat {
 
     /// Bytes of one packed row; a multiple of 16.
     pub fn row_bytes(&self, cols: usize) -> usize {
-        self.value_bytes(cols) + (padded(cols) / BLOCK * self.scale_bits / 8).next_multiple_of(16)
+        self.value_bytes(cols) + (padded(cols).div_ceil(self.block_len) * self.scale_bits / 8).next_multiple_of(16)
     }
 
     /// Packs `values [rows, cols]`, row after row, each row padded.
@@ -129,13 +139,28 @@ impl QuantFormat {
     /// If `values` is not a whole number of rows.
     pub fn pack(&self, values: &[f32], cols: usize) -> Vec<u8> {
         assert!(cols > 0 && values.len().is_multiple_of(cols), "{} values are no rows of {cols}", values.len());
+        self.pack_rows(values.len() / cols, cols, |row, planes| (self.pack_row)(&padded_row(values, row, cols), planes))
+    }
+
+    /// Packs rows of [`fp8`](Self::fp8) with factors that are given: `values [rows, cols]` without factors, each of them a value of the format,
+    /// and the factor of each in `scales [rows, cols]`, the same throughout a block of columns.
+    ///
+    /// # Panics
+    /// If `values` is not a whole number of rows, or `scales` not as long.
+    pub fn pack_fp8(values: &[f32], scales: &[f32], cols: usize) -> Vec<u8> {
+        assert!(cols > 0 && values.len().is_multiple_of(cols), "{} values are no rows of {cols}", values.len());
+        assert_eq!(values.len(), scales.len(), "a factor for each value");
+        Self::fp8().pack_rows(values.len() / cols, cols, |row, planes| {
+            fp8::pack_row_as_stored(&padded_row(values, row, cols), &scales[row * cols..][..cols], planes);
+        })
+    }
+
+    fn pack_rows(&self, num_rows: usize, cols: usize, pack_row: impl Fn(usize, &mut Planes) + Sync) -> Vec<u8> {
         let row_bytes = self.row_bytes(cols);
-        let mut bytes = vec![0; values.len() / cols * row_bytes];
+        let mut bytes = vec![0; num_rows * row_bytes];
         platform::for_each_row(&mut bytes, row_bytes, |row, bytes| {
-            let mut padded_row = vec![0.0; padded(cols)];
-            padded_row[..cols].copy_from_slice(&values[row * cols..][..cols]);
             let mut planes = Planes::default();
-            (self.pack_row)(&padded_row, &mut planes);
+            pack_row(row, &mut planes);
             let (for_values, for_scales) = bytes.split_at_mut(self.value_bytes(cols));
             for_values.copy_from_slice(&planes.values);
             for_scales[..planes.scales.len()].copy_from_slice(&planes.scales);
@@ -160,6 +185,13 @@ impl QuantFormat {
         }
         values
     }
+}
+
+/// One row of `values`, with its padding.
+fn padded_row(values: &[f32], row: usize, cols: usize) -> Vec<f32> {
+    let mut padded_row = vec![0.0; padded(cols)];
+    padded_row[..cols].copy_from_slice(&values[row * cols..][..cols]);
+    padded_row
 }
 
 /// The value of largest magnitude, with its sign.

@@ -10,6 +10,7 @@ pub(super) static MXFP4: QuantFormat = QuantFormat {
     flag: "WEIGHT_MXFP4",
     value_bits: 4,
     scale_bits: 8,
+    block_len: BLOCK,
     has_offset: false,
     keeps_head: false,
     // Halfway between 4 and 6, where 5 is the largest.

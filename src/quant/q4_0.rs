@@ -7,6 +7,7 @@ pub(super) static Q4_0: QuantFormat = QuantFormat {
     flag: "WEIGHT_Q4_0",
     value_bits: 4,
     scale_bits: 16,
+    block_len: BLOCK,
     has_offset: true,
     keeps_head: false,
     // A value as large as the largest, of the other sign, is one step out of reach.

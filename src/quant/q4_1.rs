@@ -7,6 +7,7 @@ pub(super) static Q4_1: QuantFormat = QuantFormat {
     flag: "WEIGHT_Q4_1",
     value_bits: 4,
     scale_bits: 32,
+    block_len: BLOCK,
     has_offset: true,
     keeps_head: false,
     max_error: MaxError::OfBlock(0.068),

@@ -7,6 +7,7 @@ pub(super) static Q8_0: QuantFormat = QuantFormat {
     flag: "WEIGHT_Q8_0",
     value_bits: 8,
     scale_bits: 16,
+    block_len: BLOCK,
     has_offset: false,
     keeps_head: true,
     max_error: MaxError::OfBlock(4.5e-3),

@@ -1,5 +1,6 @@
 //! Attention whose projections depend on the token: chosen by a router, or made of a local filter.
 
+use super::LayerRouting;
 use super::attention::{self, attention};
 use super::causal_pair::causal_pair;
 use super::expert_combine::expert_combine;
@@ -11,18 +12,25 @@ use super::qk_rope::{self, qk_rope};
 use super::regroup::{Regroup, Strides, regroup};
 use super::router_topk::{Routing, router_topk};
 use crate::checkpoint::WeightKey;
+use crate::gating::RouterSpec;
 use crate::spec::{AttentionSpec, FilterSpec, NormSpec};
 
 impl Layer {
-    /// `[n, hidden]`: attention with its output projection, where a router chooses the projections of query and output.
-    pub(super) fn attend_by_choice(&mut self, spec: &AttentionSpec, weights: &Weights, batch: &Batch) -> Vec<f32> {
+    /// `[n, hidden]`: attention with its output projection, where `router` chooses the projections of query and output, and what it chose.
+    pub(super) fn attend_by_choice(
+        &mut self,
+        spec: &AttentionSpec,
+        router: &RouterSpec,
+        weights: &Weights,
+        batch: &Batch,
+    ) -> (Vec<f32>, LayerRouting) {
         let (layer, Batch { context, rows, x }) = (self.index, *batch);
-        let (Some(router), num_tokens, hidden_size) = (&spec.choice, rows.len(), self.hidden_size) else { return Vec::new() };
+        let (num_tokens, hidden_size) = (rows.len(), self.hidden_size);
         let top_k = router.num_experts_per_tok;
         let logits = matmul(x, weights.get(WeightKey::ChoiceRouter { layer }), hidden_size);
         let slot_table: Vec<u32> = (0..router.num_experts as u32).collect();
         let mut loads = vec![0; router.num_experts];
-        let Routing { slots, routing_weights, .. } = router_topk(router, &logits, [None, None], &slot_table, &mut loads);
+        let Routing { expert_ids, slots, routing_weights } = router_topk(router, &logits, [None, None], &slot_table, &mut loads);
         let experts = |key: &dyn Fn(usize) -> WeightKey| -> Vec<&[f32]> {
             (0..router.num_experts).map(|expert| weights.get(key(expert))).collect()
         };
@@ -51,7 +59,7 @@ impl Layer {
         let y = expert_down(&grouped, &slots, &output, &[], spec.choice_width());
         let mut sum = vec![0.0; num_tokens * hidden_size];
         expert_combine(&y, &routing_weights, top_k, &mut sum);
-        sum
+        (sum, LayerRouting { layer, router_logits: logits, expert_ids, routing_weights })
     }
 
     /// `[n, qkv_rows]`: query and key of the filtered input, value of the input.

@@ -32,6 +32,8 @@ pub struct Forward {
     pub hidden: Vec<f32>,
     /// One per layer with a router, in their order.
     pub layers: Vec<LayerRouting>,
+    /// One per layer whose attention has a router that chooses its projections, in their order.
+    pub choices: Vec<LayerRouting>,
 }
 
 impl Decoder {
@@ -82,7 +84,7 @@ impl Decoder {
         let all_rows = earlier.len() + rows.len();
         let mut forward = self.run(&[earlier.as_slice(), rows].concat());
         forward.hidden.drain(..earlier.len() * self.spec.hidden_size);
-        forward.layers.iter_mut().for_each(|layer| layer.drop_first(earlier.len(), all_rows));
+        forward.layers.iter_mut().chain(&mut forward.choices).for_each(|layer| layer.drop_first(earlier.len(), all_rows));
         forward
     }
 
@@ -105,14 +107,14 @@ impl Decoder {
         let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
         // The residual stream, [n, hidden].
         let mut x = embed(rows, weights.get(WeightKey::Embedding), spec.hidden_size, spec.embedding_scale);
-        let (mut routings, mut deferred) = (Vec::new(), None);
+        let (mut routings, mut choices, mut deferred) = (Vec::new(), Vec::new(), None);
         for (layer_spec, layer) in spec.layers.iter().zip(layers) {
             layer.grow_cache(layer_spec, *context, num_sequences);
             let input = x.clone();
-            layer.mix(layer_spec, weights, *context, rows, &mut x);
+            choices.extend(layer.mix(layer_spec, weights, *context, rows, &mut x));
             routings.extend(layer.feed_forward((spec, weights), &input, &mut x, &mut deferred));
         }
-        Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings }
+        Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings, choices }
     }
 
     /// The rows before `rows` whose cached keys and values no longer hold, with tables to match.

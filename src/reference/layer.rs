@@ -125,14 +125,29 @@ impl Layer {
         }
     }
 
-    /// `x += post_norm(attention(norm(x)))`, with the norms that the spec has.
-    pub fn mix(&mut self, spec: &LayerSpec, weights: &Weights, context: usize, rows: &[Row], x: &mut [f32]) {
+    /// `x += post_norm(attention(norm(x)))`, with the norms that the spec has. Gives what a router chose of the attention's projections, where
+    /// there is one.
+    pub fn mix(
+        &mut self,
+        spec: &LayerSpec,
+        weights: &Weights,
+        context: usize,
+        rows: &[Row],
+        x: &mut [f32],
+    ) -> Option<LayerRouting> {
         let layer = self.index;
         let normed = norm_if(spec, x, weights.find(WeightKey::AttentionNorm { layer }));
         let batch = Batch { context, rows, x: &normed };
+        let mut choice = None;
         let mut y = match &spec.mixer {
-            Mixer::Attention(spec) if spec.choice.is_some() => self.attend_by_choice(spec, weights, &batch),
-            Mixer::Attention(spec) => self.attend(spec, weights, &batch),
+            Mixer::Attention(attention) => match &attention.choice {
+                Some(router) => {
+                    let (y, routing) = self.attend_by_choice(attention, router, weights, &batch);
+                    choice = Some(routing);
+                    y
+                }
+                None => self.attend(attention, weights, &batch),
+            },
             Mixer::Latent(spec) => self.attend_to_latents(spec, weights, &batch),
             Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
@@ -143,6 +158,7 @@ impl Layer {
             add_bias(&mut y, bias);
         }
         add_scaled(spec, &norm_if(spec, &y, weights.find(WeightKey::AttentionPostNorm { layer })), x);
+        choice
     }
 
     /// `[n, num_heads head_dim]`

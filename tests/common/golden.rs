@@ -118,27 +118,43 @@ impl Golden {
         for routing in layers {
             // The oracle counts layers as they are stored.
             let tag = format!("p{prompt}.L{}", routing.layer / self.spec.names.sub_layers);
-            let router = &self.spec.layers[routing.layer].ffn.moe().unwrap().router;
-            if self.stores_probabilities {
-                let found: Vec<f32> = routing.router_logits.chunks(router.num_experts).flat_map(softmax).collect();
-                self.assert_close(&found, &format!("{tag}.router_logits"));
-            } else {
-                self.assert_close(&routing.router_logits, &format!("{tag}.router_logits"));
-            }
-            let Some(stored_ids) = self.i32s(&format!("{tag}.topk_idx")) else { continue };
-            let mut stored_weights = self.f32s(&format!("{tag}.topk_w"));
-            if self.name == "llama_moe" {
-                // Stored before the scale, which its oracle applies to the sum.
-                stored_weights.iter_mut().for_each(|weight| *weight *= router.scale);
-            }
-            let top_k = router.num_experts_per_tok;
-            assert_eq!(routing.expert_ids.len(), stored_ids.len());
-            for start in (0..stored_ids.len()).step_by(top_k) {
-                let chosen = start..start + top_k;
-                let found = (&routing.expert_ids[chosen.clone()], &routing.routing_weights[chosen.clone()]);
-                let token = format!("{} {tag} token {}", self.name, start / top_k);
-                assert_choice(router, found, (&stored_ids[chosen.clone()], &stored_weights[chosen]), &token);
-            }
+            self.assert_router(&self.spec.layers[routing.layer].ffn.moe().unwrap().router, routing, &tag);
+        }
+    }
+
+    /// The same of routers that choose the projections of an attention.
+    pub fn assert_choices(&self, prompt: usize, choices: &[LayerRouting]) {
+        let attention = |layer: usize| self.spec.layers[layer].mixer.attention();
+        let expected = (0..self.spec.layers.len()).filter(|&layer| attention(layer).is_some_and(|spec| spec.choice.is_some()));
+        let found = choices.iter().map(|routing| routing.layer);
+        assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{}", self.name);
+        for routing in choices {
+            let router = attention(routing.layer).unwrap().choice.as_ref().unwrap();
+            self.assert_router(router, routing, &format!("p{prompt}.Lattn.{}", routing.layer));
+        }
+    }
+
+    /// What one router did, against what is stored under `tag`.
+    fn assert_router(&self, router: &RouterSpec, routing: &LayerRouting, tag: &str) {
+        if self.stores_probabilities {
+            let found: Vec<f32> = routing.router_logits.chunks(router.num_experts).flat_map(softmax).collect();
+            self.assert_close(&found, &format!("{tag}.router_logits"));
+        } else {
+            self.assert_close(&routing.router_logits, &format!("{tag}.router_logits"));
+        }
+        let Some(stored_ids) = self.i32s(&format!("{tag}.topk_idx")) else { return };
+        let mut stored_weights = self.f32s(&format!("{tag}.topk_w"));
+        if self.name == "llama_moe" {
+            // Stored before the scale, which its oracle applies to the sum.
+            stored_weights.iter_mut().for_each(|weight| *weight *= router.scale);
+        }
+        let top_k = router.num_experts_per_tok;
+        assert_eq!(routing.expert_ids.len(), stored_ids.len());
+        for start in (0..stored_ids.len()).step_by(top_k) {
+            let chosen = start..start + top_k;
+            let found = (&routing.expert_ids[chosen.clone()], &routing.routing_weights[chosen.clone()]);
+            let token = format!("{} {tag} token {}", self.name, start / top_k);
+            assert_choice(router, found, (&stored_ids[chosen.clone()], &stored_weights[chosen]), &token);
         }
     }
 }

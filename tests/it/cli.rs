@@ -120,6 +120,32 @@ fn inspect_says_what_a_device_of_a_given_bandwidth_may_reach() {
 }
 
 #[test]
+fn inspect_measures_what_this_device_reads_where_asked() {
+    let config = golden("configs/olmoe-1b-7b.json");
+    refused(&["inspect", text(&config), "--measure", "--device", "cpu"], &["--measure", "reference", "hint: "]);
+    refused(&["inspect", text(&config), "--measure", "--read-gb-s", "5"], &["--read-gb-s"]);
+    refused(&["inspect", text(&config), "--measure=0"], &["--measure"]);
+    refused(&["inspect", text(&config), "--measure", "--device", "no such adapter"], &["no such adapter"]);
+    if !gpu_or_skip() {
+        return;
+    }
+    let figures = json(&moebius(&["inspect", text(&config), "--measure=8", "--json"]).stdout);
+    let roof = figures["read_roof"]["gb_s"].as_f64().unwrap();
+    assert!(roof > 0.1, "{roof}");
+    assert_eq!(figures["read_roof"]["measured_bytes"], 8 << 20);
+    for format in figures["formats"].as_array().unwrap() {
+        let expected = roof * 1e9 / format["active_weight_bytes"].as_f64().unwrap();
+        let found = format["decode_tokens_per_s"].as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+    }
+    let page = moebius(&["inspect", text(&config), "--measure=8"]).stdout;
+    let line = page.lines().find(|line| line.starts_with("read roof")).unwrap();
+    let device = figures["device"]["name"].as_str().unwrap();
+    assert!(line.contains("GB/s, measured now over 8.0 MiB") && line.contains(device), "{line}");
+    assert!(page.contains("tokens/s at best"), "{page}");
+}
+
+#[test]
 fn inspect_counts_what_cannot_be_run_and_says_so() {
     let outcome = moebius(&["inspect", text(&golden("configs/jamba-v0.1.json"))]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
@@ -384,6 +410,7 @@ fn bench_prints_the_figures_of_every_test_as_json() {
     }
     assert_eq!(figures["quant"], serde_json::json!(["f16"]));
     assert_eq!(figures["device"]["backend"], "vulkan");
+    assert!((1 << 20..=128 << 20).contains(&figures["largest_binding_bytes"].as_u64().unwrap()), "{figures}");
     let tests = figures["tests"].as_array().unwrap();
     assert_eq!(tests.iter().map(|test| test["name"].as_str().unwrap()).collect::<Vec<_>>(), ["pp4", "tg2", "pp4@d6", "tg2@d6"]);
     for test in tests {

@@ -134,11 +134,12 @@ fn shaders_with_and_without_bounds_checks_give_the_same_bits() {
 }
 
 /// Largest difference of a logit of the demo model from f32, and whether the greedy texts stay the same, by format.
-const WITHIN: [(&str, f32, bool); 7] = [
+const WITHIN: [(&str, f32, bool); 8] = [
     ("f16", 0.02, true),
     ("bf16", 0.002, true),
     // A logit moves by more than the weights do where another expert is chosen.
     ("q8_0", 2.0, true),
+    ("fp8", 4.0, false),
     ("q4_1", 3.0, false),
     ("q4_0", 4.0, false),
     ("q4_0,head=q8_0", 3.0, false),

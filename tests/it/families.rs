@@ -57,7 +57,7 @@ fn one_of_each_kind(tensors: &BTreeMap<String, Value>) -> BTreeSet<&String> {
 
 /// Calls `check` for one needed tensor of each kind of each family.
 fn for_each_kind(check: impl Fn(&ModelSpec, &BTreeMap<String, Value>, &str)) {
-    // `latent.rs` does the same for matrices in eight bits, which come with their factors.
+    // `float8.rs` does the same for matrices in eight bits, which come with their factors.
     for name in FIXTURES.iter().filter(|name| **name != "deepseek_v3_fp8") {
         let directory = golden("fixtures").join(name);
         let spec = spec_of(&directory);

@@ -1,7 +1,7 @@
-//! Latent attention: its config, its weights on disk, its twins; and matrices in eight bits, which its models brought.
+//! Latent attention: its config, its weights on disk, its twins.
 
 use super::checkpoint::{raw_tensor, read, read_all};
-use crate::common::{TinyCheckpoint, TinyTensor, golden, open, spec_of};
+use crate::common::{golden, open, spec_of};
 use moebius::Error;
 use moebius::checkpoint::WeightKey;
 use moebius::gating::{ExpertGroups, GroupScore, Normalize, RouterMethod};
@@ -10,13 +10,12 @@ use moebius::reference::head_matmul::{self, head_matmul};
 use moebius::reference::latent::{self, latent};
 use moebius::reference::{KvCache, Row};
 use moebius::spec::{Ffn, LatentSpec, ModelSpec, Parameters, RopePairing, RopeScaling, RopeSpec};
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-const FP8: &str = "deepseek_v3_fp8";
+pub(super) const FP8: &str = "deepseek_v3_fp8";
 
 /// The config of a fixture with some keys replaced.
-fn parse(fixture: &str, changes: &[(&str, Value)]) -> moebius::Result<ModelSpec> {
+pub(super) fn parse(fixture: &str, changes: &[(&str, Value)]) -> moebius::Result<ModelSpec> {
     let text = std::fs::read_to_string(golden("fixtures").join(fixture).join("config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
     for (key, value) in changes {
@@ -27,22 +26,6 @@ fn parse(fixture: &str, changes: &[(&str, Value)]) -> moebius::Result<ModelSpec>
 
 fn latent_spec(fixture: &str, changes: &[(&str, Value)]) -> LatentSpec {
     parse(fixture, changes).unwrap().layers[0].mixer.latent().unwrap().clone()
-}
-
-/// The fixture with matrices in eight bits, to be broken.
-fn fp8_checkpoint() -> TinyCheckpoint {
-    let file = std::fs::read(golden("fixtures").join(FP8).join("model.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&file).unwrap();
-    let tiny = |(name, view): (String, safetensors::tensor::TensorView)| {
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F8_E4M3 => "F8_E4M3",
-            safetensors::Dtype::BF16 => "BF16",
-            safetensors::Dtype::F32 => "F32",
-            other => panic!("{other}"),
-        };
-        TinyTensor { name, dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() }
-    };
-    TinyCheckpoint { tensors: tensors.tensors().into_iter().map(tiny).collect() }
 }
 
 /// Two heads of 4 + 2, a latent of 4.
@@ -203,95 +186,6 @@ fn any_range_of_rows_of_a_latent_model_equals_that_part_of_the_whole() {
             }
         }
     }
-}
-
-#[test]
-fn eight_bit_matrices_are_codes_times_the_factor_of_their_block() {
-    let spec = parse(FP8, &[]).unwrap();
-    assert_eq!(spec.names.float8_block, Some([128, 128]));
-    let mut tiny = fp8_checkpoint();
-    // One value of every kind: zero, the least, the least normal, one, the largest, and their negatives.
-    let codes = [
-        (0x00, 0.0),
-        (0x01, 2f32.powi(-9)),
-        (0x08, 2f32.powi(-6)),
-        (0x38, 1.0),
-        (0x3c, 1.5),
-        (0x7e, 448.0),
-        (0xb8, -1.0),
-        (0xfe, -448.0),
-    ];
-    let fill = |tensor: &mut TinyTensor| {
-        let len = tensor.bytes.len();
-        tensor.bytes = (0..len).map(|index| codes[index % codes.len()].0).collect();
-    };
-    let (wide, tall) = ("model.layers.0.self_attn.q_a_proj.weight", "model.layers.0.self_attn.o_proj.weight");
-    for name in [wide, tall] {
-        fill(tiny.tensor_mut(name));
-        let scales = tiny.tensor_mut(&format!("{name}_scale_inv"));
-        scales.bytes = [0.25f32, 3.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    }
-    let directory = tiny.write();
-    let checkpoint = open(directory.path(), &spec).unwrap();
-    // `[28, 160]` with a factor for each part of a row, `[160, 48]` with one for each part of a column.
-    for (key, by_col) in [(WeightKey::LatentQueryDown { layer: 0 }, true), (WeightKey::AttentionOutput { layer: 0 }, false)] {
-        assert_eq!(checkpoint.stored_quant(key).name, "f32");
-        let matrix = read_all(&checkpoint, &spec, key);
-        for (index, value) in matrix.values.iter().enumerate() {
-            let (row, col) = (index / matrix.cols, index % matrix.cols);
-            let scale = if if by_col { col } else { row } < 128 { 0.25 } else { 3.0 };
-            assert_eq!(*value, codes[index % codes.len()].1 * scale, "{key:?} {row} {col}");
-        }
-    }
-}
-
-#[test]
-fn factors_of_eight_bit_matrices_may_be_stored_in_sixteen() {
-    let spec = parse(FP8, &[]).unwrap();
-    let mut tiny = fp8_checkpoint();
-    let scales = tiny.tensor_mut("model.layers.0.self_attn.q_b_proj.weight_scale_inv");
-    (scales.dtype, scales.bytes) = ("BF16", half::bf16::from_f32(0.5).to_le_bytes().to_vec());
-    tiny.tensor_mut("model.layers.0.self_attn.q_b_proj.weight").bytes.fill(0x38);
-    let directory = tiny.write();
-    let values = read_all(&open(directory.path(), &spec).unwrap(), &spec, WeightKey::LatentQueryUp { layer: 0 }).values;
-    assert!(values.iter().all(|value| *value == 0.5));
-}
-
-#[test]
-fn eight_bit_matrices_without_fitting_factors_are_refused() {
-    let spec = parse(FP8, &[]).unwrap();
-    let name = "model.layers.0.mlp.gate_proj.weight_scale_inv";
-    let opened = |change: &dyn Fn(&mut TinyCheckpoint), spec: &ModelSpec| {
-        let mut tiny = fp8_checkpoint();
-        change(&mut tiny);
-        let directory = tiny.write();
-        open(directory.path(), spec).unwrap_err()
-    };
-    match opened(&|tiny| drop(tiny.take(name)), &spec) {
-        Error::MissingTensors { missing, .. } => assert_eq!(missing, [name]),
-        other => panic!("{other}"),
-    }
-    match opened(&|tiny| tiny.tensor_mut(name).shape = vec![2, 1], &spec) {
-        Error::TensorShape { name: found, expected, .. } => assert_eq!((found.as_str(), expected), (name, vec![1, 2])),
-        other => panic!("{other}"),
-    }
-    let error = opened(&|tiny| tiny.tensor_mut(name).dtype = "I32", &spec).to_string();
-    assert_eq!(error, format!("tensor `{name}`: expected one of F32, F16, BF16, found I32"));
-    let narrow = |tiny: &mut TinyCheckpoint| {
-        let tensor = tiny.tensor_mut(name);
-        (tensor.dtype, tensor.bytes) = ("F8_E4M3", vec![0; 2]);
-    };
-    let error = opened(&narrow, &spec).to_string();
-    assert_eq!(error, format!("tensor `{name}`: expected one of F32, F16, BF16, found F8_E4M3"));
-    let norm = "model.norm.weight";
-    let narrow = |tiny: &mut TinyCheckpoint| {
-        let tensor = tiny.tensor_mut(norm);
-        (tensor.dtype, tensor.bytes) = ("F8_E4M3", vec![0; 160]);
-    };
-    assert_eq!(opened(&narrow, &spec).to_string(), format!("tensor `{norm}`: expected one of F32, F16, BF16, found F8_E4M3"));
-    let without = parse(FP8, &[("quantization_config", Value::Null)]).unwrap();
-    let error = opened(&|_| {}, &without).to_string();
-    assert!(error.ends_with("expected one of F32, F16, BF16, found F8_E4M3"), "{error}");
 }
 
 #[test]

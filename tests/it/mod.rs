@@ -12,6 +12,7 @@ mod config;
 mod conformance;
 mod engine;
 mod families;
+mod float8;
 mod gating;
 mod hub;
 mod latent;

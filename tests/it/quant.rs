@@ -1,6 +1,6 @@
 //! Quant formats: what is packed comes back within the stated error.
 
-use moebius::quant::{BLOCK, MaxError, QUANTS, Quant, QuantChoice, QuantFormat, ROW_ALIGN, WeightClass, padded};
+use moebius::quant::{MaxError, QUANTS, Quant, QuantChoice, QuantFormat, ROW_ALIGN, WeightClass, decode_e4m3, padded};
 use moebius::tensor::Dtype;
 use proptest::prelude::*;
 
@@ -126,6 +126,42 @@ fn packing_what_was_packed_changes_nothing() {
     }
 }
 
+#[test]
+fn every_code_of_eight_bits_survives_with_the_factor_it_has() {
+    // More columns than a block, and factors that no power of two is.
+    let codes: Vec<u8> = (0..=255).filter(|code| code & 127 != 127).collect();
+    let values: Vec<f32> = codes.iter().map(|&code| decode_e4m3(code)).collect();
+    let cols = values.len();
+    let scales: Vec<f32> = (0..cols).map(|col| if col < 128 { 0.012_345_67 } else { 3.1e-5 }).collect();
+    let packed = QuantFormat::pack_fp8(&values, &scales, cols);
+    assert_eq!(packed[..cols], codes);
+    assert_eq!(packed.len(), QuantFormat::fp8().row_bytes(cols));
+    let products: Vec<f32> = values.iter().zip(&scales).map(|(value, scale)| value * scale).collect();
+    assert_eq!(QuantFormat::fp8().unpack(&packed, cols), products);
+    assert!(decode_e4m3(127).is_nan() && decode_e4m3(255).is_nan());
+}
+
+#[test]
+fn eight_bit_floats_are_rounded_to_the_nearest_and_ties_to_even() {
+    // With 448 in the block the factor is 1.
+    let cases = [
+        (448.0, 448.0),
+        (432.0, 448.0), // between 416 and 448
+        (431.0, 416.0),
+        (1.0625, 1.0),
+        (1.1875, 1.25),
+        (15.6, 16.0),                   // rounds up into the next exponent
+        (2f32.powi(-9), 2f32.powi(-9)), // the smallest
+        (1.5 * 2f32.powi(-9), 2f32.powi(-8)),
+        (2f32.powi(-10), 0.0),
+        (-0.3, -0.3125),
+    ];
+    let values: Vec<f32> = cases.iter().map(|(value, _)| *value).collect();
+    let fp8 = QuantFormat::fp8();
+    let back = fp8.unpack(&fp8.pack(&values, values.len()), values.len());
+    assert_eq!(back, cases.map(|(_, expected)| expected));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -140,7 +176,7 @@ proptest! {
             let back = quant.unpack(&quant.pack(&values, cols), cols);
             prop_assert_eq!(back.len(), values.len());
             for (row, back) in values.chunks(cols).zip(back.chunks(cols)) {
-                for (block, back) in row.chunks(BLOCK).zip(back.chunks(BLOCK)) {
+                for (block, back) in row.chunks(quant.block_len).zip(back.chunks(quant.block_len)) {
                     let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
                     for (&value, &found) in block.iter().zip(back) {
                         let bound = allowed(quant, value, largest);

@@ -5,7 +5,7 @@ use super::{COPY, ONE_SHARD, PRODUCT};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::embed::{self, Buffers};
-use crate::quant::{QUANTS, Quant};
+use crate::quant::{QUANTS, Quant, QuantFormat};
 use crate::reference::{self, Row};
 
 struct Embed {
@@ -14,6 +14,8 @@ struct Embed {
     scale: f32,
     quant: Quant,
     rows_per_shard: usize,
+    /// Columns differ in size by up to 2^19, so that codes of every exponent occur.
+    many_sizes: bool,
 }
 
 const VOCAB: usize = 50;
@@ -26,7 +28,12 @@ pub fn cases() -> Vec<Case> {
             ONE_SHARD => format!("{num_tokens}x{hidden_size} {}", quant.name),
             _ => format!("{num_tokens}x{hidden_size} {} shards of {rows_per_shard}", quant.name),
         };
-        cases.push(Case::new("embed", name, COPY, Embed { num_tokens, hidden_size, scale, quant, rows_per_shard }));
+        cases.push(Case::new(
+            "embed",
+            name,
+            COPY,
+            Embed { num_tokens, hidden_size, scale, quant, rows_per_shard, many_sizes: false },
+        ));
     };
     for quant in QUANTS {
         for hidden_size in [1, 32, 96, 504, 513] {
@@ -35,8 +42,17 @@ pub fn cases() -> Vec<Case> {
         add(20, 64, quant, 16);
     }
     add(1, 2048, QUANTS[0], ONE_SHARD);
+    let fp8 = Embed {
+        num_tokens: 7,
+        hidden_size: 513,
+        scale: 1.0,
+        quant: QuantFormat::fp8(),
+        rows_per_shard: ONE_SHARD,
+        many_sizes: true,
+    };
+    cases.push(Case::new("embed", "7x513 fp8, codes of every exponent".to_owned(), COPY, fp8));
     for scale in [0.25, 59.867] {
-        let problem = Embed { num_tokens: 7, hidden_size: 33, scale, quant: QUANTS[0], rows_per_shard: 16 };
+        let problem = Embed { num_tokens: 7, hidden_size: 33, scale, quant: QUANTS[0], rows_per_shard: 16, many_sizes: false };
         cases.push(Case::new("embed", format!("times {scale}"), PRODUCT, problem));
     }
     cases
@@ -58,7 +74,13 @@ impl Problem for Embed {
         // The first and the last token of the vocabulary, and of every shard, are among them.
         let rows: Vec<Row> =
             (0..self.num_tokens).map(|token| Row::new([0, 49, 16, 15, 31, 32, 7, 47, 48][token % 9], token as u32, 0)).collect();
-        let table = inputs.weights(VOCAB, self.hidden_size);
+        let mut table = inputs.weights(VOCAB, self.hidden_size);
+        if self.many_sizes {
+            table
+                .iter_mut()
+                .enumerate()
+                .for_each(|(index, value)| *value *= 0.5f32.powi((index % self.hidden_size * 7 % 20) as i32));
+        }
         let (table, stored) = stage.weights(&table, self.hidden_size, self.quant, self.rows_per_shard);
         let expected = reference::embed::embed(&rows, &stored, self.hidden_size, self.scale);
 

@@ -134,7 +134,7 @@ fn problems() -> Vec<Experts> {
         problems.extend(options(Experts { num_tokens: 9, ..usual }));
         // Whole passes and a piece of one, whole workgroups and a piece of one.
         let wide = Experts { num_tokens: 3, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
-        problems.extend([wide, Experts { quant: QUANTS[5], ..wide }]);
+        problems.extend([wide, Experts { quant: QUANTS[6], ..wide }]);
         if !sorted {
             let normed = Experts { norm: true, ..usual };
             let both = Experts { bias: true, weight_on: WeightOn::Input, ..normed };

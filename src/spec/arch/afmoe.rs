@@ -52,13 +52,10 @@ fn attention(config: &ConfigJson) -> Result<impl Fn(usize) -> Result<AttentionSp
     };
     let window = config.usize_or("sliding_window", 1024, limits::POSITIONS)?;
     let step = config.usize_or("global_attn_every_n_layers", 4, limits::LAYERS)?;
-    let types = config.opt_choices("layer_types", LAYER_TYPES)?;
-    let config = config.clone();
+    let kinds = common::layer_kinds(config, "layer_types", LAYER_TYPES)?;
     Ok(move |layer: usize| {
-        let is_sliding = match &types {
-            Some(types) => {
-                *types.get(layer).ok_or_else(|| config.invalid("layer_types", "one entry per layer"))? == LAYER_TYPES[0]
-            }
+        let is_sliding = match &kinds {
+            Some(kinds) => kinds[layer] == LAYER_TYPES[0],
             None => !(layer + 1).is_multiple_of(step),
         };
         Ok(if is_sliding {

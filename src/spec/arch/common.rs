@@ -269,6 +269,16 @@ pub fn check_all_experts(config: &ConfigJson, experts: &str, num_experts: usize,
     Err(config.invalid(experts, expected))
 }
 
+/// The kind of every layer, of those `accepted`, where the config lists them. Further entries are of layers that predict further tokens.
+pub fn layer_kinds(config: &ConfigJson, key: &str, accepted: &[&'static str]) -> Result<Option<Vec<&'static str>>> {
+    let kinds = config.opt_choices(key, accepted)?;
+    let num_layers = config.usize("num_hidden_layers", limits::LAYERS)?;
+    match kinds {
+        Some(kinds) if kinds.len() < num_layers => Err(config.invalid(key, "one entry per layer")),
+        kinds => Ok(kinds),
+    }
+}
+
 /// Whether layer `l` has experts, from `decoder_sparse_step` and `mlp_only_layers` of the Qwen configs.
 pub fn sparse_step(config: &ConfigJson) -> Result<impl Fn(usize) -> bool> {
     let step = config.usize_or("decoder_sparse_step", 1, limits::LAYERS)?;
@@ -286,6 +296,13 @@ pub fn after_dense(config: &ConfigJson, first_dense: usize) -> Result<impl Fn(us
     let first = config.count_or("first_k_dense_replace", first_dense, limits::LAYERS)?;
     let step = config.usize_or("moe_layer_freq", 1, limits::LAYERS)?;
     Ok(move |layer: usize| layer >= first && layer.is_multiple_of(step))
+}
+
+/// Whether layer `l` has experts, from `mlp_layer_types`, or as [`after_dense`] where the config does not list them.
+pub fn listed_sparse(config: &ConfigJson, first_dense: usize) -> Result<impl Fn(usize) -> bool> {
+    let kinds = layer_kinds(config, "mlp_layer_types", &["sparse", "dense"])?;
+    let is_after = after_dense(config, first_dense)?;
+    Ok(move |layer: usize| kinds.as_ref().map_or_else(|| is_after(layer), |kinds| kinds[layer] == "sparse"))
 }
 
 /// The experts that every token uses, as one MLP of all their widths; none where their number is zero.

@@ -31,7 +31,7 @@ pub(super) fn parse_as(config: &ConfigJson, family: &'static str, defaults: &Def
         shared: common::shared(config, "n_shared_experts", 0, "moe_intermediate_size")?,
     };
     let attention = latent_attention(config, defaults)?;
-    let is_sparse = common::after_dense(config, first_dense)?;
+    let is_sparse = common::listed_sparse(config, first_dense)?;
     common::model(config, family, defaults, |layer| {
         Ok((attention.clone(), common::sparse_or_dense(config, is_sparse(layer), &moe)?))
     })

@@ -69,12 +69,12 @@ fn parse_text(config: &ConfigJson, names: TensorNames) -> Result<ModelSpec> {
     config.unsupported("use_bidirectional_attention", &Value::Null)?;
     config.unsupported("rope_scaling", &Value::Null)?;
     config.unsupported("tie_word_embeddings", &true.into())?;
-    let types = config.opt_choices("layer_types", LAYER_TYPES)?.ok_or_else(|| config.invalid("layer_types", "a list"))?;
+    let kinds =
+        common::layer_kinds(config, "layer_types", LAYER_TYPES)?.ok_or_else(|| config.invalid("layer_types", "a list"))?;
     let [sliding, full] = attentions(config)?;
     let ffn = ffn(config)?;
     let mut model = common::model(config, GEMMA4_MOE.name, &DEFAULTS, |layer| {
-        let layer_type = types.get(layer).ok_or_else(|| config.invalid("layer_types", "one entry per layer"))?;
-        let attention = if *layer_type == LAYER_TYPES[0] { &sliding } else { &full };
+        let attention = if kinds[layer] == LAYER_TYPES[0] { &sliding } else { &full };
         Ok((attention.clone(), ffn.clone()))
     })?;
     for layer in &mut model.layers {

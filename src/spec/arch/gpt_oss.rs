@@ -24,11 +24,11 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let window = config.usize_or("sliding_window", 128, limits::POSITIONS)?;
     let attention = AttentionSpec { qkv_bias: bias, output_bias: bias, sinks: true, ..common::attention(config, &DEFAULTS)? };
     let rope = attention.rope.clone().map(|rope| default_scaling(config, rope));
-    let layer_types = config.opt_choices("layer_types", LAYER_TYPES)?;
+    let layer_types = common::layer_kinds(config, "layer_types", LAYER_TYPES)?;
     let moe = experts(config)?;
     let mut model = common::model(config, GPT_OSS.name, &DEFAULTS, |layer| {
         let layer_type = match &layer_types {
-            Some(types) => *types.get(layer).ok_or_else(|| config.invalid("layer_types", "one entry per layer"))?,
+            Some(kinds) => kinds[layer],
             None => LAYER_TYPES[layer % 2],
         };
         let mask = if layer_type == LAYER_TYPES[0] { Mask::Window(window) } else { Mask::Causal };

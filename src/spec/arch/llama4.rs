@@ -85,16 +85,15 @@ fn attention(config: &ConfigJson) -> Result<impl Fn(usize) -> Result<AttentionSp
     let chunk = config.opt_usize("attention_chunk_size", limits::POSITIONS)?;
     let has_rope = config.opt_counts("no_rope_layers", 1)?.filter(|layers| !layers.is_empty());
     let step = config.usize_or("no_rope_layer_interval", 4, limits::LAYERS)?;
-    let types = config.opt_choices("layer_types", LAYER_TYPES)?;
+    let kinds = common::layer_kinds(config, "layer_types", LAYER_TYPES)?;
     let config = config.clone();
     Ok(move |layer: usize| {
-        let one_per_layer = |key: &str| config.invalid(key, "one entry per layer");
         let turns = match &has_rope {
-            Some(layers) => *layers.get(layer).ok_or_else(|| one_per_layer("no_rope_layers"))? == 1,
+            Some(layers) => *layers.get(layer).ok_or_else(|| config.invalid("no_rope_layers", "one entry per layer"))? == 1,
             None => !(layer + 1).is_multiple_of(step),
         };
-        let is_chunked = match &types {
-            Some(types) => *types.get(layer).ok_or_else(|| one_per_layer("layer_types"))? == LAYER_TYPES[0],
+        let is_chunked = match &kinds {
+            Some(kinds) => kinds[layer] == LAYER_TYPES[0],
             None => turns,
         };
         let mask = chunk.filter(|_| is_chunked).map_or(Mask::Causal, Mask::Chunk);

@@ -12,6 +12,7 @@ mod deepseek_v2;
 mod deepseek_v3;
 mod dots1;
 mod ernie4_5_moe;
+mod exaone_moe;
 mod flex_olmo;
 mod gemma4_moe;
 mod glm4_moe;
@@ -20,12 +21,14 @@ mod gpt_oss;
 mod granitemoe;
 mod grok1;
 mod hunyuan_v1_moe;
+mod hy_v3;
 mod jamba;
 mod jetmoe;
 mod latent;
 mod llama4;
 mod llama_moe;
 mod longcat_flash;
+mod mellum;
 mod mimo_v2_flash;
 mod minimax_m2;
 mod mixtral;
@@ -33,6 +36,8 @@ mod olmoe;
 mod phimoe;
 mod qwen2_moe;
 mod qwen3_moe;
+mod qwen3_vl_moe;
+mod solar_open;
 mod yuan;
 
 use super::{ConfigJson, ModelSpec};
@@ -82,6 +87,11 @@ pub static ARCHS: &[&Arch] = &[
     &gemma4_moe::GEMMA4_MOE,
     &jetmoe::JETMOE,
     &yuan::YUAN,
+    &solar_open::SOLAR_OPEN,
+    &exaone_moe::EXAONE_MOE,
+    &mellum::MELLUM,
+    &hy_v3::HY_V3,
+    &qwen3_vl_moe::QWEN3_VL_MOE,
     &jamba::JAMBA,
 ];
 

@@ -73,8 +73,9 @@ pub struct Buffers<'a> {
 
 /// Workgroup memory for the queries that meet the same keys, in bytes; the scores take as much again at most.
 const QUERY_BYTES: usize = 8 << 10;
-/// Quads of queries, and quads of outputs, that an invocation keeps in registers at most.
-const MAX_REGISTERS: usize = 32;
+/// Query heads that meet the same keys at most, and those of several rows.
+const MAX_MEMBERS: usize = 16;
+const ROW_MEMBERS: usize = 8;
 /// Quads of one query that an invocation keeps at most: longer heads are compiled for too long.
 const MAX_SLICE: usize = 8;
 
@@ -91,28 +92,31 @@ struct Cut {
 impl Cut {
     fn choose(caps: &Caps, problem: &Problem) -> Self {
         let quads = problem.head_dim / 4;
-        let subgroup = caps.subgroup_size.map(|size| size as usize).filter(|_| caps.profile == Profile::Cpu);
+        let value_quads = problem.value_dim / 4;
+        // LLVM makes vectors of eight lanes and copes with much at once. SwiftShader, of four lanes, compiles a few registers too many for hours.
+        let wide = caps.profile == Profile::Cpu && caps.subgroup_size == Some(8);
+        let slice = Some(quads / 8).filter(|slice| wide && quads.is_multiple_of(8) && *slice <= MAX_SLICE);
         let workgroup = match caps.profile {
             Profile::Gpu => 64,
-            Profile::Cpu => subgroup.unwrap_or(8),
+            Profile::Cpu if slice.is_some() => 8,
+            Profile::Cpu => value_quads.div_ceil(8).next_power_of_two().clamp(8, 64),
         };
-        let slice =
-            subgroup.filter(|size| quads.is_multiple_of(*size)).map(|size| quads / size).filter(|slice| *slice <= MAX_SLICE);
         let shared = problem.num_heads / problem.num_kv_heads;
-        let most = match caps.profile {
-            Profile::Gpu => 16,
-            Profile::Cpu if slice.is_some() => workgroup,
-            // More are compiled for too long.
-            Profile::Cpu => 4,
-        };
-        let quads_per_lane = (problem.value_dim / 4).div_ceil(workgroup);
+        let registers = slice.unwrap_or(0) + value_quads.div_ceil(workgroup);
+        let max_registers = if caps.profile == Profile::Gpu || wide { 32 } else { 8 };
         let fits = |members: usize| {
-            members <= most
+            members <= MAX_MEMBERS
                 && members * problem.head_dim * 4 <= QUERY_BYTES
-                && members * slice.unwrap_or(0).max(quads_per_lane) <= MAX_REGISTERS
+                && members * registers <= max_registers
+                // Software devices compile what they unroll for too long.
+                && (slice.is_some() || caps.profile == Profile::Gpu || members <= 4)
+                && members <= workgroup
         };
         let group = (1..=shared).rev().find(|&group| shared.is_multiple_of(group) && fits(group)).unwrap_or(1);
-        let rows = [8, 4, 2].into_iter().find(|rows| *rows <= problem.num_tokens && fits(rows * group)).unwrap_or(1);
+        let rows = [8, 4, 2]
+            .into_iter()
+            .find(|rows| *rows <= problem.num_tokens && rows * group <= ROW_MEMBERS && fits(rows * group))
+            .unwrap_or(1);
         Cut { workgroup, group, rows, slice }
     }
 }

@@ -57,7 +57,7 @@ impl<'a> Planner<'a> {
             weight_on: WeightOn::Output,
             scale: target.scale,
         };
-        let buffers = expert_combine::Buffers { y: &state.expert_output, weights: &state.routing_weights, x: target.buffer };
+        let buffers = expert_combine::Buffers { y: &state.expert_output, weights: &state.routed.weights, x: target.buffer };
         expert_combine::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)?;
         self.add_bias(layer, weights.output_bias.as_ref(), target)
     }
@@ -67,14 +67,14 @@ impl<'a> Planner<'a> {
         let GpuDecoder { device, state, .. } = self.decoder;
         let num_tokens = self.key.num_tokens;
         let replace = (matmul::Output::Replace, router.num_experts);
-        self.project(layer, (&weights.router, None), x, replace, &state.router_logits)?;
+        self.project(layer, (&weights.router, None), x, replace, &state.routed.logits)?;
         let problem = router_topk::Problem { num_tokens, router, load_offset: 0 };
         let buffers = router_topk::Buffers {
-            logits: &state.router_logits,
+            logits: &state.routed.logits,
             slot_table: &weights.slot_table,
-            ids: &state.expert_ids,
+            ids: &state.routed.ids,
             slots: &state.slots,
-            weights: &state.routing_weights,
+            weights: &state.routed.weights,
             loads: &state.choice_loads,
             selection_bias: None,
             expert_scale: None,
@@ -83,7 +83,7 @@ impl<'a> Planner<'a> {
         let num_assignments = num_tokens * router.num_experts_per_tok;
         let problem = expert_sort::Problem { num_assignments, num_experts: router.num_experts };
         let buffers = expert_sort::Buffers {
-            ids: &state.expert_ids,
+            ids: &state.routed.ids,
             slot_table: &weights.slot_table,
             tiles: &state.tiles,
             order: &state.order,
@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
             quant: slabs.shape.quant,
         };
         let routing = Routing::Sorted { tiles: &state.tiles, order: &state.order };
-        let buffers = expert_down::Buffers { h: x, routing, weights: &state.routing_weights, y, slabs };
+        let buffers = expert_down::Buffers { h: x, routing, weights: &state.routed.weights, y, slabs };
         expert_down::record(device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 

@@ -2,7 +2,7 @@
 
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Input, Planner, Target};
-use super::state::{LayerTaps, TapPlaces};
+use super::state::LayerTaps;
 use super::weights::{MlpWeights, MoeWeights, SharedWeights};
 use crate::error::Result;
 use crate::gating::WeightOn;
@@ -13,7 +13,6 @@ use crate::kernels::{
 };
 use crate::quant::padded;
 use crate::spec::{Ffn, MlpSpec, MoeSpec, NormSpec, SharedSpec};
-use std::ops::Range;
 
 /// Records the feed-forward part of one layer.
 pub(super) struct Experts<'a, 'b> {
@@ -49,13 +48,14 @@ impl<'a> Experts<'a, '_> {
         let GpuDecoder { device, state, .. } = self.planner.decoder;
         let router = &spec.router;
         let num_tokens = self.planner.key.num_tokens;
+        let routed = taps.output(state, num_tokens, self.planner.key.taps);
         let routing = if num_tokens > 1 {
             let problem = expert_sort::Problem {
                 num_assignments: num_tokens * router.num_experts_per_tok,
                 num_experts: router.num_experts,
             };
             let buffers = expert_sort::Buffers {
-                ids: &state.expert_ids,
+                ids: &routed.ids,
                 slot_table: &weights.slot_table,
                 tiles: &state.tiles,
                 order: &state.order,
@@ -69,7 +69,7 @@ impl<'a> Experts<'a, '_> {
             num_experts: router.num_experts,
             num_experts_per_tok: router.num_experts_per_tok,
             weight_on: router.weight_on,
-            weights: &state.routing_weights,
+            weights: &routed.weights,
             routing,
         };
         if router.identity_experts > 0 && routing.is_sorted() {
@@ -77,7 +77,7 @@ impl<'a> Experts<'a, '_> {
             self.planner.recording.clear(&state.expert_output);
         }
         self.run(&spec.expert, &weights.experts, &routed)?;
-        self.identity(spec)?;
+        self.identity(spec, taps)?;
         match (&spec.shared, &weights.shared) {
             (Some(shared), Some(weights)) => self.shared(shared, weights),
             _ => Ok(()),
@@ -85,11 +85,12 @@ impl<'a> Experts<'a, '_> {
     }
 
     /// `target += ` what experts without weights give back.
-    fn identity(&mut self, spec: &MoeSpec) -> Result<()> {
+    fn identity(&mut self, spec: &MoeSpec, taps: &LayerTaps) -> Result<()> {
         if spec.router.identity_experts == 0 {
             return Ok(());
         }
         let GpuDecoder { device, spec: model, state, .. } = self.planner.decoder;
+        let routed = taps.output(state, self.planner.key.num_tokens, self.planner.key.taps);
         let problem = expert_identity::Problem {
             num_tokens: self.planner.key.num_tokens,
             num_experts_per_tok: spec.router.num_experts_per_tok,
@@ -97,12 +98,8 @@ impl<'a> Experts<'a, '_> {
             hidden_size: model.hidden_size,
             scale: self.target.scale,
         };
-        let buffers = expert_identity::Buffers {
-            input: self.input().x,
-            ids: &state.expert_ids,
-            weights: &state.routing_weights,
-            x: self.target.buffer,
-        };
+        let buffers =
+            expert_identity::Buffers { input: self.input().x, ids: &routed.ids, weights: &routed.weights, x: self.target.buffer };
         expert_identity::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)
     }
 
@@ -114,6 +111,7 @@ impl<'a> Experts<'a, '_> {
     fn route(&mut self, spec: &MoeSpec, weights: &MoeWeights, taps: &LayerTaps) -> Result<()> {
         let GpuDecoder { device, state, .. } = self.planner.decoder;
         let num_tokens = self.planner.key.num_tokens;
+        let routed = taps.output(state, num_tokens, self.planner.key.taps);
         let mut x = self.input();
         if let (Some(eps), Some(weight)) = (spec.router.input_norm, &weights.router_norm) {
             let beside_dense = matches!(self.planner.decoder.spec.layers[self.layer].ffn, Ffn::Parallel(_));
@@ -130,14 +128,14 @@ impl<'a> Experts<'a, '_> {
         let (y, y_stride) = if spec.router.attention {
             (&state.router_hidden, padded(spec.router.rows()))
         } else {
-            (&state.router_logits, spec.router.num_experts)
+            (&routed.logits, spec.router.num_experts)
         };
         let output = spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped);
         let router = (&weights.router, weights.router_bias.as_ref());
         self.planner.project_scaled(self.layer, router, x, (output, y_stride, spec.router.logit_scale), y)?;
         if spec.router.attention {
             let problem = router_attention::Problem { num_tokens, num_experts: spec.router.num_experts };
-            let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &state.router_logits };
+            let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &routed.logits };
             router_attention::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
         }
         router_topk::record(
@@ -146,24 +144,19 @@ impl<'a> Experts<'a, '_> {
             Some(self.layer),
             &router_topk::Problem { num_tokens, router: &spec.router, load_offset: taps.load_offset },
             &router_topk::Buffers {
-                logits: &state.router_logits,
+                logits: &routed.logits,
                 slot_table: &weights.slot_table,
-                ids: &state.expert_ids,
+                ids: &routed.ids,
                 slots: &state.slots,
-                weights: &state.routing_weights,
+                weights: &routed.weights,
                 loads: &state.loads,
                 selection_bias: weights.selection_bias.as_ref(),
                 expert_scale: weights.expert_scale.as_ref(),
             },
         )?;
-        if self.planner.key.taps {
-            let TapPlaces { router_logits, expert_ids, routing_weights } = taps.places(num_tokens);
-            let mut keep = |from, place: Range<usize>| {
-                self.planner.recording.copy(from, &state.tap_values, (place.start * 4) as u64, (place.len() * 4) as u64);
-            };
-            keep(&state.router_logits, router_logits);
-            keep(&state.expert_ids, expert_ids);
-            keep(&state.routing_weights, routing_weights);
+        // Those of a single token wait for the end of the pass: a copy between dispatches costs as much as some of them.
+        if self.planner.key.taps && num_tokens > 1 {
+            taps.keep(state, num_tokens, &mut self.planner.recording);
         }
         Ok(())
     }

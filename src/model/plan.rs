@@ -96,6 +96,9 @@ impl<'a> Planner<'a> {
             self.feed_forward(layer, spec, weights, &mut taps)?;
             self.add_deferred(layer)?;
         }
+        if self.key.taps && self.key.num_tokens == 1 {
+            state.taps.iter().for_each(|taps| taps.keep(state, 1, &mut self.recording));
+        }
         match self.key.output {
             Output::Nothing => {}
             Output::Token => {

@@ -3,7 +3,7 @@
 use super::ahead::NUM_SLOTS;
 use super::chunk::ChunkShape;
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Pace};
+use crate::gpu::{Buffer, Device, Pace, Recording};
 use crate::kernels::expert_sort;
 use crate::quant::{ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
@@ -47,10 +47,8 @@ pub(super) struct State {
     pub filter: FilterState,
     /// The input of a router that has a norm of its own.
     pub router_input: Buffer,
-    pub router_logits: Buffer,
-    pub expert_ids: Buffer,
+    pub routed: RouterOutput,
     pub slots: Buffer,
-    pub routing_weights: Buffer,
     pub tiles: Buffer,
     pub order: Buffer,
     pub h: Buffer,
@@ -121,6 +119,16 @@ pub(super) struct LayerTaps {
     pub load_offset: usize,
     /// Place of its first value in [`State::tap_values`], in values of one token.
     offset: usize,
+    /// What the router did with a single token, where it is kept: nobody overwrites it before the end of the pass.
+    single: RouterOutput,
+}
+
+/// What a router writes.
+#[derive(Debug, Clone)]
+pub(super) struct RouterOutput {
+    pub logits: Buffer,
+    pub ids: Buffer,
+    pub weights: Buffer,
 }
 
 /// Places in [`State::tap_values`], by row of the chunk, in values of 32 bits.
@@ -130,7 +138,32 @@ pub(super) struct TapPlaces {
     pub routing_weights: Range<usize>,
 }
 
+impl RouterOutput {
+    fn new(device: &Device, num_logits: usize, num_assignments: usize) -> Self {
+        let buffer = |label: &str, len: usize| device.storage(label, (len * 4) as u64);
+        RouterOutput {
+            logits: buffer("router_logits", num_logits),
+            ids: buffer("expert_ids", num_assignments),
+            weights: buffer("routing_weights", num_assignments),
+        }
+    }
+}
+
 impl LayerTaps {
+    /// Where the router of this layer writes in a pass of `num_tokens` whose routing is kept or not.
+    pub fn output<'a>(&'a self, state: &'a State, num_tokens: usize, kept: bool) -> &'a RouterOutput {
+        if kept && num_tokens == 1 { &self.single } else { &state.routed }
+    }
+
+    /// Copies what the router wrote to its place.
+    pub fn keep(&self, state: &State, num_tokens: usize, recording: &mut Recording) {
+        let RouterOutput { logits, ids, weights } = self.output(state, num_tokens, true);
+        let TapPlaces { router_logits, expert_ids, routing_weights } = self.places(num_tokens);
+        for (from, place) in [(logits, router_logits), (ids, expert_ids), (weights, routing_weights)] {
+            recording.copy(from, &state.tap_values, (place.start * 4) as u64, (place.len() * 4) as u64);
+        }
+    }
+
     /// For a chunk of `num_tokens`.
     pub fn places(&self, num_tokens: usize) -> TapPlaces {
         let router_logits = self.offset * num_tokens..(self.offset + self.num_experts) * num_tokens;
@@ -159,7 +192,7 @@ impl State {
         let assignments = tokens * shape.max_top_k;
         let tile_len = expert_sort::tile_len(device.caps());
         let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
-        let taps = taps(spec);
+        let taps = taps(device, spec);
         let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
         // A stream that no layer needs gets a buffer of one row's padding.
         let stream_if = |wanted: bool| if wanted { tokens * padded(spec.hidden_size) } else { ROW_ALIGN };
@@ -188,10 +221,8 @@ impl State {
             branch: f32s("branch", stream_if(any_parallel(&|parallel| parallel.post_norms))),
             deferred: f32s("deferred", stream_if(any_parallel(&|parallel| parallel.deferred))),
             router_input: f32s("router_input", stream_if(spec.moe_layers().any(|(_, moe)| moe.router.input_norm.is_some()))),
-            router_logits: f32s("router_logits", tokens * shape.max_experts),
-            expert_ids: f32s("expert_ids", assignments),
+            routed: RouterOutput::new(device, tokens * shape.max_experts, assignments),
             slots: f32s("slots", assignments),
-            routing_weights: f32s("routing_weights", assignments),
             tiles: f32s("tiles", max_tiles * 4),
             order: f32s("order", assignments),
             h: f32s("h", tokens * shape.max_inner),
@@ -240,12 +271,13 @@ impl State {
     }
 }
 
-fn taps(spec: &ModelSpec) -> Vec<LayerTaps> {
+fn taps(device: &Device, spec: &ModelSpec) -> Vec<LayerTaps> {
     let (mut load_offset, mut offset) = (0, 0);
     let mut taps = Vec::new();
     for (layer, moe) in spec.moe_layers() {
         let (num_experts, num_experts_per_tok) = (moe.router.num_experts, moe.router.num_experts_per_tok);
-        taps.push(LayerTaps { layer, num_experts, num_experts_per_tok, load_offset, offset });
+        let single = RouterOutput::new(device, num_experts, num_experts_per_tok);
+        taps.push(LayerTaps { layer, num_experts, num_experts_per_tok, load_offset, offset, single });
         load_offset += num_experts;
         offset += num_experts + 2 * num_experts_per_tok;
     }

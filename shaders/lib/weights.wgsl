@@ -9,7 +9,8 @@
 
 const BLOCK_QUADS: u32 = 8u;
 
-// Four values of a word as they are stored. `quad` is a constant wherever this is called, and all branches on it vanish.
+// Four values of a word as they are stored. `quad` is a constant where speed counts (all of matmul but #ifdef LANES_1), and branches on it
+// vanish.
 #ifdef WEIGHT_F32
 fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(word);

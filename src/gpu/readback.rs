@@ -78,11 +78,13 @@ impl Device {
         pieces: usize,
         (buffer, bytes): (&Buffer, u64),
     ) -> Result<Readback> {
-        if self.profiler.is_on() {
+        let rest = if self.profiler.is_on() {
             self.submit_profiled(attempted, recordings).await?;
-            return self.read_after(attempted, &[], 1, (buffer, bytes)).await;
-        }
-        self.read_after(attempted, recordings, pieces, (buffer, bytes)).await
+            &[]
+        } else {
+            recordings
+        };
+        self.read_after(attempted, rest, pieces, (buffer, bytes)).await
     }
 
     async fn read_after(

@@ -55,6 +55,26 @@ pub struct Problem<'a> {
     pub raw: Option<&'a AttentionSpec>,
 }
 
+impl Problem<'_> {
+    /// The attention of `spec` over a cache of `context` positions, whose queries are turned already.
+    pub fn of_spec(spec: &AttentionSpec, num_tokens: usize, context: usize) -> Self {
+        Problem {
+            num_tokens,
+            num_heads: spec.num_heads,
+            num_kv_heads: spec.num_kv_heads,
+            head_dim: spec.head_dim,
+            value_dim: spec.value_dim,
+            value_stride: spec.value_dim,
+            context,
+            scale: spec.scale,
+            mask: spec.mask,
+            sinks: spec.sinks,
+            softcap: spec.softcap,
+            raw: None,
+        }
+    }
+}
+
 /// # Shapes
 /// `rows [num_tokens]`, `query` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]`.
 pub struct Buffers<'a> {

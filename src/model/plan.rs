@@ -234,19 +234,10 @@ impl<'a> Planner<'a> {
         match self.project_qkv(layer, spec, attention, weights)? {
             Projected::Turned => self.over_cache(layer, attention, weights.sinks.as_ref())?,
             Projected::Raw => {
-                let (state, cache) = (&self.decoder.state, &self.decoder.state.layers[layer]);
+                let state = &self.decoder.state;
                 let problem = attention::Problem { raw: Some(attention), ..self.attention_problem(attention) };
-                let buffers = attention::Buffers {
-                    rows: &state.rows,
-                    query: &state.qkv,
-                    rope: cache.rope.as_ref(),
-                    norms: weights.qk_norms.as_ref().map(|[query, key]| [query, key]),
-                    k_cache: &cache.k_cache,
-                    v_cache: &cache.v_cache,
-                    y: &state.attended,
-                    sinks: weights.sinks.as_ref(),
-                };
-                attention::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)?;
+                let norms = weights.qk_norms.as_ref();
+                self.record_attention(layer, &problem, [&state.qkv, &state.attended], norms, weights.sinks.as_ref())?;
             }
         }
         let state = &self.decoder.state;
@@ -261,43 +252,42 @@ impl<'a> Planner<'a> {
 
     /// `state.attended = attention of state.q over the cache`
     pub fn over_cache(&mut self, layer: usize, attention: &AttentionSpec, sinks: Option<&Buffer>) -> Result<()> {
-        let GpuDecoder { device, state, .. } = self.decoder;
-        let cache = &state.layers[layer];
-        let problem = self.attention_problem(attention);
-        let buffers = attention::Buffers {
-            rows: &state.rows,
-            query: &state.q,
-            rope: None,
-            norms: None,
-            k_cache: &cache.k_cache,
-            v_cache: &cache.v_cache,
-            y: &state.attended,
-            sinks,
-        };
-        attention::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+        let state = &self.decoder.state;
+        self.record_attention(layer, &self.attention_problem(attention), [&state.q, &state.attended], None, sinks)
     }
 
     fn attention_problem(&self, attention: &AttentionSpec) -> attention::Problem<'static> {
-        attention::Problem {
-            num_tokens: self.key.num_tokens,
-            num_heads: attention.num_heads,
-            num_kv_heads: attention.num_kv_heads,
-            head_dim: attention.head_dim,
-            value_dim: attention.value_dim,
-            value_stride: attention.value_dim,
-            context: self.decoder.shape.context,
-            scale: attention.scale,
-            mask: attention.mask,
-            sinks: attention.sinks,
-            softcap: attention.softcap,
-            raw: None,
-        }
+        attention::Problem::of_spec(attention, self.key.num_tokens, self.decoder.shape.context)
+    }
+
+    /// `y = attention of query over the cache`; `norms` are those of query and key, of a raw problem.
+    fn record_attention(
+        &mut self,
+        layer: usize,
+        problem: &attention::Problem,
+        [query, y]: [&Buffer; 2],
+        norms: Option<&[Buffer; 2]>,
+        sinks: Option<&Buffer>,
+    ) -> Result<()> {
+        let GpuDecoder { device, state, .. } = self.decoder;
+        let cache = &state.layers[layer];
+        let buffers = attention::Buffers {
+            rows: &state.rows,
+            query,
+            rope: problem.raw.and(cache.rope.as_ref()),
+            norms: norms.map(|[query, key]| [query, key]),
+            k_cache: &cache.k_cache,
+            v_cache: &cache.v_cache,
+            y,
+            sinks,
+        };
+        attention::record(device, &mut self.recording, Some(layer), problem, &buffers)
     }
 
     /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
     fn attend_to_latents(&mut self, layer: usize, spec: &LayerSpec, latent: &LatentSpec, weights: &LatentWeights) -> Result<()> {
-        let GpuDecoder { device, state, shape, .. } = self.decoder;
-        let (cache, num_tokens) = (&state.layers[layer], self.key.num_tokens);
+        let GpuDecoder { device, state, .. } = self.decoder;
+        let num_tokens = self.key.num_tokens;
         let over_cache = latent.over_cache();
         self.project_latents(layer, spec, latent, weights)?;
 
@@ -312,31 +302,9 @@ impl<'a> Planner<'a> {
         let buffers = head_matmul::Buffers { x: &state.qkv, weight: &weights.key_up.shards, y: &state.q };
         head_matmul::record(device, &mut self.recording, Some(layer), &key_up, &buffers)?;
 
-        let problem = attention::Problem {
-            num_tokens,
-            num_heads: latent.num_heads,
-            num_kv_heads: 1,
-            head_dim: latent.cache_dim(),
-            value_dim: latent.latent_dim,
-            value_stride: latent.cache_dim(),
-            context: shape.context,
-            scale: over_cache.scale,
-            mask: over_cache.mask,
-            sinks: false,
-            softcap: None,
-            raw: None,
-        };
-        let buffers = attention::Buffers {
-            rows: &state.rows,
-            query: &state.q,
-            rope: None,
-            norms: None,
-            k_cache: &cache.k_cache,
-            v_cache: &cache.v_cache,
-            y: &state.latent_values,
-            sinks: None,
-        };
-        attention::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+        // The first values of a key are its value.
+        let problem = attention::Problem { value_dim: latent.latent_dim, ..self.attention_problem(&over_cache) };
+        self.record_attention(layer, &problem, [&state.q, &state.latent_values], None, None)?;
 
         let values = padded(latent.num_heads * latent.latent_dim);
         let value_up = head_matmul::Problem {

@@ -106,21 +106,18 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl Attention {
-    fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem {
-            num_tokens: self.lengths.len(),
-            num_heads: self.num_heads,
-            num_kv_heads: self.num_kv_heads,
-            head_dim: self.head_dim,
-            value_dim: self.value_dim,
-            value_stride: self.value_dim,
-            context: CONTEXT,
-            scale: (self.head_dim as f32).sqrt().recip(),
+    fn spec(&self) -> AttentionSpec {
+        AttentionSpec {
             mask: self.mask,
             sinks: self.sinks.is_some(),
             softcap: self.softcap,
-            raw: None,
+            value_dim: self.value_dim,
+            ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
         }
+    }
+
+    fn problem(&self) -> attention::Problem<'_> {
+        attention::Problem::of_spec(&self.spec(), self.lengths.len(), CONTEXT)
     }
 }
 
@@ -132,13 +129,7 @@ impl Problem for Attention {
     fn prepare(&self, device: &Device) -> Result<Prepared> {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(5));
         let problem = self.problem();
-        let spec = AttentionSpec {
-            mask: self.mask,
-            sinks: self.sinks.is_some(),
-            softcap: self.softcap,
-            value_dim: self.value_dim,
-            ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
-        };
+        let spec = self.spec();
         let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % self.sequences) as u32);
         let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
         let q = inputs.floats(rows.len() * spec.query_width(), self.size);

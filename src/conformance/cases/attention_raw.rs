@@ -3,13 +3,12 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::qk_rope::{norm_weights, specs};
+use super::qk_rope::{RawHeads, specs};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
 use crate::kernels::qk_rope;
 use crate::quant::padded;
-use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, Mask};
 
@@ -62,21 +61,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 impl AttentionRaw {
     fn problem(&self) -> attention::Problem<'_> {
-        let spec = &self.spec;
-        attention::Problem {
-            num_tokens: 1,
-            num_heads: spec.num_heads,
-            num_kv_heads: spec.num_kv_heads,
-            head_dim: spec.head_dim,
-            value_dim: spec.value_dim,
-            value_stride: spec.value_dim,
-            context: CONTEXT,
-            scale: spec.scale,
-            mask: spec.mask,
-            sinks: spec.sinks,
-            softcap: spec.softcap,
-            raw: Some(spec),
-        }
+        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, CONTEXT) }
     }
 
     /// As the decoder does it: in one kernel where it can, else in two.
@@ -96,24 +81,13 @@ impl Problem for AttentionRaw {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(21));
         let (spec, problem) = (&self.spec, self.problem());
         let rows = [Row::new(0, self.position as u32, SEQUENCES as u32 - 1)];
-        let qkv = inputs.floats(spec.qkv_rows(), 1.0);
-        let norms = norm_weights(spec, &mut inputs);
-        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
+        let heads = RawHeads::new(spec, 1, CONTEXT, &mut inputs);
         let sinks: Option<Vec<f32>> = spec.sinks.then(|| inputs.floats(spec.num_heads, 1.0));
         let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * CONTEXT * dim;
         let before =
             KvCache { k: inputs.floats(cache_len(spec.head_dim), 1.0), v: inputs.floats(cache_len(spec.value_dim), 1.0) };
         let mut cache = before.clone();
-        let turning = reference::qk_rope::Inputs {
-            spec,
-            context: CONTEXT,
-            rows: &rows,
-            qkv: &qkv,
-            query_norm: norms.as_ref().map(|[query, _]| query.as_slice()),
-            key_norm: norms.as_ref().map(|[_, key]| key.as_slice()),
-            rope: &rope,
-        };
-        let q = reference::qk_rope::qk_rope(&turning, &mut cache);
+        let q = heads.turn(spec, CONTEXT, &rows, &mut cache);
         let twin = reference::attention::Inputs {
             spec,
             context: CONTEXT,
@@ -126,18 +100,16 @@ impl Problem for AttentionRaw {
         let expected = reference::attention::attention(&twin);
 
         let rows = stage.input("rows", &rows);
-        let qkv = stage.padded_input("qkv", &qkv, spec.qkv_rows());
-        let rope = spec.rope.as_ref().map(|_| stage.input("rope", &rope));
-        let norms = norms.map(|norms| norms.map(|weight| stage.input("norm", &weight)));
+        let heads = heads.stage(stage, spec);
         let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
         let k_cache = stage.partly("k_cache", &before.k, &cache.k);
         let v_cache = stage.partly("v_cache", &before.v, &cache.v);
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
         let buffers = Buffers {
             rows: &rows,
-            query: &qkv,
-            rope: rope.as_ref(),
-            norms: norms.as_ref().map(|[query, key]| [query, key]),
+            query: &heads.qkv,
+            rope: heads.rope.as_ref(),
+            norms: heads.norms(),
             k_cache: &k_cache.buffer,
             v_cache: &v_cache.buffer,
             y: &y.buffer,

@@ -3,10 +3,10 @@ use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem};
 use super::{SUM, rows_with_gaps};
 use crate::error::Result;
-use crate::gpu::{Caps, Device, Recording, Variant};
+use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::qk_rope::{self, Buffers};
 use crate::reference::rope::rope_table;
-use crate::reference::{self, KvCache};
+use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, RopeSpec, TemperatureTuning};
 
 struct QkRope {
@@ -136,14 +136,62 @@ impl QkRope {
     }
 }
 
-/// Weights of the query and the key norm.
-pub(super) fn norm_weights(spec: &AttentionSpec, inputs: &mut Inputs) -> Option<[Vec<f32>; 2]> {
-    let norm = spec.qk_norm.filter(|norm| norm.weight)?;
-    let heads = match norm.over {
-        QkNormOver::Head => [1, 1],
-        QkNormOver::AllHeads => [spec.num_heads, spec.num_kv_heads],
-    };
-    Some(heads.map(|heads| inputs.floats(heads * spec.head_dim, 1.0)))
+/// What goes into the turning of heads, random.
+pub(super) struct RawHeads {
+    qkv: Vec<f32>,
+    /// Weights of the query and the key norm.
+    norms: Option<[Vec<f32>; 2]>,
+    rope: Vec<[f32; 2]>,
+}
+
+/// The same on a device.
+pub(super) struct StagedHeads {
+    pub qkv: Buffer,
+    norms: Option<[Buffer; 2]>,
+    pub rope: Option<Buffer>,
+}
+
+impl RawHeads {
+    pub fn new(spec: &AttentionSpec, num_tokens: usize, context: usize, inputs: &mut Inputs) -> Self {
+        let qkv = inputs.floats(num_tokens * spec.qkv_rows(), 1.0);
+        let norms = spec.qk_norm.filter(|norm| norm.weight).map(|norm| {
+            let heads = match norm.over {
+                QkNormOver::Head => [1, 1],
+                QkNormOver::AllHeads => [spec.num_heads, spec.num_kv_heads],
+            };
+            heads.map(|heads| inputs.floats(heads * spec.head_dim, 1.0))
+        });
+        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, context, context)).unwrap_or_default();
+        RawHeads { qkv, norms, rope }
+    }
+
+    /// What the twin makes of it. Returns the queries.
+    pub fn turn(&self, spec: &AttentionSpec, context: usize, rows: &[Row], cache: &mut KvCache) -> Vec<f32> {
+        let twin = reference::qk_rope::Inputs {
+            spec,
+            context,
+            rows,
+            qkv: &self.qkv,
+            query_norm: self.norms.as_ref().map(|[query, _]| query.as_slice()),
+            key_norm: self.norms.as_ref().map(|[_, key]| key.as_slice()),
+            rope: &self.rope,
+        };
+        reference::qk_rope::qk_rope(&twin, cache)
+    }
+
+    pub fn stage(&self, stage: Stage, spec: &AttentionSpec) -> StagedHeads {
+        StagedHeads {
+            qkv: stage.padded_input("qkv", &self.qkv, spec.qkv_rows()),
+            norms: self.norms.as_ref().map(|norms| norms.each_ref().map(|weight| stage.input("norm", weight))),
+            rope: spec.rope.as_ref().map(|_| stage.input("rope", &self.rope)),
+        }
+    }
+}
+
+impl StagedHeads {
+    pub fn norms(&self) -> Option<[&Buffer; 2]> {
+        self.norms.as_ref().map(|norms| norms.each_ref())
+    }
 }
 
 impl Problem for QkRope {
@@ -155,36 +203,23 @@ impl Problem for QkRope {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(12));
         let spec = &self.spec;
         let rows = rows_with_gaps(self.num_tokens, CONTEXT);
-        let qkv = inputs.floats(self.num_tokens * spec.qkv_rows(), 1.0);
-        let norms = norm_weights(spec, &mut inputs);
-        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
+        let heads = RawHeads::new(spec, self.num_tokens, CONTEXT, &mut inputs);
 
         let [k_before, v_before] =
             [spec.head_dim, spec.value_dim].map(|dim| canaries(SEQUENCES * spec.num_kv_heads * CONTEXT * dim));
         let mut cache = KvCache { k: k_before.clone(), v: v_before.clone() };
-        let twin = reference::qk_rope::Inputs {
-            spec,
-            context: CONTEXT,
-            rows: &rows,
-            qkv: &qkv,
-            query_norm: norms.as_ref().map(|[query, _]| query.as_slice()),
-            key_norm: norms.as_ref().map(|[_, key]| key.as_slice()),
-            rope: &rope,
-        };
-        let expected = reference::qk_rope::qk_rope(&twin, &mut cache);
+        let expected = heads.turn(spec, CONTEXT, &rows, &mut cache);
 
         let rows = stage.input("rows", &rows);
-        let rope = spec.rope.as_ref().map(|_| stage.input("rope", &rope));
-        let norms = norms.map(|norms| norms.map(|weight| stage.input("norm", &weight)));
-        let qkv = stage.padded_input("qkv", &qkv, spec.qkv_rows());
+        let heads = heads.stage(stage, spec);
         let q = stage.output("q", &expected, Layout::padded(spec.query_width()));
         let k_cache = stage.partly("k_cache", &k_before, &cache.k);
         let v_cache = stage.partly("v_cache", &v_before, &cache.v);
         let buffers = Buffers {
             rows: &rows,
-            qkv: &qkv,
-            rope: rope.as_ref(),
-            norms: norms.as_ref().map(|[query, key]| [query, key]),
+            qkv: &heads.qkv,
+            rope: heads.rope.as_ref(),
+            norms: heads.norms(),
             q: &q.buffer,
             k_cache: &k_cache.buffer,
             v_cache: &v_cache.buffer,

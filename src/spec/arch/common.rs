@@ -98,6 +98,17 @@ pub fn attention(config: &ConfigJson, defaults: &Defaults) -> Result<AttentionSp
     Ok(AttentionSpec { rope: Some(rope(config, heads.head_dim, defaults)?), ..heads })
 }
 
+/// The attention of Qwen3: biases where `attention_bias` says so, and a norm of every query and key head.
+pub fn head_normed_attention(config: &ConfigJson, defaults: &Defaults) -> Result<AttentionSpec> {
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(AttentionSpec {
+        qkv_bias: bias,
+        output_bias: bias,
+        qk_norm: Some(qk_norm(rms_norm(config, defaults)?.eps, QkNormOver::Head)),
+        ..attention(config, defaults)?
+    })
+}
+
 /// Plain attention with the heads of the config.
 pub fn heads(config: &ConfigJson) -> Result<AttentionSpec> {
     let num_heads = config.usize("num_attention_heads", limits::HEADS)?;

@@ -3,7 +3,7 @@
 use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Mask, ModelSpec, MoeSpec, QkNormOver};
+use crate::spec::{AttentionSpec, ConfigJson, Mask, ModelSpec, MoeSpec};
 
 pub(super) static DOTS1: Arch =
     Arch { name: "dots1", model_types: &["dots1"], covers: "dots.llm1 base and instruct, 142B-A14B", parse };
@@ -13,13 +13,7 @@ const DEFAULTS: Defaults = Defaults::LLAMA;
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     config.choice("scoring_func", &["noaux_tc", "sigmoid"])?;
     config.choice("topk_method", &["noaux_tc"])?;
-    let bias = config.bool_or("attention_bias", false)?;
-    let attention = AttentionSpec {
-        qkv_bias: bias,
-        output_bias: bias,
-        qk_norm: Some(common::qk_norm(common::rms_norm(config, &DEFAULTS)?.eps, QkNormOver::Head)),
-        ..common::attention(config, &DEFAULTS)?
-    };
+    let attention = common::head_normed_attention(config, &DEFAULTS)?;
     let window = config.opt_usize("sliding_window", limits::POSITIONS)?;
     let first_windowed = config.count_or("max_window_layers", 62, limits::LAYERS)?;
     let router = common::router(config, "n_routed_experts", ("num_experts_per_tok", None))?;

@@ -4,7 +4,7 @@ use super::Arch;
 use super::common::{self, Defaults, FACTOR};
 use crate::Result;
 use crate::gating::{Normalize, RouterMethod, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, QkNormOver, TensorNames};
+use crate::spec::{ConfigJson, ExpertStorage, ModelSpec, MoeSpec, TensorNames};
 
 pub(super) static HY_V3: Arch = Arch { name: "hy_v3", model_types: &["hy_v3"], covers: "Hy3, 295B-A21B", parse };
 
@@ -23,13 +23,7 @@ const NAMES: TensorNames = TensorNames {
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     config.unsupported("mlp_bias", &false.into())?;
-    let bias = config.bool_or("attention_bias", false)?;
-    let attention = AttentionSpec {
-        qkv_bias: bias,
-        output_bias: bias,
-        qk_norm: Some(common::qk_norm(common::rms_norm(config, &DEFAULTS)?.eps, QkNormOver::Head)),
-        ..common::attention(config, &DEFAULTS)?
-    };
+    let attention = common::head_normed_attention(config, &DEFAULTS)?;
     let moe = MoeSpec {
         router: RouterSpec {
             method: RouterMethod::Sigmoid,

@@ -3,7 +3,7 @@
 use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec, QkNormOver};
+use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec};
 
 pub(super) static QWEN3_MOE: Arch = Arch {
     name: "qwen3_moe",
@@ -15,16 +15,10 @@ pub(super) static QWEN3_MOE: Arch = Arch {
 const DEFAULTS: Defaults = Defaults { max_positions: 32_768, ..Defaults::LLAMA };
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
-    let bias = config.bool_or("attention_bias", false)?;
     let window =
         if config.bool_or("use_sliding_window", false)? { config.opt_usize("sliding_window", limits::POSITIONS)? } else { None };
-    let attention = AttentionSpec {
-        qkv_bias: bias,
-        output_bias: bias,
-        qk_norm: Some(common::qk_norm(common::rms_norm(config, &DEFAULTS)?.eps, QkNormOver::Head)),
-        mask: window.map_or(Mask::Causal, Mask::Window),
-        ..common::attention(config, &DEFAULTS)?
-    };
+    let mask = window.map_or(Mask::Causal, Mask::Window);
+    let attention = AttentionSpec { mask, ..common::head_normed_attention(config, &DEFAULTS)? };
     let router = common::router(config, "num_experts", ("num_experts_per_tok", Some(8)))?;
     let moe = MoeSpec {
         router: common::normalize(config, router, false)?,

@@ -5,7 +5,7 @@ use super::Arch;
 use super::common::{self, Defaults};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, QkNormOver, QkvStorage, TensorNames};
+use crate::spec::{ConfigJson, ExpertStorage, ModelSpec, MoeSpec, QkvStorage, TensorNames};
 
 pub(super) static QWEN3_VL_MOE: Arch =
     Arch { name: "qwen3_vl_moe", model_types: &["qwen3_vl_moe"], covers: "Qwen3-VL-30B-A3B and 235B-A22B, text only", parse };
@@ -43,13 +43,7 @@ const NAMES: TensorNames = TensorNames {
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let tied_embeddings = config.bool_or("tie_word_embeddings", false)?;
     let config = &config.section("text_config")?.ok_or_else(|| config.invalid("text_config", "an object"))?;
-    let bias = config.bool_or("attention_bias", false)?;
-    let attention = AttentionSpec {
-        qkv_bias: bias,
-        output_bias: bias,
-        qk_norm: Some(common::qk_norm(common::rms_norm(config, &DEFAULTS)?.eps, QkNormOver::Head)),
-        ..common::attention(config, &DEFAULTS)?
-    };
+    let attention = common::head_normed_attention(config, &DEFAULTS)?;
     let experts = if config.has("num_experts") { "num_experts" } else { "num_local_experts" };
     let router = common::router(config, experts, ("num_experts_per_tok", Some(4)))?;
     let moe = MoeSpec {

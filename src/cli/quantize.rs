@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use moebius::error::human_bytes;
 use moebius::model::{QuantizeOptions, Quantized, quantize};
-use moebius::platform::{NewDirectory, Stopwatch, host_memory};
+use moebius::platform::{HostPeak, NewDirectory, Stopwatch};
 use serde_json::json;
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -48,7 +48,7 @@ impl QuantizeArgs {
         let options = QuantizeOptions { quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
 
         let watch = Watch::start()?;
-        let (clock, before) = (Stopwatch::start(), host_memory());
+        let (clock, host_peak) = (Stopwatch::start(), HostPeak::start());
         let bar = model::progress_bar("quantise", BYTES);
         let mut progress = |done, total| {
             bar.set_length(total);
@@ -62,7 +62,7 @@ impl QuantizeArgs {
         let (out, size) = (self.out.display(), human_bytes(weight_bytes));
         talk!("quant    {quant}: matrices in {}", formats.join(", "));
         talk!("wrote    {out}: {size} of weights in {files}, in {:.1} s", clock.seconds());
-        let peak = before.zip(host_memory()).map(|(before, now)| now.peak_bytes.saturating_sub(before.resident_bytes));
+        let peak = host_peak.bytes();
         if let Some(peak) = peak {
             talk!("memory   {} of the host at most", human_bytes(peak));
         }

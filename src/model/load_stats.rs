@@ -1,7 +1,5 @@
 //! What loading a model took.
 
-use crate::platform::{self, HostMemory};
-
 /// Memory of a loaded model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadStats {
@@ -14,20 +12,4 @@ pub struct LoadStats {
     /// The most memory of this process while the weights were loaded, beyond what it had before: pieces of weights on their way, and on a
     /// software device the weights themselves. `None` where the system does not tell.
     pub peak_host_bytes: Option<u64>,
-}
-
-/// Measures [`LoadStats::peak_host_bytes`].
-pub(crate) struct HostPeak {
-    before: Option<HostMemory>,
-}
-
-impl HostPeak {
-    pub fn start() -> Self {
-        HostPeak { before: platform::host_memory() }
-    }
-
-    /// At most too high by what the process had at its peak before, and has given back since.
-    pub fn bytes(&self) -> Option<u64> {
-        Some(platform::host_memory()?.peak_bytes.saturating_sub(self.before?.resident_bytes))
-    }
 }

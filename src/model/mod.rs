@@ -19,7 +19,6 @@ mod weights;
 
 pub use cost::{TokenCost, footprint};
 pub use gpu_decoder::{GpuDecoder, LoadParts};
-pub(crate) use load_stats::HostPeak;
 pub use load_stats::LoadStats;
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;

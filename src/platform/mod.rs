@@ -22,20 +22,11 @@ pub use hub::{
     fetch_headers_with, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
-pub use native::{CAN_BLOCK, Stopwatch, available_memory_bytes, for_each_row, host_memory, unix_seconds, write_file};
+pub use native::{CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, for_each_row, unix_seconds, write_file};
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
-    ByteSource, CAN_BLOCK, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row, host_memory,
-    is_file, read_model_text, read_text, unix_seconds, write_file,
+    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row, is_file,
+    read_model_text, read_text, unix_seconds, write_file,
 };
-
-/// Memory of this process in the machine's own memory, pages of mapped files included as long as they are mapped in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostMemory {
-    /// Now.
-    pub resident_bytes: u64,
-    /// The most since the process began.
-    pub peak_bytes: u64,
-}

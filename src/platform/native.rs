@@ -1,6 +1,5 @@
 //! Time, threads and files of an operating system.
 
-use super::HostMemory;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::path::Path;
@@ -44,23 +43,37 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
-/// Memory of this process, where the system tells (Linux).
-#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
-pub fn host_memory() -> Option<HostMemory> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kibibytes * 1024)
-    };
-    Some(HostMemory { resident_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
+/// The most memory that this process takes from some moment on, beyond what it had then; pages of mapped files count as long as they are
+/// mapped in.
+#[derive(Debug)]
+pub struct HostPeak {
+    resident_bytes: Option<u64>,
+}
+
+impl HostPeak {
+    #[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+    pub fn start() -> Self {
+        // Forgets the highest mark so far. Where that is forbidden the answer is at most too high by what has been given back since.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        HostPeak { resident_bytes: memory_field("/proc/self/status", "VmRSS:") }
+    }
+
+    /// `None` where the system does not tell (it does on Linux).
+    pub fn bytes(&self) -> Option<u64> {
+        Some(memory_field("/proc/self/status", "VmHWM:")?.saturating_sub(self.resident_bytes?))
+    }
 }
 
 /// Host memory that could be used without swapping, in bytes, where the system tells.
-#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
 pub fn available_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    memory_field("/proc/meminfo", "MemAvailable:")
+}
+
+/// A line of what Linux tells about memory, in bytes.
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+fn memory_field(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }

@@ -2,7 +2,6 @@
 //!
 //! There are no directories here: whoever embeds the library mounts named files, and [`ByteSource::open`] finds them by their path.
 
-use super::HostMemory;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -227,9 +226,18 @@ pub fn unix_seconds() -> u64 {
     (js_sys::Date::now() / 1000.0).max(0.0) as u64
 }
 
-/// Browsers do not tell.
-pub fn host_memory() -> Option<HostMemory> {
-    None
+/// What native builds measure; browsers do not tell.
+#[derive(Debug)]
+pub struct HostPeak;
+
+impl HostPeak {
+    pub fn start() -> Self {
+        HostPeak
+    }
+
+    pub fn bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Browsers do not tell.

@@ -11,7 +11,8 @@
 // MEMBERS = ROWS * GROUP pairs of a row and a head meet each key that a workgroup loads. Rows of a tile that do not follow each other in one
 // sequence take turns.
 // #ifdef RAW: one row; the workgroup turns its heads itself and appends key and value, which only it will read.
-// #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #else: each lane has keys to itself.
+// #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #ifdef BROADCAST: it is one, and a lane has
+// members to itself (lib/attend_lanes.wgsl). #else: each lane has keys to itself.
 // #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
@@ -51,6 +52,22 @@ const HEAD_QUADS: u32 = HEAD_DIM / 4u;
 const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const HEADS_PER_KV_HEAD: u32 = NUM_HEADS / NUM_KV_HEADS;
 const LOWEST: f32 = -3.0e38;
+// The first key that is visible at a position.
+fn first_visible(position: u32) -> u32 {
+#ifdef WINDOWED
+    return max(position + 1u, WINDOW) - WINDOW;
+#else
+#ifdef CHUNKED
+    return position / CHUNK * CHUNK;
+#else
+    return 0u;
+#endif
+#endif
+}
+
+#ifdef BROADCAST
+#import attend_lanes
+#else
 // Invocations that share the softmax of one member.
 const LANES: u32 = WG / MEMBERS;
 // The values: invocations that hold the quads of a head, QUADS_PER_LANE each. Where there are enough for more, parts of them have members
@@ -64,19 +81,6 @@ var<workgroup> wg_lanes: array<f32, WG>;
 #ifdef KEY_SPLIT
 var<workgroup> wg_out: array<vec4<f32>, WG>;
 #endif
-
-// The first key that is visible at a position.
-fn first_visible(position: u32) -> u32 {
-#ifdef WINDOWED
-    return max(position + 1u, WINDOW) - WINDOW;
-#else
-#ifdef CHUNKED
-    return position / CHUNK * CHUNK;
-#else
-    return 0u;
-#endif
-#endif
-}
 
 #ifdef RAW
 #ifdef ANY_NORM
@@ -320,6 +324,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #end
     workgroupBarrier();
 }
+#endif
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {

@@ -8,6 +8,7 @@ use clap::Args;
 use moebius::DeviceDescription;
 use moebius::conformance::{self, CaseReport, KernelSummary, Report};
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
+use moebius::kernels::KERNELS;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   moebius check                      the best device
+  moebius check attention norm       only these kernels
   moebius check --device llvmpipe    another one
   moebius check -v                   every case, not only every kernel
   moebius check --json
@@ -25,6 +27,9 @@ Exit code 1 if a kernel differs from its reference by more than the tolerance of
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckArgs {
+    /// Check only these kernels (see `moebius list kernels`); all of them without it.
+    #[arg(value_name = "KERNEL", value_parser = kernel)]
+    kernels: Vec<&'static str>,
     /// Print one JSON object with every case on stdout.
     #[arg(long)]
     json: bool,
@@ -39,7 +44,7 @@ impl CheckArgs {
         let device = Device::open(&DeviceOptions::from_env(global.device.clone())).await?;
         let description = describe(&device);
         talk!("device   {}", model::describe(&description));
-        let report = run_with_bar(&device).await?;
+        let report = self.check(&device).await?;
 
         let mut stdout = std::io::stdout().lock();
         if self.json {
@@ -56,6 +61,26 @@ impl CheckArgs {
         talk!("\n{} of {num_cases} cases passed", num_cases - report.failures().count());
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
+
+    async fn check(&self, device: &Device) -> Result<Report> {
+        let mut cases = conformance::cases();
+        cases.retain(|case| self.kernels.is_empty() || self.kernels.contains(&case.kernel));
+        let bar = model::progress_bar("check", "{pos} of {len} cases  {msg}");
+        bar.set_length(cases.len() as u64);
+        let report = conformance::run_cases(device, &cases, &mut |case| {
+            bar.set_message(case.kernel);
+            bar.inc(1);
+        })
+        .await;
+        bar.finish_and_clear();
+        Ok(report?)
+    }
+}
+
+/// The name of a kernel.
+fn kernel(text: &str) -> Result<&'static str, String> {
+    let mut names = KERNELS.iter().map(|kernel| kernel.name);
+    names.find(|name| *name == text).ok_or_else(|| "no such kernel; `moebius list kernels` has their names".to_owned())
 }
 
 /// The first failure of a kernel stands for the others.
@@ -63,18 +88,6 @@ fn say_what_is_wrong(summary: &KernelSummary, report: &Report) {
     let Some(case) = report.failures().find(|case| case.kernel == summary.kernel) else { return };
     talk!("\n{} is wrong in {} of {} cases; the first:", summary.kernel, summary.failed, summary.cases);
     talk!("  case     {}\n  found    {}\n  variant  {}", case.case, case.detail, case.variant);
-}
-
-async fn run_with_bar(device: &Device) -> Result<Report> {
-    let bar = model::progress_bar("check", "{pos} of {len} cases  {msg}");
-    bar.set_length(conformance::cases().len() as u64);
-    let report = conformance::run(device, &mut |case| {
-        bar.set_message(case.kernel);
-        bar.inc(1);
-    })
-    .await;
-    bar.finish_and_clear();
-    Ok(report?)
 }
 
 fn describe(device: &Device) -> DeviceDescription {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The importable files.
 static LIBRARY: &[(&str, &str)] = &[
+    ("attend_lanes", include_str!("../../shaders/lib/attend_lanes.wgsl")),
     ("heads", include_str!("../../shaders/lib/heads.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),

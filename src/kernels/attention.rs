@@ -99,29 +99,51 @@ const ROW_MEMBERS: usize = 8;
 /// Quads of one query that an invocation keeps at most: longer heads are compiled for too long.
 const MAX_SLICE: usize = 8;
 
+/// Lanes of the software devices that have vectors of them.
+const LANES: usize = 8;
+/// Quads of all members' queries, and of their outputs, that an invocation has to itself.
+const MAX_OWN_QUADS: usize = 32;
+
 /// How the work is cut.
 struct Cut {
     workgroup: usize,
     /// Query heads of one key/value head, and rows, that meet the same keys.
     group: usize,
     rows: usize,
-    /// Quads of a head that an invocation keeps of every query; `None`: it has keys to itself.
-    slice: Option<usize>,
+    by: By,
+}
+
+/// What an invocation has to itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Keys.
+    Key,
+    /// So many quads of every head.
+    Slice(usize),
+    /// So many members; keys and values come by broadcast.
+    Member(usize),
 }
 
 impl Cut {
     fn choose(caps: &Caps, problem: &Problem) -> Self {
         let quads = problem.head_dim / 4;
         let value_quads = problem.value_dim / 4;
+        let shared = problem.num_heads / problem.num_kv_heads;
         // LLVM makes vectors of eight lanes and copes with much at once. SwiftShader, of four lanes, compiles a few registers too many for hours.
-        let wide = caps.profile == Profile::Cpu && caps.subgroup_size == Some(8);
+        let wide = caps.profile == Profile::Cpu && caps.subgroup_size == Some(LANES as u32);
+        if wide && LANES.is_multiple_of(shared) && [quads, value_quads].iter().all(|quads| quads.is_multiple_of(LANES)) {
+            let rows = |own: usize| own * LANES / shared;
+            let fits = |own: &usize| own * quads.max(value_quads) <= MAX_OWN_QUADS && rows(*own) <= problem.num_tokens;
+            if let Some(own) = [4, 2, 1].into_iter().find(fits).filter(|_| problem.num_tokens > 1) {
+                return Cut { workgroup: LANES, group: shared, rows: rows(own), by: By::Member(own) };
+            }
+        }
         let slice = Some(quads / 8).filter(|slice| wide && quads.is_multiple_of(8) && *slice <= MAX_SLICE);
         let workgroup = match caps.profile {
             Profile::Gpu => 64,
             Profile::Cpu if slice.is_some() => 8,
             Profile::Cpu => value_quads.div_ceil(8).next_power_of_two().clamp(8, 64),
         };
-        let shared = problem.num_heads / problem.num_kv_heads;
         let registers = slice.unwrap_or(0) + value_quads.div_ceil(workgroup);
         let max_registers = if caps.profile == Profile::Gpu || wide { 32 } else { 8 };
         let fits = |members: usize| {
@@ -137,7 +159,7 @@ impl Cut {
             .into_iter()
             .find(|rows| *rows <= problem.num_tokens && rows * group <= ROW_MEMBERS && fits(rows * group))
             .unwrap_or(1);
-        Cut { workgroup, group, rows, slice }
+        Cut { workgroup, group, rows, by: slice.map_or(By::Key, By::Slice) }
     }
 }
 
@@ -152,7 +174,7 @@ pub fn turns(caps: &Caps, problem: &Problem) -> bool {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    let Cut { workgroup, group, rows, slice } = Cut::choose(caps, problem);
+    let Cut { workgroup, group, rows, by } = Cut::choose(caps, problem);
     let members = rows * group;
     let lanes = workgroup / members;
     let value_quads = problem.value_dim / 4;
@@ -183,9 +205,16 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(lanes > 1, "LANES_MEET")
         .flag_if(key_parts > 1, "KEY_SPLIT")
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
-    let variant = match slice {
-        Some(quads) => variant.flag("SLICE").flag("SUBGROUPS").u32("SLICE_QUADS", quads),
-        None => variant,
+    let variant = match by {
+        By::Key => variant,
+        By::Slice(quads) => variant.flag("SLICE").flag("SUBGROUPS").u32("SLICE_QUADS", quads),
+        By::Member(own) => variant
+            .flag("BROADCAST")
+            .flag("SUBGROUPS")
+            .u32("OWN", own)
+            .u32("LANES", LANES)
+            .u32("KEY_SLICES", problem.head_dim / 4 / LANES)
+            .u32("VALUE_SLICES", value_quads / LANES),
     };
     let variant = match problem.raw {
         Some(spec) => qk_rope::heads(variant, spec).flag("RAW"),

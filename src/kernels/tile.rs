@@ -65,7 +65,7 @@ impl Tile {
             .flag_if(matches!(self.work, Work::Slice | Work::Subgroups), "SUBGROUPS");
         match self.work {
             Work::Slice => {
-                let chunks = slice_chunks(self.tokens, quant);
+                let chunks = slice_chunks(self.tokens, self.workgroup, cols, quant);
                 variant.flag("SLICE").u32("SLICE_CHUNKS", chunks).flag_if(self.tokens == 1, "ONE_TOKEN")
             }
             _ => variant.u32("LANES", lanes).flag_if(lanes == 1, "LANES_1"),
@@ -78,16 +78,23 @@ impl Tile {
     }
 }
 
-/// Rows of a workgroup that keeps slices: many, because filling them costs as much as some rows; few enough to give every core work.
+/// Rows of a workgroup that keeps slices: many, because filling them costs as much as some rows; few enough to give every core work, of
+/// which many tokens bring more.
 fn slice_rows(tokens: usize, num_rows: usize) -> usize {
-    let (many, few) = if tokens == 1 { (64, 16) } else { (256, 64) };
-    if num_rows >= 16 * many { many } else { few }
+    let (many, few, enough) = if tokens == 1 { (64, 16, 4) } else { (256, 64, 2) };
+    if num_rows >= enough * many { many } else { few }
 }
 
-/// Words of a row that a lane takes in one pass: whole blocks where they have scales, and no more than four words.
-fn slice_chunks(tokens: usize, quant: Quant) -> usize {
+/// Words of a row of `cols` columns that a lane of `lanes` takes in one pass, no more than four: whole blocks where they have scales,
+/// otherwise so many that the last pass is as full as the others.
+fn slice_chunks(tokens: usize, lanes: usize, cols: usize, quant: Quant) -> usize {
     let blocks = if tokens == 1 { 2 } else { 1 };
-    (blocks * BLOCK * quant.value_bits / 128).min(4)
+    let most = (blocks * BLOCK * quant.value_bits / 128).min(4);
+    if quant.scale_bits > 0 {
+        return most;
+    }
+    let per_lane = (padded(cols) * quant.value_bits / 128).div_ceil(lanes);
+    per_lane.div_ceil(per_lane.div_ceil(most))
 }
 
 /// What `shaders/lib/weights.wgsl` has to know.

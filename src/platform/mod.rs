@@ -27,6 +27,6 @@ pub use native::{CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, for_eac
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
-    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row, is_file,
-    read_model_text, read_text, unix_seconds, write_file,
+    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row,
+    is_file, read_model_text, read_text, unix_seconds, write_file,
 };

@@ -214,6 +214,7 @@ fn devices_answers_whether_or_not_there_is_an_adapter() {
 #[test]
 fn check_names_a_broken_kernel_and_fails() {
     refused(&["check", "--device", "cpu"], &["the reference itself", "hint: "]);
+    refused(&["check", "rooter"], &["no such kernel", "moebius list kernels"]);
     if !gpu_or_skip() {
         return;
     }
@@ -233,6 +234,12 @@ fn check_names_a_broken_kernel_and_fails() {
     let failed = report["cases"].as_array().unwrap().iter().filter(|case| case["passed"] == false);
     let kernels: std::collections::BTreeSet<&str> = failed.map(|case| case["kernel"].as_str().unwrap()).collect();
     assert_eq!(kernels.into_iter().collect::<Vec<_>>(), ["norm"]);
+
+    let some = check().args(["norm", "embed"]).env("MOEBIUS_TEST_BREAK_KERNEL", "router_topk").output().unwrap();
+    assert_eq!(some.status.code(), Some(0), "the broken one was not asked for");
+    let report = json(&String::from_utf8(some.stdout).unwrap());
+    let kernels = report["cases"].as_array().unwrap().iter().map(|case| case["kernel"].as_str().unwrap());
+    assert_eq!(kernels.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(), ["embed", "norm"]);
 }
 
 #[test]

@@ -20,6 +20,9 @@
 #ifdef RAW
 #import heads
 #endif
+#ifdef SLICE
+#import lane_sum
+#endif
 
 struct Params {
     num_tokens: u32,
@@ -209,7 +212,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #for S in SLICE_QUADS
             part_$M += dot(q_$M_$S, k_$S);
 #end
-            let score_$M = subgroupAdd(part_$M);
+            let score_$M = lane_sum(part_$M);
 #end
             if local == 0u {
 #for M in MEMBERS

@@ -35,6 +35,8 @@ fn normed(quad: u32) -> vec4<f32> {
 #endif
 
 #ifdef SLICE
+#import lane_sum
+
 // A pass gives every lane its next slice: SLICE_CHUNKS words of a row, in PARTS blocks or, without scales, all of one kind. One token and
 // scaled blocks: two of them, whose scales lie together. More words than a few make no step faster, and drivers slow to compile.
 #ifdef SCALED
@@ -104,7 +106,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #ifdef OFFSET
             sum += dot(scales.yw, offset_sums);
 #endif
-            let total = factor * subgroupAdd(sum);
+            let total = factor * lane_sum(sum);
             if lane == 0u {
                 wg_sums[row] = total + select(wg_sums[row], 0.0, fresh);
             }
@@ -126,7 +128,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #end
 #end
 #for T in TOKENS
-            let total_$T = factor * subgroupAdd(dot(part_$T, vec4<f32>(1.0)));
+            let total_$T = factor * lane_sum(dot(part_$T, vec4<f32>(1.0)));
 #end
             for (var token = lane; token < TOKENS; token += WG) {
                 var total = 0.0;
@@ -145,7 +147,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 fn matmul_store(lane: u32, first: u32, count: u32) {
     var scale = 1.0;
 #ifdef NORM
-    scale = norm_scale(subgroupAdd(norm_squares));
+    scale = norm_scale(lane_sum(norm_squares));
 #endif
     workgroupBarrier();
     for (var i = lane; i < (count + 3u) / 4u * TOKENS; i += WG) {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 static LIBRARY: &[(&str, &str)] = &[
     ("attend_lanes", include_str!("../../shaders/lib/attend_lanes.wgsl")),
     ("heads", include_str!("../../shaders/lib/heads.wgsl")),
+    ("lane_sum", include_str!("../../shaders/lib/lane_sum.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),

@@ -207,7 +207,9 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
     let variant = match by {
         By::Key => variant,
-        By::Slice(quads) => variant.flag("SLICE").flag("SUBGROUPS").u32("SLICE_QUADS", quads),
+        By::Slice(quads) => {
+            variant.flag("SLICE").flag("SUBGROUPS").u32("SLICE_QUADS", quads).u32("LANE_STEPS", LANES.ilog2() as usize)
+        }
         By::Member(own) => variant
             .flag("BROADCAST")
             .flag("SUBGROUPS")

@@ -66,7 +66,11 @@ impl Tile {
         match self.work {
             Work::Slice => {
                 let chunks = slice_chunks(self.tokens, self.workgroup, cols, quant);
-                variant.flag("SLICE").u32("SLICE_CHUNKS", chunks).flag_if(self.tokens == 1, "ONE_TOKEN")
+                variant
+                    .flag("SLICE")
+                    .u32("LANE_STEPS", self.workgroup.ilog2() as usize)
+                    .u32("SLICE_CHUNKS", chunks)
+                    .flag_if(self.tokens == 1, "ONE_TOKEN")
             }
             _ => variant.u32("LANES", lanes).flag_if(lanes == 1, "LANES_1"),
         }

@@ -2,8 +2,8 @@
 // grid      x = groups of GROUP query heads that share a key/value head; y = tiles of ROWS rows
 // rows      [num_tokens] Row                                      in
 // q         [num_tokens, Q_QUADS] vec4<f32>                       in       #ifdef RAW: from qkv, rope, q_norm and k_norm of lib/heads.wgsl
-// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] vec4    in       #ifdef RAW: also out, at the row's position
-// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] vec4      in       the first VALUE_DIM values of each row; as k_cache
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] quads   in       of lib/cache.wgsl; #ifdef RAW: also out, at the row's position
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] quads     in       the first VALUE_DIM values of each row; as k_cache
 // y         [num_tokens, Y_QUADS] vec4<f32>                       out
 // sinks     [NUM_HEADS] f32                                       in       #ifdef SINKS: one more logit per head, without a value
 // Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
@@ -17,6 +17,7 @@
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
+#import cache
 #ifdef RAW
 #import heads
 #endif
@@ -32,12 +33,12 @@ struct Params {
 @group(0) @binding(1) var<storage, read> rows: array<Row>;
 #ifdef RAW
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
-@group(0) @binding(3) var<storage, read_write> k_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> v_cache: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> k_cache: array<CacheQuad>;
+@group(0) @binding(4) var<storage, read_write> v_cache: array<CacheQuad>;
 #else
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k_cache: array<CacheQuad>;
+@group(0) @binding(4) var<storage, read> v_cache: array<CacheQuad>;
 #endif
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 #ifdef SINKS
@@ -130,7 +131,7 @@ fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
         if member < GROUP {
             wg_q[i] = value * SCALE;
         } else {
-            k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = value;
+            k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = to_cache(value);
         }
     }
     for (var i = local; i < VALUE_QUADS * one; i += WG) {
@@ -138,7 +139,7 @@ fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
         for (var part = 0u; part < 4u * one; part++) {
             value[part] = value_element(source, head_of(GROUP + 1u, first_head), i * 4u + part, wg_scales[GROUP + 1u]);
         }
-        v_cache[place * V_STRIDE + i] = value;
+        v_cache[place * V_STRIDE + i] = to_cache(value);
     }
     storageBarrier();
 }
@@ -205,7 +206,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
         for (var key = 0u; key < count; key++) {
             let k = (cache + tile + key) * HEAD_QUADS + local * SLICE_QUADS;
 #for S in SLICE_QUADS
-            let k_$S = k_cache[k + $Su];
+            let k_$S = from_cache(k_cache[k + $Su]);
 #end
 #for M in MEMBERS
             var part_$M = 0.0;
@@ -227,7 +228,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
             var score_$M = 0.0;
 #end
             for (var quad = 0u; quad < head_quads; quad++) {
-                let k_quad = k_cache[k + quad];
+                let k_quad = from_cache(k_cache[k + quad]);
 #for M in MEMBERS
                 score_$M += dot(wg_q[$Mu * HEAD_QUADS + quad], k_quad);
 #end
@@ -282,7 +283,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
             for (var key = key_part; key < count; key += KEY_PARTS) {
                 let v = (cache + tile + key) * V_STRIDE;
 #for N in QUADS_PER_LANE
-                let v_$N = v_cache[v + quad_$N];
+                let v_$N = from_cache(v_cache[v + quad_$N]);
 #end
 #for M in OWN_MEMBERS
                 let weight_$M = wg_scores[($Mu * MEMBER_PARTS + member_part) * TILE + key];

@@ -7,11 +7,12 @@
 // rope      [CONTEXT, ROPE_DIM / 2] vec2<f32>                         in   cosine and sine
 // query     [num_tokens, QUERY_STRIDE] f32                            out  per head [LATENT_DIM | ROPE_DIM]: the second part;
 //                                                                          head_matmul makes the first
-// cache     [sequence, CONTEXT, LATENT_DIM + ROPE_DIM] f32            out  at the row's position: normed latent times LATENT_SCALE,
-//                                                                          rotated key
+// cache     [sequence, CONTEXT, CACHED_DIM / 2]                       out  pairs of lib/cache.wgsl, at the row's position: normed latent
+//                                                                          times LATENT_SCALE, rotated key
 // source    DeepSeek-AI 2024, arXiv 2405.04434, section 2.1
 // twin      src/reference/latent.rs
 #import rows
+#import cache
 
 @group(0) @binding(0) var<storage, read> rows: array<Row>;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
@@ -19,7 +20,7 @@
 @group(0) @binding(3) var<storage, read> norm: array<f32>;
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> query: array<f32>;
-@group(0) @binding(6) var<storage, read_write> cache: array<f32>;
+@group(0) @binding(6) var<storage, read_write> cache: array<CachePair>;
 
 const CACHED_DIM: u32 = LATENT_DIM + ROPE_DIM;
 
@@ -39,6 +40,11 @@ fn turned(values: vec2<f32>, position: u32, pair: u32) -> vec2<f32> {
     return vec2<f32>(values.x * turn.x - values.y * turn.y, values.y * turn.x + values.x * turn.y);
 }
 
+fn turned_key(source: u32, position: u32, pair: u32) -> vec2<f32> {
+    let d = dimensions(pair) + source + LATENT_DIM;
+    return turned(vec2<f32>(kv[d.x], kv[d.y]), position, pair);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = rows[workgroup.y];
@@ -56,7 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
 
     let source = workgroup.y * KV_STRIDE;
-    let place = (row.sequence * CONTEXT + row.position) * CACHED_DIM;
+    let place = (row.sequence * CONTEXT + row.position) * (CACHED_DIM / 2u);
     var squares = 0.0;
     for (var i = local; i < LATENT_DIM; i += WG) {
         squares += kv[source + i] * kv[source + i];
@@ -68,13 +74,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         total += wg_sums[other];
     }
     let scale = inverseSqrt(total / f32(LATENT_DIM) + EPS);
-    for (var i = local; i < LATENT_DIM; i += WG) {
-        cache[place + i] = kv[source + i] * scale * norm[i] * LATENT_SCALE;
+    for (var pair = local; pair < LATENT_DIM / 2u; pair += WG) {
+        let i = pair * 2u;
+        let values = vec2<f32>(kv[source + i], kv[source + i + 1u]);
+        cache[place + pair] = to_cache_pair(values * scale * vec2<f32>(norm[i], norm[i + 1u]) * LATENT_SCALE);
     }
+    let first = place + LATENT_DIM / 2u;
+#ifdef INTERLEAVED
     for (var pair = local; pair < ROPE_DIM / 2u; pair += WG) {
-        let d = dimensions(pair) + LATENT_DIM;
-        let result = turned(vec2<f32>(kv[source + d.x], kv[source + d.y]), row.position, pair);
-        cache[place + d.x] = result.x;
-        cache[place + d.y] = result.y;
+        cache[first + pair] = to_cache_pair(turned_key(source, row.position, pair));
     }
+#else
+    // Two that turn give the first and the second dimensions of two pairs.
+    for (var both = local; both < ROPE_DIM / 4u; both += WG) {
+        let one = turned_key(source, row.position, both * 2u);
+        let next = turned_key(source, row.position, both * 2u + 1u);
+        cache[first + both] = to_cache_pair(vec2<f32>(one.x, next.x));
+        cache[first + both + ROPE_DIM / 4u] = to_cache_pair(vec2<f32>(one.y, next.y));
+    }
+#endif
 }

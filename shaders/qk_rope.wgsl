@@ -7,11 +7,12 @@
 // q_norm    [HEAD_DIM] or [NUM_HEADS, HEAD_DIM] f32          in   #ifdef NORM_WEIGHT
 // k_norm    [HEAD_DIM] or [NUM_KV_HEADS, HEAD_DIM] f32       in   #ifdef NORM_WEIGHT
 // q         [num_tokens, Q_STRIDE] f32                       out
-// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
-// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, VALUE_DIM] f32 out  at the row's position
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS]    out  quads of lib/cache.wgsl, at the row's position
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, VALUE_QUADS]   out  as k_cache
 // What happens to each element on the way is in lib/heads.wgsl.
 // twin      src/reference/qk_rope.rs
 #import rows
+#import cache
 #import heads
 
 @group(0) @binding(0) var<storage, read> rows: array<Row>;
@@ -24,8 +25,11 @@
 @group(0) @binding(4) var<storage, read> k_norm: array<f32>;
 #endif
 @group(0) @binding(5) var<storage, read_write> q: array<f32>;
-@group(0) @binding(6) var<storage, read_write> k_cache: array<f32>;
-@group(0) @binding(7) var<storage, read_write> v_cache: array<f32>;
+@group(0) @binding(6) var<storage, read_write> k_cache: array<CacheQuad>;
+@group(0) @binding(7) var<storage, read_write> v_cache: array<CacheQuad>;
+
+const HEAD_QUADS: u32 = HEAD_DIM / 4u;
+const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 
 var<workgroup> wg_sums: array<f32, WG>;
 
@@ -57,12 +61,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     let place = (row.sequence * NUM_KV_HEADS + (head - NUM_HEADS) % NUM_KV_HEADS) * CONTEXT + row.position;
     if head < NUM_HEADS + NUM_KV_HEADS {
-        for (var i = local; i < HEAD_DIM; i += WG) {
-            k_cache[place * HEAD_DIM + i] = turned(source, row.position, head, i, scale);
+        for (var quad = local; quad < HEAD_QUADS; quad += WG) {
+            var value = vec4<f32>();
+            for (var part = 0u; part < 4u; part++) {
+                value[part] = turned(source, row.position, head, quad * 4u + part, scale);
+            }
+            k_cache[place * HEAD_QUADS + quad] = to_cache(value);
         }
         return;
     }
-    for (var i = local; i < VALUE_DIM; i += WG) {
-        v_cache[place * VALUE_DIM + i] = value_element(source, head, i, scale);
+    for (var quad = local; quad < VALUE_QUADS; quad += WG) {
+        var value = vec4<f32>();
+        for (var part = 0u; part < 4u; part++) {
+            value[part] = value_element(source, head, quad * 4u + part, scale);
+        }
+        v_cache[place * VALUE_QUADS + quad] = to_cache(value);
     }
 }

@@ -6,8 +6,8 @@
 //                                                                 heads in the order queries, keys, values
 // rope      [CONTEXT, HEAD_DIM / 2] vec2<f32>                in   cosine and sine
 // q         [num_tokens, Q_STRIDE] f32                       out
-// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out  at the row's position
-// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM] f32  out
+// k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM / 2]  out  pairs of lib/cache.wgsl, at the row's position
+// v_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_DIM / 2]  out  as k_cache
 // bias      [all heads, HEAD_DIM] f32                        in   #ifdef BIAS: added to the projection
 // norm      [ROW_QUADS] vec4<f32>                            in   #ifdef NORM: weight of the RMSNorm that x goes through first
 // #ifdef CLIP: the projection is clamped to +-CLIP_TO. For norms of q and k, or other rotary embeddings, see qk_rope.
@@ -15,6 +15,7 @@
 // source    Su et al. 2021, arXiv 2104.09864, pairs in the Llama ordering
 // twin      src/reference/qkv.rs
 #import rows
+#import cache
 #import matmul
 
 struct Params {
@@ -29,8 +30,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> weight: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> q: array<f32>;
-@group(0) @binding(6) var<storage, read_write> k_cache: array<f32>;
-@group(0) @binding(7) var<storage, read_write> v_cache: array<f32>;
+@group(0) @binding(6) var<storage, read_write> k_cache: array<CachePair>;
+@group(0) @binding(7) var<storage, read_write> v_cache: array<CachePair>;
 #ifdef BIAS
 @group(0) @binding(8) var<storage, read> bias: array<f32>;
 #endif
@@ -102,17 +103,15 @@ fn store(token: u32, first: u32, sums: vec4<f32>) {
         return;
     }
     let kv_head = (head - NUM_HEADS) % NUM_KV_HEADS;
-    let base = ((row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT + row.position) * HEAD_DIM + i;
+    let pair = (((row.sequence * NUM_KV_HEADS + kv_head) * CONTEXT + row.position) * HEAD_DIM + i) / 2u;
+    let low = to_cache_pair(turned.xy);
+    let high = to_cache_pair(turned.zw);
     if head < NUM_HEADS + NUM_KV_HEADS {
-        k_cache[base] = turned.x;
-        k_cache[base + 1u] = turned.y;
-        k_cache[base + HALF] = turned.z;
-        k_cache[base + HALF + 1u] = turned.w;
+        k_cache[pair] = low;
+        k_cache[pair + HALF / 2u] = high;
     } else {
-        v_cache[base] = turned.x;
-        v_cache[base + 1u] = turned.y;
-        v_cache[base + HALF] = turned.z;
-        v_cache[base + HALF + 1u] = turned.w;
+        v_cache[pair] = low;
+        v_cache[pair + HALF / 2u] = high;
     }
 }
 

@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource};
+use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource, cache_format};
 use crate::platform::{self, HostPeak};
-use crate::quant::QuantChoice;
+use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
 use crate::trace::TracedLayer;
@@ -24,6 +24,8 @@ pub struct LoadOptions {
     pub device: DeviceOptions,
     /// Formats of the weight matrices on the device. Norms, biases and routers are f32 always.
     pub quant: QuantChoice,
+    /// Format of the KV cache.
+    pub kv_cache: CacheChoice,
     /// Positions of the KV cache; `None`: what the model was made for, but at most 4096.
     pub context: Option<usize>,
 }
@@ -116,19 +118,22 @@ impl Engine {
         let checkpoint = Checkpoint::open(directory, &spec).await?;
         let ignored_tensors = checkpoint.ignored().to_vec();
 
+        let source = WeightSource::Checkpoint(&checkpoint);
         let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
             let description = DeviceDescription::reference();
             progress(LoadEvent::Device(&description));
             let host_peak = HostPeak::start();
-            let decoder = load_reference(&spec, &checkpoint, context, progress).await?;
+            let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
+            let decoder = load_reference(&spec, &checkpoint, (context, kv_cache_format), progress).await?;
             let weight_bytes = Parameters::of(&spec).total() * 4;
-            (decoder, description, LoadStats { weight_bytes, peak_host_bytes: host_peak.bytes(), ..LoadStats::default() })
+            let peak_host_bytes = host_peak.bytes();
+            (decoder, description, LoadStats { weight_bytes, kv_cache_format, peak_host_bytes, ..LoadStats::default() })
         } else {
             let device = Device::open(&options.device).await?;
             let description = DeviceDescription::of(&device);
             progress(LoadEvent::Device(&description));
-            let source = WeightSource::Checkpoint(&checkpoint);
-            let parts = LoadParts { device, spec: &spec, source, quant: options.quant, context };
+            let (quant, cache) = (options.quant, options.kv_cache);
+            let parts = LoadParts { device, spec: &spec, source, quant, cache, context };
             let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
             let decoder = GpuDecoder::load(parts, &mut report).await?;
             let load_stats = *decoder.load_stats();
@@ -339,15 +344,15 @@ fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> {
     }
 }
 
-/// The reference widens every weight to f32 in host memory.
+/// The reference widens every weight to f32 in host memory, and keeps keys and values in it, whatever they are rounded to.
 async fn load_reference(
     spec: &ModelSpec,
     checkpoint: &Checkpoint,
-    context: usize,
+    cache: (usize, CacheFormat),
     progress: &mut dyn FnMut(LoadEvent<'_>),
 ) -> Result<Decoder> {
     let total_bytes = Parameters::of(spec).total() * 4;
-    let needed_bytes = total_bytes + spec.kv_bytes_per_token() * context as u64;
+    let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.0 as u64;
     let available_bytes = platform::available_memory_bytes();
     if available_bytes.is_some_and(|available| needed_bytes > available) {
         return Err(Error::OutOfMemory {
@@ -358,7 +363,7 @@ async fn load_reference(
         });
     }
     let mut report = |done_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
-    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, checkpoint, context, &mut report).await?)))
+    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, checkpoint, cache, &mut report).await?)))
 }
 
 /// `-log softmax(logits)[target]`

@@ -61,10 +61,11 @@ pub struct Engine {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct WebLoadOptions {
     device: Option<String>,
     quant: Option<String>,
+    kv_cache: Option<String>,
     context: Option<usize>,
 }
 
@@ -118,10 +119,12 @@ impl Engine {
     /// Loads a model from its files: `config.json`, `tokenizer.json` and the weights. They are read in slices, the weights straight into
     /// the device's memory.
     pub async fn load(files: JsFiles, options: Option<JsLoadOptions>, on_event: Option<OnLoadEvent>) -> JsResult<Engine> {
-        let WebLoadOptions { device, quant, context } = parse(options.map(JsValue::from).as_ref())?;
+        let WebLoadOptions { device, quant, kv_cache, context } = parse(options.map(JsValue::from).as_ref())?;
         let device = device.as_deref().unwrap_or("auto").parse::<DeviceChoice>().map_err(thrown)?;
         let quant = quant.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
-        let options = LoadOptions { device: DeviceOptions { choice: device, ..DeviceOptions::default() }, quant, context };
+        let kv_cache = kv_cache.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
+        let device = DeviceOptions { choice: device, ..DeviceOptions::default() };
+        let options = LoadOptions { device, quant, kv_cache, context };
         let mount = mount(&files);
         let mut progress = |event: LoadEvent<'_>| {
             if let Some(on_event) = on_event.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {

@@ -45,7 +45,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
         for (var key = 0u; key < count; key++) {
             let k = (cache + tile + key) * HEAD_QUADS + local;
 #for S in KEY_SLICES
-            let k_$S = k_cache[k + $Su * LANES];
+            let k_$S = from_cache(k_cache[k + $Su * LANES]);
 #end
 #for M in OWN
             var score_$M = 0.0;
@@ -80,7 +80,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
         for (var key = 0u; key < count; key++) {
             let v = (cache + tile + key) * V_STRIDE + local;
 #for S in VALUE_SLICES
-            let v_$S = v_cache[v + $Su * LANES];
+            let v_$S = from_cache(v_cache[v + $Su * LANES]);
 #end
 #for M in OWN
             let weight_$M = select(exp(scores_$M[key] - top_$M), 0.0, scores_$M[key] == LOWEST);

@@ -34,7 +34,7 @@ impl Bench {
     ) -> Result<Self> {
         let (spec, context) = subject.check(tests, options).await?;
         let roofs = measure_roofs(&device, roof_options).await?;
-        let decoder = subject.load(device, &spec, (options.quant, context), progress).await?;
+        let decoder = subject.load(device, &spec, (options, context), progress).await?;
         Ok(Bench { spec, decoder: Decoder::Gpu(Box::new(decoder)), roofs, context })
     }
 

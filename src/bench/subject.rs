@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
 use crate::platform;
-use crate::quant::QuantChoice;
+use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub enum Subject {
 pub struct SubjectOptions {
     /// Formats of the weight matrices on the device; random weights count as stored in f16.
     pub quant: QuantChoice,
+    /// Format of the KV cache.
+    pub kv_cache: CacheChoice,
     /// Positions of the KV cache; `None`: what the longest test needs.
     pub context: Option<usize>,
 }
@@ -84,19 +86,20 @@ impl Subject {
         &self,
         device: Device,
         spec: &ModelSpec,
-        (quant, context): (QuantChoice, usize),
+        (options, context): (&SubjectOptions, usize),
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<GpuDecoder> {
+        let (quant, cache) = (options.quant, options.kv_cache);
         match self {
             Subject::Checkpoint(directory) => {
                 let checkpoint = Checkpoint::open(directory, spec).await?;
                 let source = WeightSource::Checkpoint(&checkpoint);
-                GpuDecoder::load(LoadParts { device, spec, source, quant, context }, progress).await
+                GpuDecoder::load(LoadParts { device, spec, source, quant, cache, context }, progress).await
             }
             Subject::Synthetic { .. } => {
                 let synthetic = Synthetic::new(spec);
                 let source = WeightSource::Synthetic(&synthetic);
-                GpuDecoder::load(LoadParts { device, spec, source, quant, context }, progress).await
+                GpuDecoder::load(LoadParts { device, spec, source, quant, cache, context }, progress).await
             }
         }
     }

@@ -72,7 +72,8 @@ impl BenchArgs {
         let subject = self.subject()?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
         let tests = self.tests();
-        let options = SubjectOptions { quant: global.quant, context: global.ctx.map(|tokens| tokens.get()) };
+        let context = global.ctx.map(|tokens| tokens.get());
+        let options = SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context };
         subject.check(&tests, &options).await?;
         let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
         talk!("device   {}", model::describe(&description));

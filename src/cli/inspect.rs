@@ -1,7 +1,7 @@
 //! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
-use super::inspect_choice::Chosen;
+use super::inspect_choice::{Chosen, cache_of};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
 use super::{Global, files, table};
@@ -13,7 +13,7 @@ use moebius::checkpoint::Checkpoint;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
-use moebius::quant::{QUANTS, Quant, QuantFormat};
+use moebius::quant::{CacheChoice, CacheFormat, QUANTS, Quant, QuantFormat};
 use moebius::spec::{AttentionSpec, Ffn, LayerSpec, Mask, Mixer, ModelSpec, MoeSpec, ParallelSpec, Parameters};
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
@@ -63,8 +63,10 @@ impl InspectArgs {
         let stored = self.stored(&spec)?;
         let packed = self.packed(&spec).await?;
         let chosen = Chosen::of(global.quant, Path::new(&self.model), &spec).await?;
+        let cache = cache_of((global.quant, global.kv_cache), Path::new(&self.model), &spec).await;
+        let caches = (global.kv_cache, cache);
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, target, host_bytes, roof, stored, packed, chosen };
+        let model = Inspected { spec, context, caches, target, host_bytes, roof, stored, packed, chosen };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -158,6 +160,8 @@ struct ReadRoof {
 struct Inspected {
     spec: ModelSpec,
     context: usize,
+    /// What was asked for the KV cache, and what it becomes.
+    caches: (CacheChoice, CacheFormat),
     target: Option<Target>,
     /// Memory of the machine that is free.
     host_bytes: Option<u64>,
@@ -186,16 +190,16 @@ impl Inspected {
         stored.extend(self.packed.as_ref().map(Packed::fact));
         let facts = [self.model_facts(), self.parameter_facts(), self.compute_facts(), stored, self.memory_facts()].concat();
         let lines: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
-        let row = |name: &str, weights: u64, active: u64| {
-            let mut cells =
-                vec![name.to_owned(), human_bytes(weights), human_bytes(self.needed_bytes(weights)), human_bytes(active)];
-            cells.extend([self.verdict(weights), self.host_verdict(weights)]);
+        let row = |name: &str, [weights, active]: [u64; 2], cache: CacheFormat| {
+            let needed = human_bytes(self.needed_bytes(weights, cache));
+            let mut cells = vec![name.to_owned(), human_bytes(weights), needed, human_bytes(active)];
+            cells.extend([self.verdict(weights, cache), self.host_verdict(weights, cache)]);
             cells.extend(self.roof.map(|roof| speed(tokens_per_s(active, roof.gb_s))));
             cells
         };
-        let of_quant = |quant: &Quant| row(quant.name, self.spec.weight_bytes(quant), self.spec.active_weight_bytes(quant));
+        let of_quant = |quant: &Quant| row(quant.name, self.bytes_in(quant), self.cache_beside(quant));
         let mut rows: Vec<Vec<String>> = QUANTS.iter().map(of_quant).collect();
-        let of_choice = |chosen: &Chosen| row(&chosen.name, chosen.weight_bytes, chosen.active_weight_bytes);
+        let of_choice = |chosen: &Chosen| row(&chosen.name, [chosen.weight_bytes, chosen.active_weight_bytes], self.caches.1);
         rows.extend(self.chosen.as_ref().map(of_choice));
         let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
         header.extend(self.roof.map(|_| "tokens/s at best"));
@@ -260,7 +264,8 @@ impl Inspected {
     }
 
     fn memory_facts(&self) -> Vec<(&'static str, String)> {
-        let per_token = self.spec.kv_bytes_per_token();
+        let (_, cache) = self.caches;
+        let per_token = self.spec.kv_bytes_per_token(cache);
         let all = human_bytes(per_token * self.context as u64);
         let device = match &self.target {
             None => "no adapter".to_owned(),
@@ -268,7 +273,15 @@ impl Inspected {
             Some(Target { name, bytes: Some(bytes), .. }) => format!("{name}, {}", human_bytes(*bytes)),
         };
         let mut facts = vec![
-            ("context", format!("{} tokens, KV cache of {} per token, {all} in all", self.context, human_bytes(per_token))),
+            (
+                "context",
+                format!(
+                    "{} tokens, KV cache of {} per token in {}, {all} in all",
+                    self.context,
+                    human_bytes(per_token),
+                    cache.name()
+                ),
+            ),
             ("device", device),
         ];
         facts.extend(self.roof_fact());
@@ -284,20 +297,32 @@ impl Inspected {
         Some(("read roof", format!("{gb_s:.1} GB/s, {whose}")))
     }
 
-    fn needed_bytes(&self, weights: u64) -> u64 {
-        weights + self.spec.kv_bytes_per_token() * self.context as u64
+    /// All weights, and those that a token reads.
+    fn bytes_in(&self, quant: Quant) -> [u64; 2] {
+        [self.spec.weight_bytes(quant), self.spec.active_weight_bytes(quant)]
+    }
+
+    /// The format of the KV cache where all weights are in `quant`.
+    fn cache_beside(&self, quant: Quant) -> CacheFormat {
+        self.caches.0.format([quant].into_iter())
+    }
+
+    fn needed_bytes(&self, weights: u64, cache: CacheFormat) -> u64 {
+        weights + self.spec.kv_bytes_per_token(cache) * self.context as u64
     }
 
     /// The longest context that fits beside the weights; `None` where the device does not tell its memory.
-    fn longest_context(&self, weights: u64) -> Option<usize> {
+    fn longest_context(&self, weights: u64, cache: CacheFormat) -> Option<usize> {
         let target = self.target.as_ref()?;
+        // The reference keeps its cache in f32 too.
+        let cache = target.only.map_or(cache, |_| CacheFormat::F32);
         let rest = target.bytes?.saturating_sub(target.only.map_or(weights, |quant| self.spec.weight_bytes(quant)));
-        let tokens = rest / self.spec.kv_bytes_per_token().max(1);
+        let tokens = rest / self.spec.kv_bytes_per_token(cache).max(1);
         Some(usize::try_from(tokens).unwrap_or(usize::MAX).min(self.spec.max_positions))
     }
 
-    fn verdict(&self, weights: u64) -> String {
-        match self.longest_context(weights) {
+    fn verdict(&self, weights: u64, cache: CacheFormat) -> String {
+        match self.longest_context(weights, cache) {
             None => "unknown".to_owned(),
             Some(0) => "no".to_owned(),
             Some(longest) if longest >= self.context => "yes".to_owned(),
@@ -306,10 +331,10 @@ impl Inspected {
     }
 
     /// Whether it fits in the free memory of the machine.
-    fn host_verdict(&self, weights: u64) -> String {
+    fn host_verdict(&self, weights: u64, cache: CacheFormat) -> String {
         match self.host_bytes {
             None => "unknown".to_owned(),
-            Some(bytes) if self.needed_bytes(weights) <= bytes => "yes".to_owned(),
+            Some(bytes) if self.needed_bytes(weights, cache) <= bytes => "yes".to_owned(),
             Some(_) => "no".to_owned(),
         }
     }
@@ -317,18 +342,19 @@ impl Inspected {
     fn json(&self) -> Value {
         let spec = &self.spec;
         let counts = Parameters::of(spec);
-        let format = |name: &str, weights: u64, active: u64| {
+        let format = |name: &str, [weights, active]: [u64; 2], cache: CacheFormat| {
             json!({
                 "format": name,
                 "weight_bytes": weights,
-                "needed_bytes": self.needed_bytes(weights),
-                "longest_context": self.longest_context(weights),
+                "kv_cache": cache.name(),
+                "needed_bytes": self.needed_bytes(weights, cache),
+                "longest_context": self.longest_context(weights, cache),
                 "active_weight_bytes": active,
                 "decode_tokens_per_s": self.roof.map(|roof| tokens_per_s(active, roof.gb_s)),
             })
         };
-        let of_quant = |quant: &Quant| format(quant.name, spec.weight_bytes(quant), spec.active_weight_bytes(quant));
-        let of_choice = |chosen: &Chosen| format(&chosen.name, chosen.weight_bytes, chosen.active_weight_bytes);
+        let of_quant = |quant: &Quant| format(quant.name, self.bytes_in(quant), self.cache_beside(quant));
+        let of_choice = |chosen: &Chosen| format(&chosen.name, [chosen.weight_bytes, chosen.active_weight_bytes], self.caches.1);
         let formats = QUANTS.iter().map(of_quant).chain(self.chosen.as_ref().map(of_choice));
         json!({
             "family": spec.family,
@@ -356,7 +382,8 @@ impl Inspected {
             "packed": self.packed.as_ref().map(Packed::json),
             "host_memory_bytes": self.host_bytes,
             "context": self.context,
-            "kv_bytes_per_token": spec.kv_bytes_per_token(),
+            "kv_cache": self.caches.1.name(),
+            "kv_bytes_per_token": spec.kv_bytes_per_token(self.caches.1),
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
             "read_roof": self.roof.map(|roof| json!({ "gb_s": roof.gb_s, "measured_bytes": roof.measured_bytes })),
             "formats": formats.collect::<Vec<_>>(),

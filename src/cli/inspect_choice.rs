@@ -1,9 +1,9 @@
-//! What a model takes with a `--quant` that is more than one format for all matrices.
+//! What a model takes with a `--quant` that is more than one format for all matrices, and the format of its KV cache.
 
 use moebius::Result;
 use moebius::checkpoint::Checkpoint;
-use moebius::model::{Synthetic, WeightSource, footprint};
-use moebius::quant::{QuantChoice, QuantFormat};
+use moebius::model::{Synthetic, WeightSource, cache_format, footprint};
+use moebius::quant::{CacheChoice, CacheFormat, QuantChoice, QuantFormat, WeightClass};
 use moebius::spec::ModelSpec;
 use std::path::Path;
 
@@ -30,4 +30,15 @@ impl Chosen {
         let (weight_bytes, token) = footprint(&source, spec, choice)?;
         Ok(Some(Chosen { name, weight_bytes, active_weight_bytes: token.weight_bytes }))
     }
+}
+
+/// The format that the KV cache takes. Weights are as they are stored in `directory`; where there are none, in 16 bits.
+pub async fn cache_of((quant, cache): (QuantChoice, CacheChoice), directory: &Path, spec: &ModelSpec) -> CacheFormat {
+    if spec.cannot_run().is_some() {
+        return cache.format(quant.of(WeightClass::Attention).into_iter());
+    }
+    let synthetic = Synthetic::new(spec);
+    let checkpoint = Checkpoint::open(directory, spec).await.ok();
+    let source = checkpoint.as_ref().map_or(WeightSource::Synthetic(&synthetic), WeightSource::Checkpoint);
+    cache_format(&source, spec, quant, cache)
 }

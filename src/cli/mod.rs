@@ -31,7 +31,7 @@ mod trace_report;
 
 use clap::{Args, Parser, Subcommand};
 use moebius::gpu::DeviceChoice;
-use moebius::quant::QuantChoice;
+use moebius::quant::{CacheChoice, QuantChoice};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
@@ -63,6 +63,9 @@ struct Global {
     /// experts=q4_0,head=q8_0. Classes: experts, shared (with dense layers), attention, embedding, head.
     #[arg(long, global = true, default_value = "auto", value_name = "FORMATS")]
     quant: QuantChoice,
+    /// Format of the KV cache: f16, f32, or auto, which is f16 where the weights of attention have four bits.
+    #[arg(long, global = true, default_value = "auto", value_name = "FORMAT")]
+    kv_cache: CacheChoice,
     /// Length of the context in tokens, at most the model's own.
     #[arg(long, global = true, value_name = "TOKENS")]
     ctx: Option<NonZeroUsize>,

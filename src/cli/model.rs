@@ -64,6 +64,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     let options = LoadOptions {
         device: DeviceOptions::from_env(global.device.clone()),
         quant: global.quant,
+        kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),
     };
     let bar = progress_bar("load", BYTES);

@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 /// Writes them to stderr.
 pub fn print(engine: &Engine) {
     let Some(device) = engine.gpu() else {
-        let LoadStats { weight_bytes, peak_host_bytes, .. } = *engine.load_stats();
+        let LoadStats { weight_bytes, kv_cache_format, peak_host_bytes, .. } = *engine.load_stats();
+        let cache = kv_cache_format.name();
         let loading = peak_host_bytes.map_or(String::new(), |peak| format!("; loading took {}", human_bytes(peak)));
-        talk!("memory   weights {} in host memory{loading}", human_bytes(weight_bytes));
+        talk!("memory   weights {} in host memory, KV cache rounded to {cache}{loading}", human_bytes(weight_bytes));
         return;
     };
     talk!("memory   {}", memory(engine.load_stats(), device));
@@ -28,7 +29,8 @@ pub fn print(engine: &Engine) {
 
 /// One line about the memory of a loaded model.
 pub fn memory(stats: &LoadStats, device: &Device) -> String {
-    let LoadStats { weight_bytes, kv_cache_bytes, activation_bytes, peak_host_bytes } = *stats;
+    let LoadStats { weight_bytes, kv_cache_bytes, kv_cache_format, activation_bytes, peak_host_bytes } = *stats;
+    let format = kv_cache_format.name();
     let [weights, kv_cache, activations] = [weight_bytes, kv_cache_bytes, activation_bytes].map(human_bytes);
     let host = match peak_host_bytes {
         None => "what the host needed is not known on this system".to_owned(),
@@ -38,7 +40,7 @@ pub fn memory(stats: &LoadStats, device: &Device) -> String {
             format!("loading took {} of the host, {share:.2} times the weights{own}", human_bytes(peak))
         }
     };
-    format!("weights {weights}, KV cache {kv_cache}, activations {activations} on the device; {host}")
+    format!("weights {weights}, KV cache {kv_cache} in {format}, activations {activations} on the device; {host}")
 }
 
 /// The same for `--json`.
@@ -46,6 +48,7 @@ pub fn memory_json(stats: &LoadStats) -> Value {
     json!({
         "weight_bytes": stats.weight_bytes,
         "kv_cache_bytes": stats.kv_cache_bytes,
+        "kv_cache_format": stats.kv_cache_format.name(),
         "activation_bytes": stats.activation_bytes,
         "peak_host_bytes": stats.peak_host_bytes,
     })

@@ -2,7 +2,7 @@
 
 use super::compare::{Expected, Rule};
 use crate::gpu::{Buffer, Device, Recording, Shard, Sharded};
-use crate::quant::{Quant, padded};
+use crate::quant::{CacheFormat, Quant, padded};
 
 /// What lies where a kernel has no business. A NaN of our own, so that a stray read shows as well.
 const CANARY: u32 = 0x7fc0_cafe;
@@ -125,6 +125,20 @@ impl Stage<'_> {
             expected.push(after.to_bits(), if touched { Rule::Close } else { Rule::Exact });
         }
         self.exactly(name, before.iter().map(|value| value.to_bits()).collect(), expected)
+    }
+
+    /// As [`partly`](Self::partly), for a KV cache in its format. Both hold what a cache keeps.
+    pub fn cache(&self, name: &'static str, before: &[f32], after: &[f32], format: CacheFormat) -> Output {
+        let [before, after] = [before, after].map(|values| format.pack(values));
+        let close = match format {
+            CacheFormat::F32 => Rule::Close,
+            CacheFormat::F16 => Rule::Halves,
+        };
+        let mut expected = Expected::default();
+        for (before, after) in before.iter().zip(&after) {
+            expected.push(*after, if before == after { Rule::Exact } else { close });
+        }
+        self.exactly(name, before, expected)
     }
 
     /// An output of integers that holds canaries before.

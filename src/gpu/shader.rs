@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The importable files.
 static LIBRARY: &[(&str, &str)] = &[
     ("attend_lanes", include_str!("../../shaders/lib/attend_lanes.wgsl")),
+    ("cache", include_str!("../../shaders/lib/cache.wgsl")),
     ("heads", include_str!("../../shaders/lib/heads.wgsl")),
     ("lane_sum", include_str!("../../shaders/lib/lane_sum.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),

@@ -1,9 +1,9 @@
 //! Softmax attention over the KV cache.
 
-use super::{qk_rope, to_u32};
+use super::{qk_rope, to_u32, with_cache};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::spec::{AttentionSpec, Mask};
 use std::mem::offset_of;
 
@@ -47,6 +47,7 @@ pub struct Problem<'a> {
     /// Length of a row of the value cache.
     pub value_stride: usize,
     pub context: usize,
+    pub cache: CacheFormat,
     pub scale: f32,
     pub mask: Mask,
     pub sinks: bool,
@@ -57,7 +58,7 @@ pub struct Problem<'a> {
 
 impl Problem<'_> {
     /// The attention of `spec` over a cache of `context` positions, whose queries are turned already.
-    pub fn of_spec(spec: &AttentionSpec, num_tokens: usize, context: usize) -> Self {
+    pub fn of_spec(spec: &AttentionSpec, num_tokens: usize, (context, cache): (usize, CacheFormat)) -> Self {
         Problem {
             num_tokens,
             num_heads: spec.num_heads,
@@ -66,6 +67,7 @@ impl Problem<'_> {
             value_dim: spec.value_dim,
             value_stride: spec.value_dim,
             context,
+            cache,
             scale: spec.scale,
             mask: spec.mask,
             sinks: spec.sinks,
@@ -205,6 +207,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(lanes > 1, "LANES_MEET")
         .flag_if(key_parts > 1, "KEY_SPLIT")
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
+    let variant = with_cache(variant, problem.cache);
     let variant = match by {
         By::Key => variant,
         By::Slice(quads) => {

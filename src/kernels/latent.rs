@@ -1,8 +1,9 @@
 //! From raw projections to rotated queries and the cache of latent attention.
 
+use super::with_cache;
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::spec::{LatentSpec, RopePairing};
 
 pub static KERNEL: Kernel = Kernel {
@@ -25,6 +26,7 @@ pub static KERNEL: Kernel = Kernel {
 pub struct Problem<'a> {
     pub num_tokens: usize,
     pub context: usize,
+    pub cache: CacheFormat,
     pub latent: &'a LatentSpec,
 }
 
@@ -43,7 +45,7 @@ pub struct Buffers<'a> {
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let spec = problem.latent;
-    Variant::new()
+    let variant = Variant::new()
         .u32("WG", caps.plain_workgroup())
         .u32("LATENT_DIM", spec.latent_dim)
         .u32("NOPE_DIM", spec.nope_dim)
@@ -54,7 +56,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("QUERY_STRIDE", padded(spec.num_heads * spec.cache_dim()))
         .f32("EPS", spec.norm_eps)
         .f32("LATENT_SCALE", spec.latent_scale)
-        .flag_if(spec.rope.pairing == RopePairing::Interleaved, "INTERLEAVED")
+        .flag_if(spec.rope.pairing == RopePairing::Interleaved, "INTERLEAVED");
+    with_cache(variant, problem.cache)
 }
 
 pub fn record(

@@ -28,7 +28,8 @@ mod tile;
 pub use crate::reference::Row;
 pub use slab::{SHARDS_PER_DISPATCH, SlabCut, SlabPart, SlabShape, Slabs};
 
-use crate::gpu::Kernel;
+use crate::gpu::{Kernel, Variant};
+use crate::quant::CacheFormat;
 
 /// Every kernel, in the order of a token's way through the model.
 pub static KERNELS: &[&Kernel] = &[
@@ -51,6 +52,11 @@ pub static KERNELS: &[&Kernel] = &[
     &expert_identity::KERNEL,
     &sample::KERNEL,
 ];
+
+/// For kernels that import `shaders/lib/cache.wgsl`.
+fn with_cache(variant: Variant, cache: CacheFormat) -> Variant {
+    variant.flag_if(cache == CacheFormat::F16, "CACHE_F16")
+}
 
 /// Shapes are checked to fit when a spec is parsed; lengths of a batch are bounded by the context.
 fn to_u32(len: usize) -> u32 {

@@ -1,8 +1,9 @@
 //! From a raw query, key and value projection to rotated queries and the KV cache.
 
+use super::with_cache;
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::spec::{AttentionSpec, QkNormOver, RopePairing};
 
 pub static KERNEL: Kernel = Kernel {
@@ -26,6 +27,7 @@ pub static KERNEL: Kernel = Kernel {
 pub struct Problem<'a> {
     pub num_tokens: usize,
     pub context: usize,
+    pub cache: CacheFormat,
     pub attention: &'a AttentionSpec,
 }
 
@@ -48,7 +50,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 32 })
         .u32("CONTEXT", problem.context)
         .u32("Q_STRIDE", padded(spec.query_width()));
-    heads(variant, spec)
+    heads(with_cache(variant, problem.cache), spec)
 }
 
 /// What `shaders/lib/heads.wgsl` has to know.

@@ -1,10 +1,10 @@
 //! Query, key and value projection with rotary embedding, appended to the KV cache.
 
 use super::norm::Fused;
-use super::{tile::Tile, to_u32};
+use super::{tile::Tile, to_u32, with_cache};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
-use crate::quant::{Quant, padded};
+use crate::quant::{CacheFormat, Quant, padded};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -48,6 +48,7 @@ pub struct Problem {
     pub head_dim: usize,
     /// Positions that the caches and the rope table hold.
     pub context: usize,
+    pub cache: CacheFormat,
     pub bias: bool,
     /// Clamp to this magnitude.
     pub clip: Option<f32>,
@@ -87,7 +88,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("CONTEXT", problem.context)
         .u32("Q_STRIDE", padded(problem.num_heads * problem.head_dim))
         .flag_if(problem.bias, "BIAS");
-    let variant = Fused::variant(problem.norm, variant, problem.hidden_size);
+    let variant = with_cache(Fused::variant(problem.norm, variant, problem.hidden_size), problem.cache);
     match problem.clip {
         Some(limit) => variant.flag("CLIP").f32("CLIP_TO", limit),
         None => variant,

@@ -22,7 +22,7 @@ impl<'a> Planner<'a> {
         weights: &ChoiceWeights,
         target: Target<'a>,
     ) -> Result<()> {
-        let GpuDecoder { spec: model, state, shape, .. } = self.decoder;
+        let GpuDecoder { spec: model, state, .. } = self.decoder;
         let (hidden, width) = (model.hidden_size, attention.choice_width());
         let (top_k, row) = (router.num_experts_per_tok, padded(attention.qkv_rows()));
         let input = self.normed_input(layer, spec)?;
@@ -41,7 +41,7 @@ impl<'a> Planner<'a> {
         let replace = (matmul::Output::Replace, padded(kv));
         self.project(layer, (&weights.kv, None), input, replace, &state.attended)?;
         self.place(layer, kv, attention.query_width(), [&state.attended, &state.qkv], [padded(kv), row])?;
-        self.turn(layer, attention, shape.context, None)?;
+        self.turn(layer, attention, None)?;
         self.over_cache(layer, attention, None)?;
 
         // Back to the heads of each choice; what lies between them is not to be read.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
 use crate::gpu::Caps;
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::spec::{Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, ParallelSpec};
 
 /// Most tokens of one chunk of a prompt.
@@ -11,10 +11,11 @@ const MAX_TOKENS: usize = 256;
 /// Most bytes of logits kept for one chunk.
 const LOGIT_BYTES: usize = 32 << 20;
 
-/// The largest extents that any chunk needs, over all layers.
+/// The KV cache, and the largest extents that any chunk needs, over all layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChunkShape {
     pub context: usize,
+    pub cache: CacheFormat,
     pub max_tokens: usize,
     /// Rows whose logits are kept: all rows of a chunk where the caller asks for all logits.
     pub max_logit_rows: usize,
@@ -35,7 +36,7 @@ impl ChunkShape {
     ///
     /// # Errors
     /// [`Error::DeviceLimit`] if not even one token fits.
-    pub fn choose(spec: &ModelSpec, caps: &Caps, context: usize, device: &str) -> Result<Self> {
+    pub fn choose(spec: &ModelSpec, caps: &Caps, (context, cache): (usize, CacheFormat), device: &str) -> Result<Self> {
         let largest = |measure: &dyn Fn(&LayerSpec) -> usize| spec.layers.iter().map(measure).max().unwrap_or(1);
         let choice = |layer: &LayerSpec| layer.mixer.attention().and_then(|attention| attention.choice.clone());
         let of_routers = |measure: &dyn Fn(&RouterSpec) -> usize| {
@@ -108,6 +109,7 @@ impl ChunkShape {
         let max_logit_rows = (limit.min(LOGIT_BYTES / 4) / spec.vocab_size).clamp(1, max_tokens);
         Ok(ChunkShape {
             context,
+            cache,
             max_tokens,
             max_logit_rows,
             max_top_k,

@@ -3,7 +3,7 @@
 use super::source::WeightSource;
 use crate::checkpoint::WeightKey;
 use crate::error::Result;
-use crate::quant::{Quant, QuantChoice, QuantFormat};
+use crate::quant::{CacheChoice, CacheFormat, Quant, QuantChoice, QuantFormat, WeightClass};
 use crate::spec::ModelSpec;
 use crate::tensor::Dtype;
 use std::collections::BTreeMap;
@@ -73,6 +73,12 @@ impl Formats {
         formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         formats.into_iter().map(|(name, _)| name).collect()
     }
+}
+
+/// The format of the KV cache of a model whose weights take the formats of `quant`.
+pub fn cache_format(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice, cache: CacheChoice) -> CacheFormat {
+    let attention = WeightKey::all(spec).filter(|key| key.class() == Some(WeightClass::Attention));
+    cache.format(attention.map(|key| quant.of(WeightClass::Attention).unwrap_or_else(|| source.stored_quant(key))))
 }
 
 impl WeightKey {

@@ -3,7 +3,7 @@
 use super::ahead::{Ahead, StepTime};
 use super::chunk::ChunkShape;
 use super::cost::TokenCost;
-use super::formats::Formats;
+use super::formats::{Formats, cache_format};
 use super::load_stats::LoadStats;
 use super::plan::{Output, PlanKey, Planner};
 use super::source::WeightSource;
@@ -13,7 +13,7 @@ use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
 use crate::gpu::{Device, Recording};
 use crate::platform::HostPeak;
-use crate::quant::QuantChoice;
+use crate::quant::{CacheChoice, QuantChoice};
 use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
@@ -54,7 +54,9 @@ pub struct LoadParts<'a> {
     pub source: WeightSource<'a>,
     /// Formats of the matrices.
     pub quant: QuantChoice,
-    /// Positions of the KV cache.
+    /// Format of the KV cache.
+    pub cache: CacheChoice,
+    /// Its positions.
     pub context: usize,
 }
 
@@ -65,11 +67,12 @@ impl GpuDecoder {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
     pub async fn load(parts: LoadParts<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let LoadParts { device, spec, source, quant, context } = parts;
-        let shape = ChunkShape::choose(spec, device.caps(), context, device.name())?;
+        let LoadParts { device, spec, source, quant, cache, context } = parts;
+        let cache = cache_format(&source, spec, quant, cache);
+        let shape = ChunkShape::choose(spec, device.caps(), (context, cache), device.name())?;
         let formats = Formats::of_model(&source, spec, quant)?;
-        let weight_bytes = formats.total_bytes(spec);
-        check_memory(&device, weight_bytes + kv_bytes(spec, context))?;
+        let (weight_bytes, kv_cache_bytes) = (formats.total_bytes(spec), kv_bytes(spec, context, cache));
+        check_memory(&device, weight_bytes + kv_cache_bytes)?;
         let allocated = || device.allocated_bytes();
         let before_state = allocated();
         let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
@@ -85,8 +88,9 @@ impl GpuDecoder {
         let weights = uploader.upload().await?;
         let load_stats = LoadStats {
             weight_bytes: allocated() - before_weights,
-            kv_cache_bytes: kv_bytes(spec, context),
-            activation_bytes: (before_weights - before_state).saturating_sub(kv_bytes(spec, context)),
+            kv_cache_bytes,
+            kv_cache_format: cache,
+            activation_bytes: (before_weights - before_state).saturating_sub(kv_cache_bytes),
             peak_host_bytes: host_peak.bytes(),
         };
         let mut decoder = GpuDecoder {
@@ -122,7 +126,8 @@ impl GpuDecoder {
         let per_token = |spec: &ModelSpec| spec.moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect::<Vec<_>>();
         if per_token(&spec) != per_token(&self.spec) {
             // Other shapes need other activations; the KV cache is the same.
-            let shape = ChunkShape::choose(&spec, self.device.caps(), self.shape.context, self.device.name())?;
+            let cache = (self.shape.context, self.shape.cache);
+            let shape = ChunkShape::choose(&spec, self.device.caps(), cache, self.device.name())?;
             let caches = self.state.layers.clone();
             let attempted = "allocating activations for other routing";
             self.state = self.device.catch(attempted, || State::new(&self.device, &spec, &shape, Some(caches))).await?;

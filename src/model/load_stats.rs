@@ -1,5 +1,7 @@
 //! What loading a model took.
 
+use crate::quant::CacheFormat;
+
 /// Memory of a loaded model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoadStats {
@@ -7,6 +9,7 @@ pub struct LoadStats {
     pub weight_bytes: u64,
     /// Device memory of the KV cache.
     pub kv_cache_bytes: u64,
+    pub kv_cache_format: CacheFormat,
     /// Device memory of activations, rotary tables and sampler.
     pub activation_bytes: u64,
     /// The most memory of this process while the weights were loaded, beyond what it had before: pieces of weights on their way, and on a

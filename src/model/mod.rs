@@ -18,6 +18,7 @@ mod state;
 mod weights;
 
 pub use cost::{TokenCost, footprint};
+pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use load_stats::LoadStats;
 pub use quantize::{QuantizeOptions, Quantized, quantize};

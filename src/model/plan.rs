@@ -257,7 +257,8 @@ impl<'a> Planner<'a> {
     }
 
     fn attention_problem(&self, attention: &AttentionSpec) -> attention::Problem<'static> {
-        attention::Problem::of_spec(attention, self.key.num_tokens, self.decoder.shape.context)
+        let shape = &self.decoder.shape;
+        attention::Problem::of_spec(attention, self.key.num_tokens, (shape.context, shape.cache))
     }
 
     /// `y = attention of query over the cache`; `norms` are those of query and key, of a raw problem.
@@ -338,7 +339,7 @@ impl<'a> Planner<'a> {
         };
         self.project(layer, (&weights.query_up, None), query, replace(latent.query_width()), &state.qkv)?;
         self.project(layer, (&weights.down, None), input, replace(latent.cache_dim()), &state.latent)?;
-        let problem = latent::Problem { num_tokens, context: shape.context, latent };
+        let problem = latent::Problem { num_tokens, context: shape.context, cache: shape.cache, latent };
         let buffers = latent::Buffers {
             rows: &state.rows,
             q: &state.qkv,
@@ -419,7 +420,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Projected> {
         let GpuDecoder { device, spec: model, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
-        let (num_tokens, context) = (self.key.num_tokens, shape.context);
+        let num_tokens = self.key.num_tokens;
         let bias = weights.qkv_bias.as_ref();
         if let (false, Some(rope)) = (qk_rope::is_needed(attention), &cache.rope) {
             // With a bias no binding is left for the weight of the norm.
@@ -430,7 +431,8 @@ impl<'a> Planner<'a> {
                 num_heads: attention.num_heads,
                 num_kv_heads: attention.num_kv_heads,
                 head_dim: attention.head_dim,
-                context,
+                context: shape.context,
+                cache: shape.cache,
                 bias: attention.qkv_bias,
                 clip: attention.clip,
                 norm: input.norm.map(|norm| norm.fused),
@@ -460,15 +462,16 @@ impl<'a> Planner<'a> {
         if attention::turns(device.caps(), &raw) {
             return Ok(Projected::Raw);
         }
-        self.turn(layer, attention, context, weights.qk_norms.as_ref())?;
+        self.turn(layer, attention, weights.qk_norms.as_ref())?;
         Ok(Projected::Turned)
     }
 
     /// From `state.qkv` to rotated queries in `state.q` and to the cache.
-    pub fn turn(&mut self, layer: usize, attention: &AttentionSpec, context: usize, norms: Option<&[Buffer; 2]>) -> Result<()> {
-        let GpuDecoder { device, state, .. } = self.decoder;
+    pub fn turn(&mut self, layer: usize, attention: &AttentionSpec, norms: Option<&[Buffer; 2]>) -> Result<()> {
+        let GpuDecoder { device, state, shape, .. } = self.decoder;
         let cache = &state.layers[layer];
-        let problem = qk_rope::Problem { num_tokens: self.key.num_tokens, context, attention };
+        let num_tokens = self.key.num_tokens;
+        let problem = qk_rope::Problem { num_tokens, context: shape.context, cache: shape.cache, attention };
         let buffers = qk_rope::Buffers {
             rows: &state.rows,
             qkv: &state.qkv,

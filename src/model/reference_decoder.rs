@@ -3,6 +3,7 @@
 use super::{Forward, chunk_rows};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::quant::CacheFormat;
 use crate::reference::sample::{mark_seen, sample, seen_words};
 use crate::reference::{self, LayerRouting, Row, Sampling};
 use crate::spec::ModelSpec;
@@ -28,13 +29,18 @@ pub struct ReferenceDecoder {
 }
 
 impl ReferenceDecoder {
-    /// Widens every weight to f32 in host memory. `progress` hears the bytes of f32 so far.
+    /// Widens every weight to f32 in host memory. `cache` has so many positions, and keeps as much of each value; `progress` hears the bytes of f32 so far.
     ///
     /// # Errors
     /// What reading the checkpoint can fail with.
-    pub async fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Result<Self> {
+    pub async fn load(
+        spec: &ModelSpec,
+        checkpoint: &Checkpoint,
+        cache: (usize, CacheFormat),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
         Ok(ReferenceDecoder {
-            decoder: reference::Decoder::load(spec, checkpoint, context, progress).await?,
+            decoder: reference::Decoder::load(spec, checkpoint, cache, progress).await?,
             hidden_size: spec.hidden_size,
             sampling: Sampling::GREEDY,
             seen: vec![0; seen_words(spec.vocab_size)],

@@ -5,7 +5,7 @@ use super::chunk::ChunkShape;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Pace, Recording};
 use crate::kernels::expert_sort;
-use crate::quant::{ROW_ALIGN, padded};
+use crate::quant::{CacheFormat, ROW_ALIGN, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::sample::seen_words;
 use crate::reference::{LayerRouting, Row, Sampling};
@@ -179,8 +179,8 @@ impl LayerTaps {
 }
 
 /// Bytes that [`State::new`] allocates in the KV cache.
-pub(super) fn kv_bytes(spec: &ModelSpec, context: usize) -> u64 {
-    spec.kv_bytes_per_token() * context as u64
+pub(super) fn kv_bytes(spec: &ModelSpec, context: usize, cache: CacheFormat) -> u64 {
+    spec.kv_bytes_per_token(cache) * context as u64
 }
 
 impl State {
@@ -239,7 +239,7 @@ impl State {
             load_steps: f32s("load_steps", NUM_SLOTS * num_loads),
             tap_steps: f32s("tap_steps", RING + Pace::MOST_STEPS * LayerTaps::len(&taps, 1)),
             taps,
-            layers: layers.unwrap_or_else(|| caches(device, spec, shape.context)),
+            layers: layers.unwrap_or_else(|| caches(device, spec, shape)),
         })
     }
 }
@@ -285,7 +285,8 @@ fn taps(device: &Device, spec: &ModelSpec) -> Vec<LayerTaps> {
 }
 
 /// A KV cache for every layer, and a rotary table for every distinct rotary embedding.
-fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> {
+fn caches(device: &Device, spec: &ModelSpec, shape: &ChunkShape) -> Vec<LayerState> {
+    let ChunkShape { context, cache: format, .. } = *shape;
     let mut tables: Vec<(&RopeSpec, Buffer)> = Vec::new();
     let mut layers = Vec::with_capacity(spec.layers.len());
     for layer in &spec.layers {
@@ -299,7 +300,8 @@ fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> 
             tables.push((rope, buffer.clone()));
             buffer
         });
-        let cache = |label: &str, per_position: usize| device.storage(label, (context * per_position * 4) as u64);
+        let cache = |label: &str, per_position: usize| device.storage(label, format.bytes(context * per_position) as u64);
+        let inputs = |label: &str, per_position: usize| device.storage(label, (context * per_position * 4) as u64);
         let (k_cache, v_cache) = match &layer.mixer {
             Mixer::Attention(attention) => (
                 cache("k_cache", attention.num_kv_heads * attention.head_dim),
@@ -312,7 +314,7 @@ fn caches(device: &Device, spec: &ModelSpec, context: usize) -> Vec<LayerState> 
             Mixer::Mamba(_) => unreachable!("checkpoints of such models are not opened"),
         };
         let filter = layer.mixer.attention().and_then(|attention| attention.filter);
-        let filter = filter.map(|filter| [cache("filter_inputs", spec.hidden_size), cache("filter_middles", filter.middle)]);
+        let filter = filter.map(|filter| [inputs("filter_inputs", spec.hidden_size), inputs("filter_middles", filter.middle)]);
         layers.push(LayerState { rope, k_cache, v_cache, filter });
     }
     layers

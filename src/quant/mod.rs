@@ -1,4 +1,4 @@
-//! How weights lie in device memory.
+//! How weights lie in device memory, and keys and values.
 //!
 //! A format packs a matrix of `[rows, cols]` into 16-byte words, row after row. Every row is padded with zeros to a multiple of
 //! [`ROW_ALIGN`] columns, one block, so that kernels read whole blocks and never ask where a row ends. A row is a plane of values and, in
@@ -6,6 +6,7 @@
 //! in `shaders/lib/weights.wgsl`.
 
 mod bf16;
+mod cache;
 mod choice;
 mod f16;
 mod f32;
@@ -15,6 +16,7 @@ mod q4_0;
 mod q4_1;
 mod q8_0;
 
+pub use cache::{CacheChoice, CacheFormat};
 pub use choice::{QuantChoice, WeightClass};
 pub use fp8::decode_e4m3;
 

@@ -7,6 +7,7 @@ use super::norm::norm;
 use super::{LayerRouting, Row};
 use crate::checkpoint::{Checkpoint, WeightKey};
 use crate::error::Result;
+use crate::quant::CacheFormat;
 use crate::spec::{ModelSpec, RopeScaling};
 
 /// A model in host memory, all weights in f32, with the KV caches of its sequences.
@@ -37,12 +38,17 @@ pub struct Forward {
 }
 
 impl Decoder {
-    /// Reads all weights. `context` is how many positions a sequence may have; `progress` gets the bytes so far, as f32: at the end they
+    /// Reads all weights. `context` is how many positions a sequence may have, `cache` how exactly their keys and values are kept; `progress` gets the bytes so far, as f32: at the end they
     /// are four times [`Parameters::total`](crate::spec::Parameters::total).
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
-    pub async fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Result<Self> {
+    pub async fn load(
+        spec: &ModelSpec,
+        checkpoint: &Checkpoint,
+        (context, cache): (usize, CacheFormat),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
         let mut weights = Weights::default();
         let mut done_bytes = 0;
         for key in WeightKey::all(spec) {
@@ -52,8 +58,12 @@ impl Decoder {
             progress(done_bytes);
             weights.insert(key, values);
         }
-        let layers =
-            spec.layers.iter().enumerate().map(|(index, layer)| Layer::new(index, layer, context, spec.hidden_size)).collect();
+        let layers = spec
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, layer)| Layer::new(index, layer, (context, cache), spec.hidden_size))
+            .collect();
         let long = spec.layers.iter().find_map(|layer| match layer.mixer.rope()?.scaling {
             RopeScaling::Long { original_positions, .. } => Some((original_positions, false)),
             _ => None,

@@ -40,12 +40,12 @@ pub fn latent(inputs: &Inputs, q: &mut [f32], cache: &mut KvCache) {
             turn(&mut head[spec.nope_dim..], turns, spec.rope.pairing);
         }
         // cache[sequence, position]
-        let place = (row.sequence as usize * context + position) * cache_dim;
-        let cached = &mut cache.k[place..][..cache_dim];
-        cached.copy_from_slice(&kv[t * cache_dim..][..cache_dim]); // kv[t]
-        let (c, k_rope) = cached.split_at_mut(spec.latent_dim);
+        let place = row.sequence as usize * context + position;
+        let mut new = kv[t * cache_dim..][..cache_dim].to_vec(); // kv[t]
+        let (c, k_rope) = new.split_at_mut(spec.latent_dim);
         rms_norm_row(c, Some(norm), spec.norm_eps);
         c.iter_mut().for_each(|c| *c *= spec.latent_scale);
         turn(k_rope, turns, spec.rope.pairing);
+        cache.append(place, &new, &[]);
     }
 }

@@ -17,6 +17,7 @@ use super::router_topk::{Routing, router_topk};
 use super::{KvCache, LayerRouting, Row};
 use crate::checkpoint::WeightKey;
 use crate::gating::WeightOn;
+use crate::quant::CacheFormat;
 use crate::spec::{
     AttentionSpec, Ffn, FilterSpec, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, NormSpec, ParallelInputs,
     ParallelSpec,
@@ -94,8 +95,9 @@ impl Experts<'_> {
 
 impl Layer {
     /// A layer with an empty cache and the table of a short text.
-    pub fn new(index: usize, spec: &LayerSpec, context: usize, hidden_size: usize) -> Self {
-        let mut layer = Layer { index, rope: Vec::new(), cache: KvCache::default(), filter: Default::default(), hidden_size };
+    pub fn new(index: usize, spec: &LayerSpec, (context, format): (usize, CacheFormat), hidden_size: usize) -> Self {
+        let cache = KvCache { format, ..KvCache::default() };
+        let mut layer = Layer { index, rope: Vec::new(), cache, filter: Default::default(), hidden_size };
         layer.turn(spec, context, 0);
         layer
     }

@@ -31,6 +31,8 @@ pub mod sample;
 pub use decoder::{Decoder, Forward};
 pub use sample::Sampling;
 
+use crate::quant::CacheFormat;
+
 /// One row of a batch, as in `shaders/lib/rows.wgsl`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -86,11 +88,21 @@ impl LayerRouting {
 }
 
 /// Keys `[sequences, num_kv_heads, context, head_dim]` and values `[.., value_dim]` of one layer. Of latent attention `k` alone, whose rows
-/// are both.
+/// are both. In f32 here, whatever the format: what it has no place for is rounded away when a token is appended.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KvCache {
     pub k: Vec<f32>,
     pub v: Vec<f32>,
+    pub format: CacheFormat,
+}
+
+impl KvCache {
+    /// Writes the key and the value of one head, or the one row of a latent, as rows number `place`.
+    fn append(&mut self, place: usize, k: &[f32], v: &[f32]) {
+        for (kept, new) in [(&mut self.k, k), (&mut self.v, v)] {
+            kept[place * new.len()..][..new.len()].iter_mut().zip(new).for_each(|(kept, new)| *kept = self.format.keep(*new));
+        }
+    }
 }
 
 /// `sum_i a[i] * b[i]`. Four partial sums, so that one addition need not wait for the one before.

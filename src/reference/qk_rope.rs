@@ -7,7 +7,7 @@
 //! key_norm    [head_dim] or [num_kv_heads head_dim] f32          in   where the spec has one
 //! rope        [context, dims / 2] (cosine, sine)                 in   where the spec has one
 //! q           [num_tokens, num_heads head_dim] f32               out
-//! cache.k     [sequences, num_kv_heads, context, head_dim] f32   out  at the row's position
+//! cache.k     [sequences, num_kv_heads, context, head_dim] f32   out  at the row's position, as far as cache.format keeps it
 //! cache.v     [sequences, num_kv_heads, context, value_dim] f32  out
 //! ```
 //!
@@ -57,8 +57,7 @@ pub fn qk_rope(inputs: &Inputs, cache: &mut KvCache) -> Vec<f32> {
         for (kv_head, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(value_dim)).enumerate() {
             // cache[sequence, kv_head, position]
             let place = (row.sequence as usize * num_kv_heads + kv_head) * context + position;
-            cache.k[place * head_dim..][..head_dim].copy_from_slice(k);
-            cache.v[place * value_dim..][..value_dim].copy_from_slice(v);
+            cache.append(place, k, v);
         }
     }
     all_q

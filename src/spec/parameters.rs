@@ -5,7 +5,7 @@ use super::{
     ParallelSpec, QkNormOver, Residual,
 };
 use crate::gating::RouterSpec;
-use crate::quant::{Quant, QuantFormat};
+use crate::quant::{CacheFormat, Quant, QuantFormat};
 use crate::tensor::Dtype;
 
 /// Counts of parameters, all layers together. Biases count with what they belong to.
@@ -319,17 +319,18 @@ impl ModelSpec {
         total
     }
 
-    /// Bytes of the KV cache per token: an f32 key and value in every layer, or the one row that stands for both, and what a filter remembers.
-    pub fn kv_bytes_per_token(&self) -> u64 {
-        let values = self.layers.iter().map(|layer| match &layer.mixer {
+    /// Bytes of the KV cache per token: a key and a value of every layer, or the one row that stands for both, in `cache`, and what a filter
+    /// remembers in f32.
+    pub fn kv_bytes_per_token(&self, cache: CacheFormat) -> u64 {
+        let bytes = self.layers.iter().map(|layer| match &layer.mixer {
             Mixer::Attention(attention) => {
                 let filtered = attention.filter.map_or(0, |filter| self.hidden_size + filter.middle);
-                attention.num_kv_heads * (attention.head_dim + attention.value_dim) + filtered
+                cache.bytes(attention.num_kv_heads * (attention.head_dim + attention.value_dim)) + 4 * filtered
             }
-            Mixer::Latent(latent) => latent.cache_dim(),
+            Mixer::Latent(latent) => cache.bytes(latent.cache_dim()),
             // Its state is the same for any length.
             Mixer::Mamba(_) => 0,
         });
-        values.map(|values| 4 * values as u64).sum()
+        bytes.map(|bytes| bytes as u64).sum()
     }
 }

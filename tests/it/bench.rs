@@ -154,7 +154,7 @@ fn a_bench_of_the_demo_model_counts_and_measures() {
     assert!(kernels.is_sorted_by(|a, b| a.seconds >= b.seconds));
     // Norms, rotary embedding and the like aside, the kernels read what the shapes say.
     let read: f64 = kernels.iter().map(|kernel| kernel.bytes).sum();
-    let cache = 21.0 * bench.spec().kv_bytes_per_token() as f64;
+    let cache = 21.0 * bench.spec().kv_bytes_per_token(bench.load_stats().kv_cache_format) as f64;
     let expected = short.weight_bytes_per_token as f64 + cache;
     assert!((read / expected - 1.0).abs() < 0.05, "{read} bytes by kernel, {expected} by shape");
 }
@@ -192,7 +192,7 @@ fn bytes_per_token_are_those_of_the_active_weights() {
 fn what_cannot_be_measured_is_refused_without_a_device() {
     let demo = Subject::Checkpoint(demo_model());
     let refused = |subject: &Subject, tests: &[Test], context: Option<usize>, words: &[&str]| {
-        let error = block_on(subject.check(tests, &SubjectOptions { quant: QuantChoice::default(), context }))
+        let error = block_on(subject.check(tests, &SubjectOptions { context, ..SubjectOptions::default() }))
             .expect_err("refused")
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
@@ -228,7 +228,7 @@ fn published_shapes_run_at_full_width_within_the_smallest_bindings() {
         let device = gpu_device_with(&options).expect("asked before");
         let clock = std::time::Instant::now();
         let test = decode(1, 0);
-        let mut bench = load_on(device, &subject, &[test], &SubjectOptions { quant, context: None }).unwrap();
+        let mut bench = load_on(device, &subject, &[test], &SubjectOptions { quant, ..SubjectOptions::default() }).unwrap();
         assert_eq!(bench.formats()[0], format, "{name}");
         let (loaded, allocated) = (clock.elapsed().as_secs_f64(), human_bytes(bench.allocated_bytes()));
         let report = block_on(bench.run(test, 1)).unwrap();

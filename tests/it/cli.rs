@@ -1,6 +1,7 @@
 //! The command line from outside: exit codes, messages, and the tables.
 
 use crate::common::{demo_model, golden, gpu_or_skip};
+use moebius::quant::QUANTS;
 use std::path::Path;
 use std::process::Command;
 
@@ -175,12 +176,28 @@ fn inspect_takes_a_directory_as_well_as_its_config() {
 
 #[test]
 fn inspect_counts_the_cache_for_the_context_that_was_asked_for() {
-    let figures = |ctx: &str| json(&moebius(&["inspect", text(&demo_model()), "--json", "--ctx", ctx]).stdout);
-    let (short, long) = (figures("100"), figures("200"));
-    let per_token = short["kv_bytes_per_token"].as_u64().unwrap();
-    let needed = |figures: &serde_json::Value| figures["formats"][0]["needed_bytes"].as_u64().unwrap();
-    assert!(per_token > 0);
-    assert_eq!(needed(&long) - needed(&short), 100 * per_token);
+    let figures = |options: &[&str]| json(&moebius(&[&["inspect", text(&demo_model()), "--json"], options].concat()).stdout);
+    // As the weights of attention are, which the demo model has in bf16, unless it is asked for.
+    for (options, format, of_row) in [
+        (&[][..], "f32", ["f32", "f16"]),
+        (&["--quant", "attention=q4_0"], "f16", ["f32", "f16"]),
+        (&["--quant", "q4_0,attention=q8_0"], "f32", ["f32", "f16"]),
+        (&["--kv-cache", "f32"], "f32", ["f32"; 2]),
+        (&["--kv-cache", "f16", "--quant", "f32"], "f16", ["f16"; 2]),
+    ] {
+        let [short, long] = ["100", "200"].map(|ctx| figures(&[&["--ctx", ctx], options].concat()));
+        assert_eq!(short["kv_cache"], format, "{options:?}");
+        // A key and a value of two heads of 32 in six layers.
+        let bytes = |format: &str| 6 * 2 * 2 * 32 * if format == "f32" { 4 } else { 2 };
+        assert_eq!(short["kv_bytes_per_token"], bytes(format));
+        for (name, format) in ["f32", "q4_0"].into_iter().zip(of_row) {
+            let row = QUANTS.iter().position(|quant| quant.name == name).unwrap();
+            let needed = |figures: &serde_json::Value| figures["formats"][row]["needed_bytes"].as_u64().unwrap();
+            assert_eq!(short["formats"][row]["kv_cache"], format, "{options:?} {row}");
+            assert_eq!(needed(&long) - needed(&short), 100 * bytes(format), "{options:?} {row}");
+        }
+    }
+    refused(&["inspect", text(&demo_model()), "--kv-cache", "q8_0"], &["--kv-cache", "q8_0", "f16"]);
     refused(&["inspect", text(&demo_model()), "--ctx", "5000"], &["5000", "1024", "hint: "]);
 }
 

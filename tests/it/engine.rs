@@ -3,7 +3,7 @@
 use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
-use moebius::quant::{QuantChoice, WeightClass};
+use moebius::quant::WeightClass;
 use moebius::reference::LayerRouting;
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 
 fn load(directory: &Path, device: DeviceOptions, quant: &str) -> Engine {
-    let options = LoadOptions { device, quant: quant.parse().unwrap(), context: None };
+    let options = LoadOptions { device, quant: quant.parse().unwrap(), ..LoadOptions::default() };
     block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
 }
 
@@ -253,7 +253,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
     let whole = block_on(load(&golden.directory, DeviceOptions::default(), "f32").forward(prompt)).unwrap();
     // Smaller than the embedding, the projections and any expert's slab.
     let device = DeviceOptions { max_binding_bytes: Some(12 << 10), ..DeviceOptions::default() };
-    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: Some(64) };
+    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: Some(64), ..LoadOptions::default() };
     let mut engine = match block_on(Engine::load(&golden.directory, &options, &mut |_| {})) {
         Ok(engine) => engine,
         Err(error) => panic!("{error}"),
@@ -266,7 +266,7 @@ fn small_bindings_shard_every_matrix_and_change_nothing() {
 fn wrong_prompts_are_refused_with_both_numbers() {
     let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
     let golden = &Golden::load("mixtral");
-    let options = LoadOptions { device: cpu, quant: QuantChoice::default(), context: Some(16) };
+    let options = LoadOptions { device: cpu, context: Some(16), ..LoadOptions::default() };
     let mut engine = block_on(Engine::load(&golden.directory, &options, &mut |_| {})).unwrap();
     let error = engine.generate(&[], &greedy(1)).unwrap_err();
     assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");

@@ -195,7 +195,7 @@ fn latents_are_normed_and_cached_with_a_turned_key_and_queries_turn_in_place() {
     let rows = [Row::new(0, 1, 1), Row::new(0, 2, 0)];
     let kv = [2.0, -2.0, 2.0, 2.0, 5.0, 7.0, 0.0, 0.0, 6.0, 0.0, 1.0, 2.0];
     let mut q: Vec<f32> = (0..24).map(|value| value as f32).collect();
-    let mut cache = KvCache { k: vec![-9.0; 2 * 3 * 6], v: Vec::new() };
+    let mut cache = KvCache { k: vec![-9.0; 2 * 3 * 6], v: Vec::new(), ..KvCache::default() };
     let inputs = latent::Inputs { spec: &spec, context: 3, rows: &rows, kv: &kv, norm: &[1.0, 2.0, 3.0, 4.0], rope: &quarter };
     latent(&inputs, &mut q, &mut cache);
     let mut expected = [-9.0; 36];
@@ -222,7 +222,8 @@ fn attention_over_latents_takes_the_first_dimensions_of_a_key_as_its_value() {
     let spec = tiny_latent();
     let rows = [Row::new(0, 1, 0)];
     // The first key has the higher score by so much that head 1 sees it alone; head 0 sees both alike.
-    let cache = KvCache { k: vec![1.0, 2.0, 3.0, 4.0, 100.0, 0.0, 5.0, 6.0, 7.0, 8.0, -100.0, 0.0], v: Vec::new() };
+    let cache =
+        KvCache { k: vec![1.0, 2.0, 3.0, 4.0, 100.0, 0.0, 5.0, 6.0, 7.0, 8.0, -100.0, 0.0], v: Vec::new(), ..KvCache::default() };
     let q = [0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0];
     let spec = spec.over_cache();
     let inputs =

@@ -15,6 +15,7 @@ mod families;
 mod float8;
 mod gating;
 mod hub;
+mod kv_cache;
 mod latent;
 mod layers;
 mod loading;

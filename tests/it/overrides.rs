@@ -11,7 +11,7 @@ use std::path::Path;
 
 fn load(directory: &Path, choice: DeviceChoice) -> Engine {
     let device = DeviceOptions::from_env(choice);
-    let options = LoadOptions { device, quant: "f32".parse().unwrap(), context: None };
+    let options = LoadOptions { device, quant: "f32".parse().unwrap(), ..LoadOptions::default() };
     block_on(Engine::load(directory, &options, &mut |_| {})).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{all_models, demo_model, golden, spec_of};
 use moebius::checkpoint::WeightKey;
-use moebius::quant::QuantFormat;
+use moebius::quant::{CacheFormat, QuantFormat};
 use moebius::spec::{ModelSpec, Parameters};
 
 fn published(name: &str) -> ModelSpec {
@@ -142,11 +142,13 @@ fn weight_bytes_are_those_of_padded_rows() {
 }
 
 #[test]
-fn kv_cache_of_mixtral_8x7b_takes_256_kib_per_token() {
-    assert_eq!(published("mixtral-8x7b.json").kv_bytes_per_token(), 32 * 2 * 8 * 128 * 4);
+fn kv_cache_of_mixtral_8x7b_takes_256_kib_per_token_and_half_of_that_in_f16() {
+    let spec = published("mixtral-8x7b.json");
+    assert_eq!(spec.kv_bytes_per_token(CacheFormat::F32), 32 * 2 * 8 * 128 * 4);
+    assert_eq!(spec.kv_bytes_per_token(CacheFormat::F16), 32 * 2 * 8 * 128 * 2);
 }
 
 #[test]
 fn kv_cache_of_deepseek_v3_is_one_row_of_576_values_per_layer() {
-    assert_eq!(published("deepseek-v3.json").kv_bytes_per_token(), 61 * (512 + 64) * 4);
+    assert_eq!(published("deepseek-v3.json").kv_bytes_per_token(CacheFormat::F32), 61 * (512 + 64) * 4);
 }

@@ -29,7 +29,8 @@ fn quantized(directory: &Path, quant: &str, max_file_bytes: u64) -> (TempDir, Pa
 }
 
 fn logits(directory: &Path, device: DeviceChoice, quant: &str, prompt: &[u32]) -> Vec<f32> {
-    let options = LoadOptions { device: DeviceOptions::from_env(device), quant: quant.parse().unwrap(), context: None };
+    let options =
+        LoadOptions { device: DeviceOptions::from_env(device), quant: quant.parse().unwrap(), ..LoadOptions::default() };
     let mut engine = block_on(Engine::load(directory, &options, &mut |_| {})).unwrap();
     block_on(engine.forward(prompt)).unwrap().logits
 }

@@ -2,12 +2,13 @@
 
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
 use moebius::checkpoint::Checkpoint;
+use moebius::quant::CacheFormat;
 use moebius::reference::{Decoder, Forward, Row};
 use moebius::spec::{ModelSpec, Parameters, RopeScaling};
 use serde_json::Value;
 
 fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> Decoder {
-    pollster::block_on(Decoder::load(spec, checkpoint, context, &mut |_| {})).unwrap()
+    pollster::block_on(Decoder::load(spec, checkpoint, (context, CacheFormat::F32), &mut |_| {})).unwrap()
 }
 
 fn load_golden(golden: &Golden) -> Decoder {
@@ -137,7 +138,8 @@ fn loading_reports_every_byte_once() {
     let golden = &Golden::load("mixtral");
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
-    pollster::block_on(Decoder::load(&golden.spec, &checkpoint, 8, &mut |bytes| reports.push(bytes))).unwrap();
+    pollster::block_on(Decoder::load(&golden.spec, &checkpoint, (8, CacheFormat::F32), &mut |bytes| reports.push(bytes)))
+        .unwrap();
     assert!(reports.is_sorted());
     assert_eq!(*reports.last().unwrap(), 4 * Parameters::of(&golden.spec).total());
 }

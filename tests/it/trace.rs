@@ -4,7 +4,6 @@ use crate::common::{Golden, demo_model};
 use moebius::gating::RoutingOverride;
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
-use moebius::quant::QuantChoice;
 use moebius::reference::LayerRouting;
 use moebius::trace::{
     Balance, ExpertToken, Source, Statistics, Trace, TracedLayer, TracedToken, balance, divergence, header_line, html, read,
@@ -16,7 +15,7 @@ use std::path::Path;
 
 fn load(directory: &Path, context: Option<usize>) -> Engine {
     let device = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
-    block_on(Engine::load(directory, &LoadOptions { device, quant: QuantChoice::default(), context }, &mut |_| {})).unwrap()
+    block_on(Engine::load(directory, &LoadOptions { device, context, ..LoadOptions::default() }, &mut |_| {})).unwrap()
 }
 
 fn source() -> Source {

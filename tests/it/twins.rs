@@ -163,7 +163,7 @@ fn longrope_takes_the_divisors_of_the_texts_length() {
 fn projected(spec: &AttentionSpec, bias: &[f32], norms: Option<&[f32]>) -> [Vec<f32>; 3] {
     let identity: Vec<f32> = (0..3 * 16).map(|i| if i % 16 / 4 == i % 4 { 1.0 } else { 0.0 }).collect();
     let rope = vec![[0.0, 1.0]; 2 * spec.rope.as_ref().map_or(0, |rope| rope.dims / 2)];
-    let mut cache = KvCache { k: vec![0.0; 8], v: vec![0.0; 8] };
+    let mut cache = KvCache { k: vec![0.0; 8], v: vec![0.0; 8], ..KvCache::default() };
     let inputs = qkv::Inputs {
         context: 2,
         bias: (!bias.is_empty()).then_some(bias),
@@ -218,7 +218,7 @@ fn qkv_norms_all_heads_together_where_asked() {
     let mut weight = vec![0.0; 16];
     (weight[0], weight[4], weight[8], weight[12]) = (1.0, 7.0, 2.0, 3.0);
     let (rows, ones) = ([Row::new(0, 0, 0)], [1.0; 8]);
-    let mut cache = KvCache { k: vec![0.0; 12], v: vec![0.0; 12] };
+    let mut cache = KvCache { k: vec![0.0; 12], v: vec![0.0; 12], ..KvCache::default() };
     let inputs =
         qkv::Inputs { query_norm: Some(&ones), key_norm: Some(&ones[..4]), ..qkv_inputs(&spec, &rows, &[1.0], &weight, &[]) };
     let q = qkv::qkv(&inputs, &mut cache);
@@ -231,7 +231,7 @@ fn value_heads_may_be_narrower_and_are_scaled() {
     let spec = AttentionSpec { rope: None, value_dim: 2, value_scale: 0.5, ..attention_spec(1, 1, 4, Mask::Causal) };
     let weight: Vec<f32> = (1..=10).map(|row| row as f32).collect();
     let rows = [Row::new(0, 0, 0), Row::new(0, 1, 0)];
-    let mut cache = KvCache { k: vec![0.0; 12], v: vec![0.0; 6] };
+    let mut cache = KvCache { k: vec![0.0; 12], v: vec![0.0; 6], ..KvCache::default() };
     let q = qkv::qkv(&qkv_inputs(&spec, &rows, &[1.0, 0.0], &weight, &[]), &mut cache);
     assert_eq!(q, [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
     assert_eq!((&cache.k[..4], &cache.v[..3]), (&[5.0, 6.0, 7.0, 8.0][..], &[4.5, 5.0, 0.0][..]));
@@ -256,7 +256,7 @@ fn qkv_turns_pairs_half_a_head_apart_and_appends_at_the_position() {
     let weight: Vec<f32> = (0..3 * 16).map(|i| if i % 16 / 4 == i % 4 { (1 + i / 16) as f32 } else { 0.0 }).collect();
     let quarter_turn = [0.0, 1.0];
     let turns = vec![quarter_turn; 3 * 2];
-    let mut cache = KvCache { k: vec![0.0; 2 * 3 * 4], v: vec![0.0; 2 * 3 * 4] };
+    let mut cache = KvCache { k: vec![0.0; 2 * 3 * 4], v: vec![0.0; 2 * 3 * 4], ..KvCache::default() };
     let rows = [Row::new(0, 2, 1)];
     let x = [1.0, 2.0, 3.0, 4.0];
     let q = qkv::qkv(&qkv_inputs(&spec, &rows, &x, &weight, &turns), &mut cache);
@@ -272,7 +272,7 @@ fn attention_averages_visible_values_where_scores_are_equal() {
     let spec = |mask| attention_spec(2, 1, 4, mask);
     let k = vec![0.0; 2 * 5 * 4];
     let v: Vec<f32> = (0..2 * 5).flat_map(|key| [key as f32; 4]).collect();
-    let cache = KvCache { k, v };
+    let cache = KvCache { k, v, ..KvCache::default() };
     let q = [1.0; 8];
     // Sequence 1 holds the values 5 to 9; position 3 sees 5, 6, 7, 8.
     let rows = [Row::new(0, 3, 1)];
@@ -284,7 +284,7 @@ fn attention_averages_visible_values_where_scores_are_equal() {
 
 #[test]
 fn attention_in_chunks_sees_nothing_of_the_chunk_before() {
-    let cache = KvCache { k: vec![0.0; 5 * 4], v: (0..5).flat_map(|key| [key as f32; 4]).collect() };
+    let cache = KvCache { k: vec![0.0; 5 * 4], v: (0..5).flat_map(|key| [key as f32; 4]).collect(), ..KvCache::default() };
     let chunked = |chunk, position| {
         attend(&attention_spec(1, 1, 4, Mask::Chunk(chunk)), 5, &[Row::new(0, position, 0)], &[1.0; 4], &cache)[0]
     };
@@ -296,7 +296,7 @@ fn attention_in_chunks_sees_nothing_of_the_chunk_before() {
 #[test]
 fn a_sink_takes_its_share_and_gives_nothing() {
     let spec = attention_spec(2, 1, 4, Mask::Causal);
-    let cache = KvCache { k: vec![0.0; 8], v: vec![6.0; 8] };
+    let cache = KvCache { k: vec![0.0; 8], v: vec![6.0; 8], ..KvCache::default() };
     let rows = [Row::new(0, 1, 0)];
     // Two keys of weight one each; the sinks weigh one and four.
     let sinks = Some([0.0, 4f32.ln()]);
@@ -319,7 +319,7 @@ fn a_sink_takes_its_share_and_gives_nothing() {
 #[test]
 fn capped_scores_stay_below_the_cap() {
     let spec = AttentionSpec { softcap: Some(2.0), ..attention_spec(1, 1, 4, Mask::Causal) };
-    let mut cache = KvCache { k: vec![0.0; 8], v: vec![0.0; 8] };
+    let mut cache = KvCache { k: vec![0.0; 8], v: vec![0.0; 8], ..KvCache::default() };
     (cache.k[4], cache.v[4]) = (1.0, 1.0);
     // Scores 0 and 2 tanh(1000 / 2).
     let y = attend(&spec, 2, &[Row::new(0, 1, 0)], &[1000.0, 0.0, 0.0, 0.0], &cache);
@@ -331,7 +331,7 @@ fn attention_weighs_by_the_softmax_of_scaled_scores_whatever_their_size() {
     let spec = AttentionSpec { scale: 1000.0, ..attention_spec(1, 1, 4, Mask::Causal) };
     let k = [1.0, 0.0, 0.0, 0.0, 1.0 + 1.0 / 1024.0, 0.0, 0.0, 0.0];
     let v = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
-    let cache = KvCache { k: k.to_vec(), v: v.to_vec() };
+    let cache = KvCache { k: k.to_vec(), v: v.to_vec(), ..KvCache::default() };
     // Scores 1000 and 1000 + 1000/1024: the second weighs 1 / (1 + exp(-0.9765625)).
     let y = attend(&spec, 2, &[Row::new(0, 1, 0)], &[1.0, 0.0, 0.0, 0.0], &cache);
     assert!(max_difference(&y, &[0.726_425_6; 4]) < 1e-6, "{y:?}");

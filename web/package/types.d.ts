@@ -14,6 +14,8 @@ export interface LoadOptions {
   device?: string;
   /** Format of the weight matrices on the device, as in `moebius run --quant`: `q4_0`, or by class `experts=q4_0,head=q8_0`; as stored by default. */
   quant?: string;
+  /** Format of the KV cache: `f16` or `f32`; by default f16 where the weights of attention have four bits. */
+  kvCache?: string;
   /** Positions of the KV cache. */
   context?: number;
 }

@@ -1,9 +1,11 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
+use super::kept;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
+use crate::quant::CacheFormat;
 use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, Mask};
 
@@ -24,6 +26,7 @@ struct Attention {
     /// Sinks around this.
     sinks: Option<f32>,
     softcap: Option<f32>,
+    cache: CacheFormat,
 }
 
 const CONTEXT: usize = 200;
@@ -46,6 +49,7 @@ pub fn cases() -> Vec<Case> {
         size: 1.0,
         sinks: None,
         softcap: None,
+        cache: CacheFormat::F32,
     };
     let mut cases = Vec::new();
     let mut add = |name: String, problem| cases.push(Case::new("attention", name, TOLERANCE, problem));
@@ -60,6 +64,21 @@ pub fn cases() -> Vec<Case> {
         let name = format!("prefill {num_heads}/{num_kv_heads} heads of {head_dim}");
         add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..usual.clone() });
     }
+    let half = Attention { cache: CacheFormat::F16, ..usual.clone() };
+    for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 4), (4, 2, 64), (2, 1, 128), (4, 1, 1024)] {
+        let name = format!("f16 cache, {num_heads}/{num_kv_heads} heads of {head_dim}");
+        add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..half.clone() });
+    }
+    add("f16 cache, values of 16".to_owned(), Attention { value_dim: 16, ..half.clone() });
+    add("f16 cache, decode at 33".to_owned(), Attention { lengths: vec![33], ..half.clone() });
+    for mask in [Mask::Window(24), Mask::Chunk(31)] {
+        add(format!("f16 cache, {mask:?}"), Attention { mask, sinks: Some(1.0), ..half.clone() });
+    }
+    let rows = (60..73).collect();
+    add(
+        "f16 cache, 13 rows from 60 on".to_owned(),
+        Attention { lengths: rows, sequences: 1, num_heads: 8, num_kv_heads: 4, ..half },
+    );
     for value_dim in [4, 16] {
         add(format!("values of {value_dim}"), Attention { value_dim, ..usual.clone() });
     }
@@ -117,7 +136,7 @@ impl Attention {
     }
 
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem::of_spec(&self.spec(), self.lengths.len(), CONTEXT)
+        attention::Problem::of_spec(&self.spec(), self.lengths.len(), (CONTEXT, self.cache))
     }
 }
 
@@ -134,8 +153,8 @@ impl Problem for Attention {
         let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
         let q = inputs.floats(rows.len() * spec.query_width(), self.size);
         let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * CONTEXT * dim;
-        let mut cache =
-            KvCache { k: inputs.floats(cache_len(self.head_dim), 1.0), v: inputs.floats(cache_len(self.value_dim), 1.0) };
+        let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
+        let mut cache = KvCache { k: values(self.head_dim), v: values(self.value_dim), format: self.cache };
         let sinks: Option<Vec<f32>> = self.sinks.map(|center| (0..self.num_heads).map(|_| center + inputs.float()).collect());
         let twin = reference::attention::Inputs {
             spec: &spec,
@@ -149,7 +168,8 @@ impl Problem for Attention {
         let expected = reference::attention::attention(&twin);
         self.poison(&rows, &mut cache);
 
-        let (k_cache, v_cache) = (stage.input("k_cache", &cache.k), stage.input("v_cache", &cache.v));
+        let (k_cache, v_cache) =
+            (stage.input("k_cache", &self.cache.pack(&cache.k)), stage.input("v_cache", &self.cache.pack(&cache.v)));
         let rows = stage.input("rows", &rows);
         let q = stage.padded_input("q", &q, spec.query_width());
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));

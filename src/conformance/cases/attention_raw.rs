@@ -2,19 +2,21 @@
 
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
-use super::super::{Case, Problem};
+use super::super::{Case, Problem, Tolerance};
+use super::kept;
 use super::qk_rope::{RawHeads, specs};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
 use crate::kernels::qk_rope;
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, Mask};
 
 struct AttentionRaw {
     spec: AttentionSpec,
     position: usize,
+    cache: CacheFormat,
 }
 
 const CONTEXT: usize = 80;
@@ -38,10 +40,21 @@ const SPECS: [&str; 13] = [
     "values are keys, norms",
 ];
 
+/// Those that are tried with a cache in f16 too.
+const HALF_CACHE: [&str; 4] =
+    [SPECS[0], "8/1 heads of 128, norm over Head", "5/5 heads of 12, norm over AllHeads", "values of 8, scaled"];
+
+const HALF_TOLERANCE: Tolerance = Tolerance {
+    max_abs: 2e-4,
+    nmse: 1e-9,
+    why: "as with f32, and the newest key and value, one of sixty, may be rounded to the f16 beside where they are next to the middle",
+};
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String, spec: AttentionSpec, position| {
-        cases.push(Case::new("attention", format!("raw: {name}"), super::attention::TOLERANCE, AttentionRaw { spec, position }));
+        let problem = AttentionRaw { spec, position, cache: CacheFormat::F32 };
+        cases.push(Case::new("attention", format!("raw: {name}"), super::attention::TOLERANCE, problem));
     };
     let all = specs();
     let found = |wanted: &str| all.iter().find(|(name, _)| name == wanted).expect("is in the table of qk_rope").1.clone();
@@ -56,17 +69,25 @@ pub(super) fn cases() -> Vec<Case> {
         add(format!("{mask:?}"), AttentionSpec { mask, ..usual.clone() }, 47);
     }
     add("sinks".to_owned(), AttentionSpec { sinks: true, ..found("clip") }, 40);
+    let mut half = |name: &str, spec: AttentionSpec| {
+        let problem = AttentionRaw { spec, position: 63, cache: CacheFormat::F16 };
+        cases.push(Case::new("attention", format!("raw: {name}, f16 cache"), HALF_TOLERANCE, problem));
+    };
+    for name in HALF_CACHE {
+        half(name, found(name));
+    }
+    half("window and sinks", AttentionSpec { mask: Mask::Window(40), sinks: true, ..found("clip") });
     cases
 }
 
 impl AttentionRaw {
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, CONTEXT) }
+        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, (CONTEXT, self.cache)) }
     }
 
     /// As the decoder does it: in one kernel where it can, else in two.
     fn turned(&self) -> qk_rope::Problem<'_> {
-        qk_rope::Problem { num_tokens: 1, context: CONTEXT, attention: &self.spec }
+        qk_rope::Problem { num_tokens: 1, context: CONTEXT, cache: self.cache, attention: &self.spec }
     }
 }
 
@@ -84,8 +105,8 @@ impl Problem for AttentionRaw {
         let heads = RawHeads::new(spec, 1, CONTEXT, &mut inputs);
         let sinks: Option<Vec<f32>> = spec.sinks.then(|| inputs.floats(spec.num_heads, 1.0));
         let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * CONTEXT * dim;
-        let before =
-            KvCache { k: inputs.floats(cache_len(spec.head_dim), 1.0), v: inputs.floats(cache_len(spec.value_dim), 1.0) };
+        let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
+        let before = KvCache { k: values(spec.head_dim), v: values(spec.value_dim), format: self.cache };
         let mut cache = before.clone();
         let q = heads.turn(spec, CONTEXT, &rows, &mut cache);
         let twin = reference::attention::Inputs {
@@ -102,8 +123,8 @@ impl Problem for AttentionRaw {
         let rows = stage.input("rows", &rows);
         let heads = heads.stage(stage, spec);
         let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
-        let k_cache = stage.partly("k_cache", &before.k, &cache.k);
-        let v_cache = stage.partly("v_cache", &before.v, &cache.v);
+        let k_cache = stage.cache("k_cache", &before.k, &cache.k, self.cache);
+        let v_cache = stage.cache("v_cache", &before.v, &cache.v, self.cache);
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
         let buffers = Buffers {
             rows: &rows,

@@ -5,7 +5,7 @@ use super::{SUM, rows_with_gaps};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::latent::{self, Buffers};
-use crate::quant::padded;
+use crate::quant::{CacheFormat, padded};
 use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache};
 use crate::spec::{LatentSpec, RopePairing, RopeScaling, RopeSpec};
@@ -13,6 +13,7 @@ use crate::spec::{LatentSpec, RopePairing, RopeScaling, RopeSpec};
 struct Latent {
     num_tokens: usize,
     spec: LatentSpec,
+    cache: CacheFormat,
 }
 
 const CONTEXT: usize = 40;
@@ -20,7 +21,16 @@ const SEQUENCES: usize = 2;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (pairing, latent_scale) in [(RopePairing::Half, 1.0), (RopePairing::Interleaved, 1.0), (RopePairing::Interleaved, 1.5)] {
+    let (full, half) = (CacheFormat::F32, CacheFormat::F16);
+    let kinds = [
+        (RopePairing::Half, 1.0, full),
+        (RopePairing::Interleaved, 1.0, full),
+        (RopePairing::Interleaved, 1.5, full),
+        (RopePairing::Half, 1.0, half),
+        // Beyond the largest f16.
+        (RopePairing::Interleaved, 1e5, half),
+    ];
+    for (pairing, latent_scale, cache) in kinds {
         for (num_tokens, num_heads, latent_dim, nope_dim, rope_dim) in
             [(1, 3, 32, 16, 8), (9, 3, 20, 12, 4), (17, 1, 4, 4, 4), (33, 2, 512, 128, 64)]
         {
@@ -37,9 +47,10 @@ pub fn cases() -> Vec<Case> {
                 rope: RopeSpec { theta: 10_000.0, dims: rope_dim, pairing, scaling: RopeScaling::None },
             };
             let name = format!(
-                "{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim} times {latent_scale}, {pairing:?}"
+                "{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim} times {latent_scale}, {pairing:?}{}",
+                if cache == half { ", f16 cache" } else { "" }
             );
-            cases.push(Case::new("latent", name, SUM, Latent { num_tokens, spec }));
+            cases.push(Case::new("latent", name, SUM, Latent { num_tokens, spec, cache }));
         }
     }
     cases
@@ -47,7 +58,7 @@ pub fn cases() -> Vec<Case> {
 
 impl Latent {
     fn problem(&self) -> latent::Problem<'_> {
-        latent::Problem { num_tokens: self.num_tokens, context: CONTEXT, latent: &self.spec }
+        latent::Problem { num_tokens: self.num_tokens, context: CONTEXT, cache: self.cache, latent: &self.spec }
     }
 }
 
@@ -66,7 +77,7 @@ impl Problem for Latent {
         let rope = rope_table(&spec.rope, CONTEXT, CONTEXT);
 
         let cache_before = canaries(SEQUENCES * CONTEXT * spec.cache_dim());
-        let mut cache = KvCache { k: cache_before.clone(), v: Vec::new() };
+        let mut cache = KvCache { k: cache_before.clone(), v: Vec::new(), format: self.cache };
         let mut turned = q.clone();
         let twin = reference::latent::Inputs { spec, context, rows: &rows, kv: &kv, norm: &norm, rope: &rope };
         reference::latent::latent(&twin, &mut turned, &mut cache);
@@ -82,7 +93,7 @@ impl Problem for Latent {
         }
 
         let query = stage.partly("query", &query_before, &query_after);
-        let cache = stage.partly("cache", &cache_before, &cache.k);
+        let cache = stage.cache("cache", &cache_before, &cache.k, self.cache);
         let buffers = Buffers {
             rows: &stage.input("rows", &rows),
             q: &stage.padded_input("q", &q, spec.query_width()),

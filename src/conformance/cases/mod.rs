@@ -22,6 +22,7 @@ mod sample;
 use super::{Case, Tolerance};
 use crate::gating::WeightOn;
 use crate::kernels::norm::Fused;
+use crate::quant::CacheFormat;
 use crate::reference::{self, Row};
 use crate::spec::NormSpec;
 
@@ -70,6 +71,11 @@ const ONE_SHARD: usize = usize::MAX;
 fn effective_weights(weights: &[f32], weight_on: WeightOn, scale: f32) -> Vec<f32> {
     let of_output = |weight: &f32| if weight_on == WeightOn::Output { *weight } else { 1.0 };
     weights.iter().map(|weight| scale * of_output(weight)).collect()
+}
+
+/// What a cache of that format keeps of values.
+fn kept(format: CacheFormat, values: Vec<f32>) -> Vec<f32> {
+    values.into_iter().map(|value| format.keep(value)).collect()
 }
 
 /// Tokens of two sequences that take turns, at positions with gaps.

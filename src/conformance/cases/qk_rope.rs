@@ -5,6 +5,7 @@ use super::{SUM, rows_with_gaps};
 use crate::error::Result;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::qk_rope::{self, Buffers};
+use crate::quant::CacheFormat;
 use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, RopeSpec, TemperatureTuning};
@@ -12,6 +13,7 @@ use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, R
 struct QkRope {
     num_tokens: usize,
     spec: AttentionSpec,
+    cache: CacheFormat,
 }
 
 const CONTEXT: usize = 40;
@@ -20,8 +22,30 @@ const SEQUENCES: usize = 2;
 const HEAD_DIM: usize = 24;
 
 pub fn cases() -> Vec<Case> {
-    let case = |(name, num_tokens, spec)| Case::new("qk_rope", name, SUM, QkRope { num_tokens, spec });
-    table().into_iter().map(case).collect()
+    let case = |(name, num_tokens, spec), cache| Case::new("qk_rope", name, SUM, QkRope { num_tokens, spec, cache });
+    let full = table().into_iter().map(|problem| case(problem, CacheFormat::F32));
+    let half = table().into_iter().filter(|(name, ..)| HALF_CACHE.contains(&name.as_str()));
+    let half = half.map(|(name, num_tokens, spec)| (format!("{name}, f16 cache"), num_tokens, spec)).chain(rounded());
+    full.chain(half.map(|problem| case(problem, CacheFormat::F16))).collect()
+}
+
+/// Cases that are tried in either format of the cache.
+const HALF_CACHE: [&str; 7] = [
+    "norm over Head before, rope",
+    "norm over AllHeads after, magnified rope of 16",
+    "Interleaved of 8",
+    "1/1 heads of 4, norm over Head",
+    "8/1 heads of 128, norm over Head",
+    "5/5 heads of 12, norm over AllHeads",
+    "values of 8, scaled",
+];
+
+/// Values where an f16 ends: beyond the largest, and below the smallest whose digits are all there.
+fn rounded() -> impl Iterator<Item = (String, usize, AttentionSpec)> {
+    [1e5, 1e-4, 1e-6, 1e-8].into_iter().map(|value_scale| {
+        let spec = AttentionSpec { value_scale, rope: None, ..AttentionSpec::new(2, 2, HEAD_DIM) };
+        (format!("values times {value_scale}, f16 cache"), 9, spec)
+    })
 }
 
 /// What the kernel can do, for another that can do it too.
@@ -132,7 +156,7 @@ fn yarn() -> RopeScaling {
 
 impl QkRope {
     fn problem(&self) -> qk_rope::Problem<'_> {
-        qk_rope::Problem { num_tokens: self.num_tokens, context: CONTEXT, attention: &self.spec }
+        qk_rope::Problem { num_tokens: self.num_tokens, context: CONTEXT, cache: self.cache, attention: &self.spec }
     }
 }
 
@@ -207,14 +231,14 @@ impl Problem for QkRope {
 
         let [k_before, v_before] =
             [spec.head_dim, spec.value_dim].map(|dim| canaries(SEQUENCES * spec.num_kv_heads * CONTEXT * dim));
-        let mut cache = KvCache { k: k_before.clone(), v: v_before.clone() };
+        let mut cache = KvCache { k: k_before.clone(), v: v_before.clone(), format: self.cache };
         let expected = heads.turn(spec, CONTEXT, &rows, &mut cache);
 
         let rows = stage.input("rows", &rows);
         let heads = heads.stage(stage, spec);
         let q = stage.output("q", &expected, Layout::padded(spec.query_width()));
-        let k_cache = stage.partly("k_cache", &k_before, &cache.k);
-        let v_cache = stage.partly("v_cache", &v_before, &cache.v);
+        let k_cache = stage.cache("k_cache", &k_before, &cache.k, self.cache);
+        let v_cache = stage.cache("v_cache", &v_before, &cache.v, self.cache);
         let buffers = Buffers {
             rows: &rows,
             qkv: &heads.qkv,

@@ -5,7 +5,7 @@ use super::{ONE_SHARD, SUM, fused_norm, normed, rows_with_gaps};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::qkv::{self, Buffers};
-use crate::quant::{QUANTS, Quant};
+use crate::quant::{CacheFormat, QUANTS, Quant};
 use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, RopePairing, RopeScaling, RopeSpec};
@@ -22,6 +22,7 @@ struct Qkv {
     norm: bool,
     quant: Quant,
     heads_per_shard: usize,
+    cache: CacheFormat,
 }
 
 const CONTEXT: usize = 40;
@@ -39,6 +40,7 @@ pub fn cases() -> Vec<Case> {
         norm: false,
         quant: QUANTS[0],
         heads_per_shard: ONE_SHARD,
+        cache: CacheFormat::F32,
     };
     let mut problems = Vec::new();
     for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (6, 2, 24), (8, 1, 128), (4, 4, 64)] {
@@ -57,18 +59,26 @@ pub fn cases() -> Vec<Case> {
     let normed = Qkv { num_tokens: 1, norm: true, ..usual };
     problems.extend([normed, Qkv { hidden_size: 33, ..normed }, Qkv { heads_per_shard: 3, quant: QUANTS[2], ..normed }]);
     problems.extend([1, 2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
+    let half = Qkv { cache: CacheFormat::F16, ..usual };
+    problems.extend([1, 9].map(|num_tokens| Qkv { num_tokens, ..half }));
+    for (num_heads, num_kv_heads, head_dim) in [(1, 1, 4), (8, 1, 128), (5, 5, 12)] {
+        problems.push(Qkv { num_heads, num_kv_heads, head_dim, ..half });
+    }
+    problems.extend([Qkv { heads_per_shard: 3, bias: true, ..half }, Qkv { cache: CacheFormat::F16, ..normed }]);
     problems.into_iter().map(|problem| Case::new("qkv", problem.name(), SUM, problem)).collect()
 }
 
 impl Qkv {
     fn name(&self) -> String {
-        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, bias, clip, norm, quant, heads_per_shard } = self;
+        let Qkv { num_tokens, num_heads, num_kv_heads, head_dim, hidden_size, bias, clip, norm, quant, heads_per_shard, cache } =
+            self;
         let norm = if *norm { " norm" } else { "" };
         let shards = if *heads_per_shard == ONE_SHARD { "" } else { " shards" };
         let bias = if *bias { " bias" } else { "" };
+        let cache = if *cache == CacheFormat::F16 { ", f16 cache" } else { "" };
         let clip = if clip.is_some() { " clip" } else { "" };
         format!(
-            "{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{norm}{bias}{clip}{shards}",
+            "{num_tokens}x{hidden_size} {num_heads}/{num_kv_heads} heads of {head_dim} {}{norm}{bias}{clip}{shards}{cache}",
             quant.name
         )
     }
@@ -81,6 +91,7 @@ impl Qkv {
             num_kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
             context: CONTEXT,
+            cache: self.cache,
             bias: self.bias,
             clip: self.clip,
             norm: fused_norm(self.norm),
@@ -119,7 +130,7 @@ impl Problem for Qkv {
         let normed_x = normed(&x, norm.as_deref());
 
         let before = canaries(SEQUENCES * self.num_kv_heads * CONTEXT * self.head_dim);
-        let mut cache = KvCache { k: before.clone(), v: before.clone() };
+        let mut cache = KvCache { k: before.clone(), v: before.clone(), format: self.cache };
         let twin = reference::qkv::Inputs {
             spec: &spec,
             context: CONTEXT,
@@ -138,8 +149,8 @@ impl Problem for Qkv {
         let bias = bias.map(|bias| stage.input("bias", &bias));
         let norm = norm.map(|norm| stage.padded_input("norm", &norm, hidden_size));
         let q = stage.output("q", &expected, Layout::padded(spec.output_width()));
-        let k_cache = stage.partly("k_cache", &before, &cache.k);
-        let v_cache = stage.partly("v_cache", &before, &cache.v);
+        let k_cache = stage.cache("k_cache", &before, &cache.k, self.cache);
+        let v_cache = stage.cache("v_cache", &before, &cache.v, self.cache);
         let buffers = Buffers {
             rows: &rows,
             x: &x,

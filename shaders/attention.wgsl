@@ -1,16 +1,19 @@
 // attention: softmax(SCALE * q . k) v over the visible keys of a token's own sequence, one pass with a running maximum.
-// grid      x = groups of GROUP query heads that share a key/value head; y = tiles of ROWS rows
+// grid      x = groups of GROUP query heads that share a key/value head; y = tiles of ROWS rows, #ifdef SPLIT parts of the keys of one row
 // rows      [num_tokens] Row                                      in
 // q         [num_tokens, Q_QUADS] vec4<f32>                       in       #ifdef RAW: from qkv, rope, q_norm and k_norm of lib/heads.wgsl
 // k_cache   [sequence, NUM_KV_HEADS, CONTEXT, HEAD_QUADS] quads   in       of lib/cache.wgsl; #ifdef RAW: also out, at the row's position
 // v_cache   [sequence, NUM_KV_HEADS, CONTEXT, V_STRIDE] quads     in       the first VALUE_DIM values of each row; as k_cache
-// y         [num_tokens, Y_QUADS] vec4<f32>                       out
+// y         [num_tokens, Y_QUADS] vec4<f32>                       out      not #ifdef SPLIT
+// partials  [NUM_HEADS, SPLITS, VALUE_QUADS + 1] vec4<f32>        out      #ifdef SPLIT: as attention_merge reads them
 // sinks     [NUM_HEADS] f32                                       in       #ifdef SINKS: one more logit per head, without a value
 // Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
 // #ifdef SOFTCAP: scores become CAP * tanh(score / CAP).
 // MEMBERS = ROWS * GROUP pairs of a row and a head meet each key that a workgroup loads. Rows of a tile that do not follow each other in one
 // sequence take turns.
 // #ifdef RAW: one row; the workgroup turns its heads itself and appends key and value, which only it will read.
+// #ifdef SPLIT: one row, whose visible keys SPLITS workgroups share, SPLIT_KEYS each at least; of RAW all of them turn the queries, and the one that
+// has the newest key turns and appends it. Sinks are for attention_merge.
 // #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #ifdef BROADCAST: it is one, and a lane has
 // members to itself (lib/attend_lanes.wgsl). #else: each lane has keys to itself.
 // #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
@@ -40,7 +43,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read> k_cache: array<CacheQuad>;
 @group(0) @binding(4) var<storage, read> v_cache: array<CacheQuad>;
 #endif
+#ifdef SPLIT
+@group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
+#else
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+#endif
 #ifdef SINKS
 @group(0) @binding(6) var<storage, read> sinks: array<f32>;
 #endif
@@ -100,12 +107,12 @@ fn head_of(member: u32, first_head: u32) -> u32 {
     return NUM_HEADS + first_head / HEADS_PER_KV_HEAD + (member - GROUP) * NUM_KV_HEADS;
 }
 
-// Queries to wg_q, key and value to the cache.
-fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
+// Queries to wg_q; key and value to the cache where this workgroup `appends` them.
+fn turn_heads(row: u32, first_head: u32, place: u32, appends: bool, one: u32, local: u32) {
     let position = rows[row].position;
     let source = row * QKV_STRIDE;
 #ifdef ANY_NORM
-    for (var member = 0u; member < (GROUP + 2u) * one; member++) {
+    for (var member = 0u; member < select(GROUP, GROUP + 2u, appends) * one; member++) {
         wg_squares[member * WG + local] = norm_squares(source, position, head_of(member, first_head), local);
     }
     workgroupBarrier();
@@ -122,7 +129,7 @@ fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
     }
 #endif
     workgroupBarrier();
-    for (var i = local; i < (GROUP + 1u) * HEAD_QUADS * one; i += WG) {
+    for (var i = local; i < select(GROUP, GROUP + 1u, appends) * HEAD_QUADS * one; i += WG) {
         let member = i / HEAD_QUADS;
         var value = vec4<f32>();
         for (var part = 0u; part < 4u * one; part++) {
@@ -134,7 +141,7 @@ fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
             k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = to_cache(value);
         }
     }
-    for (var i = local; i < VALUE_QUADS * one; i += WG) {
+    for (var i = local; i < select(0u, VALUE_QUADS, appends) * one; i += WG) {
         var value = vec4<f32>();
         for (var part = 0u; part < 4u * one; part++) {
             value[part] = value_element(source, head_of(GROUP + 1u, first_head), i * 4u + part, wg_scales[GROUP + 1u]);
@@ -146,15 +153,29 @@ fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
 #endif
 
 // Rows first_row .. first_row + num_rows, which follow each other in one sequence.
-fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) {
+// #ifdef SPLIT: one row, and of its visible keys part number `split`.
+fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, local: u32) {
     let head_quads = HEAD_QUADS * one;
     let kv_head = first_head / HEADS_PER_KV_HEAD;
     let cache = (rows[first_row].sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
+    let newest = rows[first_row + num_rows - 1u].position;
+#ifdef SPLIT
+    // Whole tiles, so that only the last part has a tile that is not full.
+    let first = first_visible(newest);
+    let visible = newest + 1u - first;
+    let share = max((visible + SPLITS - 1u) / SPLITS, SPLIT_KEYS);
+    let len = (share + TILE - 1u) / TILE * TILE;
+    let first_key = first + min(split * len, visible);
+    let end_key = first + min((split + 1u) * len, visible);
+    let has_newest = first_key < end_key && end_key > newest;
+#else
     let first_key = first_visible(rows[first_row].position);
-    let end_key = rows[first_row + num_rows - 1u].position + 1u;
+    let end_key = newest + 1u;
+    let has_newest = true;
+#endif
 
 #ifdef RAW
-    turn_heads(first_row, first_head, cache + end_key - 1u, one, local);
+    turn_heads(first_row, first_head, cache + newest, has_newest, one, local);
 #else
     for (var i = local; i < MEMBERS * head_quads; i += WG) {
         let member = i / HEAD_QUADS;
@@ -302,7 +323,11 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
         for (var other = 1u; other < LANES; other++) {
             sum += wg_lanes[local + other];
         }
+#ifdef SPLIT
+        partials[((first_head + member) * SPLITS + split) * (VALUE_QUADS + 1u) + VALUE_QUADS] = vec4<f32>(top, sum, 0.0, 0.0);
+#else
         wg_rescale[member] = 1.0 / sum;
+#endif
     }
     workgroupBarrier();
 #for M in OWN_MEMBERS
@@ -321,7 +346,11 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
         let own = $Mu * MEMBER_PARTS + member_part;
         let quad = local % VALUE_LANES + $Nu * WG;
         if has_values && key_part == 0u && quad < VALUE_QUADS && own / GROUP < num_rows {
+#ifdef SPLIT
+            partials[((first_head + own) * SPLITS + split) * (VALUE_QUADS + 1u) + quad] = out_$M_$N;
+#else
             y[(first_row + own / GROUP) * Y_QUADS + (first_head + own % GROUP) * VALUE_QUADS + quad] = out_$M_$N * wg_rescale[own];
+#endif
         }
     }
 #end
@@ -337,6 +366,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #else
     let one = 1u;
 #endif
+#ifdef SPLIT
+    attend(0u, params.num_tokens, workgroup.x * GROUP, workgroup.y, one, local);
+#else
     let end = min((workgroup.y + 1u) * ROWS, params.num_tokens);
     var first = workgroup.y * ROWS;
     while first < end {
@@ -344,7 +376,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         while next < end && rows[next].sequence == rows[first].sequence && rows[next].position == rows[first].position + next - first {
             next++;
         }
-        attend(first, next - first, workgroup.x * GROUP, one, local);
+        attend(first, next - first, workgroup.x * GROUP, 0u, one, local);
         first = next;
     }
+#endif
 }

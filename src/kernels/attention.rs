@@ -1,10 +1,10 @@
 //! Softmax attention over the KV cache.
 
-use super::{qk_rope, to_u32, with_cache};
+use super::{attention_merge, qk_rope, to_u32, with_cache};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use crate::quant::{CacheFormat, padded};
-use crate::spec::{AttentionSpec, Mask};
+use crate::spec::{AttentionSpec, LatentSpec, Mask, Mixer};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -21,7 +21,8 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(3, "k_cache").only(When::Flag("RAW")),
         Binding::read(4, "v_cache").only(When::NotFlag("RAW")),
         Binding::read_write(4, "v_cache").only(When::Flag("RAW")),
-        Binding::read_write(5, "y"),
+        Binding::read_write(5, "y").only(When::NotFlag("SPLIT")),
+        Binding::read_write(5, "partials").only(When::Flag("SPLIT")),
         Binding::read(6, "sinks").only(When::Flag("SINKS")),
         Binding::read(7, "rope").only(When::Flag("ROPE")),
         Binding::read(8, "q_norm").only(When::Flag("NORM_WEIGHT")),
@@ -77,6 +78,30 @@ impl Problem<'_> {
     }
 }
 
+impl Problem<'_> {
+    /// As [`of_spec`](Self::of_spec), over a cache of latents in absorbed form: the first values of a key are its value.
+    pub fn of_latent(latent: &LatentSpec, num_tokens: usize, cache: (usize, CacheFormat)) -> Self {
+        Problem { value_dim: latent.latent_dim, ..Self::of_spec(&latent.over_cache(), num_tokens, cache) }
+    }
+
+    /// The attention of a mixer over its cache; `None` where it has none.
+    pub fn of_mixer(mixer: &Mixer, num_tokens: usize, cache: (usize, CacheFormat)) -> Option<Self> {
+        match mixer {
+            Mixer::Attention(attention) => Some(Self::of_spec(attention, num_tokens, cache)),
+            Mixer::Latent(latent) => Some(Self::of_latent(latent, num_tokens, cache)),
+            Mixer::Mamba(_) => None,
+        }
+    }
+
+    /// The most keys that one row sees.
+    fn span(&self) -> usize {
+        match self.mask {
+            Mask::Causal => self.context,
+            Mask::Window(keys) | Mask::Chunk(keys) => keys.min(self.context),
+        }
+    }
+}
+
 /// # Shapes
 /// `rows [num_tokens]`, `query` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]`.
 pub struct Buffers<'a> {
@@ -88,9 +113,35 @@ pub struct Buffers<'a> {
     pub norms: Option<[&'a Buffer; 2]>,
     pub k_cache: &'a Buffer,
     pub v_cache: &'a Buffer,
+    /// Where keys are [split](splits) the partial results, as in [`attention_merge::Buffers`].
     pub y: &'a Buffer,
-    /// `[heads]`
+    /// `[heads]`; not where keys are split.
     pub sinks: Option<&'a Buffer>,
+}
+
+/// Workgroups that keep a GPU busy.
+const WANTED_WORKGROUPS: usize = 128;
+const MAX_SPLITS: usize = 16;
+/// Keys that are worth a workgroup of their own, and those that one workgroup meets quickly enough alone.
+const SPLIT_KEYS: usize = 256;
+const SHORT_SPAN: usize = 1024;
+
+/// Workgroups that share the keys of one token, each group of heads; 1: one meets them all. More leave partial results, for
+/// [`attention_merge`]. Nothing but the problem and the device decides, so the plan is the same at every position.
+pub fn splits(caps: &Caps, problem: &Problem) -> usize {
+    let span = problem.span();
+    if caps.profile != Profile::Gpu || problem.num_tokens > 1 || span <= SHORT_SPAN {
+        return 1;
+    }
+    let groups = problem.num_heads / Cut::choose(caps, problem).group;
+    WANTED_WORKGROUPS.div_ceil(groups).min(span / SPLIT_KEYS).min(MAX_SPLITS)
+}
+
+/// What [`attention_merge`] has to do afterwards; `None`: nothing, keys are not split.
+pub fn merge(caps: &Caps, problem: &Problem) -> Option<attention_merge::Problem> {
+    let splits = splits(caps, problem);
+    let Problem { num_heads, value_dim, sinks, .. } = *problem;
+    (splits > 1).then_some(attention_merge::Problem { num_heads, value_dim, splits, sinks })
 }
 
 /// Workgroup memory for the queries that meet the same keys, in bytes; the scores take as much again at most.
@@ -178,6 +229,7 @@ pub fn turns(caps: &Caps, problem: &Problem) -> bool {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let Cut { workgroup, group, rows, by } = Cut::choose(caps, problem);
     let members = rows * group;
+    let splits = splits(caps, problem);
     let lanes = workgroup / members;
     let value_quads = problem.value_dim / 4;
     // Invocations beyond those that one head's values take: for other members first, then for other keys.
@@ -203,11 +255,15 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("CONTEXT", problem.context)
         .u32("Q_QUADS", padded(problem.num_heads * problem.head_dim) / 4)
         .f32("SCALE", problem.scale)
-        .flag_if(problem.sinks, "SINKS")
+        .flag_if(problem.sinks && splits == 1, "SINKS")
         .flag_if(lanes > 1, "LANES_MEET")
         .flag_if(key_parts > 1, "KEY_SPLIT")
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
     let variant = with_cache(variant, problem.cache);
+    let variant = match splits {
+        1 => variant,
+        _ => variant.flag("SPLIT").u32("SPLITS", splits).u32("SPLIT_KEYS", SPLIT_KEYS),
+    };
     let variant = match by {
         By::Key => variant,
         By::Slice(quads) => {
@@ -249,7 +305,7 @@ pub fn record(
         (if problem.raw.is_some() { "qkv" } else { "q" }, buffers.query),
         ("k_cache", buffers.k_cache),
         ("v_cache", buffers.v_cache),
-        ("y", buffers.y),
+        (if variant.has("SPLIT") { "partials" } else { "y" }, buffers.y),
     ];
     bound.extend(buffers.sinks.map(|sinks| ("sinks", sinks)));
     bound.extend(buffers.rope.map(|rope| ("rope", rope)));
@@ -257,7 +313,11 @@ pub fn record(
         bound.extend([("q_norm", q_norm), ("k_norm", k_norm)]);
     }
     let groups = problem.num_heads / variant.get("GROUP") as usize;
-    let tiles = problem.num_tokens.div_ceil(variant.get("ROWS") as usize);
+    let tiles = if variant.has("SPLIT") {
+        variant.get("SPLITS") as usize
+    } else {
+        problem.num_tokens.div_ceil(variant.get("ROWS") as usize)
+    };
     let params = Params { num_tokens: to_u32(problem.num_tokens), padding: [0; 3] };
     recording.dispatch(
         device,

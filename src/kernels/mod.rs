@@ -5,6 +5,7 @@
 //! Rust, in the file of the same name under `reference/`.
 
 pub mod attention;
+pub mod attention_merge;
 pub mod causal_pair;
 pub mod embed;
 pub mod expert_combine;
@@ -41,6 +42,7 @@ pub static KERNELS: &[&Kernel] = &[
     &latent::KERNEL,
     &head_matmul::KERNEL,
     &attention::KERNEL,
+    &attention_merge::KERNEL,
     &matmul::KERNEL,
     &regroup::KERNEL,
     &router_attention::KERNEL,

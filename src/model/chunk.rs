@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
 use crate::gpu::Caps;
+use crate::kernels::attention;
 use crate::quant::{CacheFormat, padded};
 use crate::spec::{Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, ParallelSpec};
 
@@ -29,6 +30,8 @@ pub(super) struct ChunkShape {
     pub max_latent_query: usize,
     pub max_latent_cache: usize,
     pub max_latent_values: usize,
+    /// Values of the partial results of attention whose keys are split, of one token.
+    pub max_partials: usize,
 }
 
 impl ChunkShape {
@@ -90,6 +93,11 @@ impl ChunkShape {
             Mixer::Mamba(_) => 1,
         });
 
+        let max_partials = largest(&|layer| {
+            let problem = attention::Problem::of_mixer(&layer.mixer, 1, (context, cache));
+            problem.and_then(|problem| attention::merge(caps, &problem)).map_or(1, |merge| merge.num_partials())
+        });
+
         let widest = max_inner
             .max(max_top_k * padded(spec.hidden_size))
             .max(max_qkv)
@@ -121,6 +129,7 @@ impl ChunkShape {
             max_latent_query,
             max_latent_cache,
             max_latent_values,
+            max_partials,
         })
     }
 }

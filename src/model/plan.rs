@@ -7,7 +7,7 @@ use super::weights::{AttentionWeights, FfnWeights, LatentWeights, LayerWeights, 
 use crate::error::Result;
 use crate::gpu::{Buffer, Recording};
 use crate::kernels::norm::Fused;
-use crate::kernels::{attention, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
+use crate::kernels::{attention, attention_merge, embed, expert_sort, head_matmul, latent, matmul, norm, qk_rope, qkv, sample};
 use crate::quant::padded;
 use crate::spec::{AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, NormSpec, ParallelInputs, ParallelSpec, Residual};
 
@@ -272,6 +272,7 @@ impl<'a> Planner<'a> {
     ) -> Result<()> {
         let GpuDecoder { device, state, .. } = self.decoder;
         let cache = &state.layers[layer];
+        let merge = attention::merge(device.caps(), problem);
         let buffers = attention::Buffers {
             rows: &state.rows,
             query,
@@ -279,15 +280,18 @@ impl<'a> Planner<'a> {
             norms: norms.map(|[query, key]| [query, key]),
             k_cache: &cache.k_cache,
             v_cache: &cache.v_cache,
-            y,
-            sinks,
+            y: if merge.is_some() { &state.partials } else { y },
+            sinks: sinks.filter(|_| merge.is_none()),
         };
-        attention::record(device, &mut self.recording, Some(layer), problem, &buffers)
+        attention::record(device, &mut self.recording, Some(layer), problem, &buffers)?;
+        let Some(merge) = merge else { return Ok(()) };
+        let buffers = attention_merge::Buffers { partials: &state.partials, y, sinks };
+        attention_merge::record(device, &mut self.recording, Some(layer), &merge, &buffers)
     }
 
     /// `state.attended = value_up(attention over the cache of latents)`, in absorbed form.
     fn attend_to_latents(&mut self, layer: usize, spec: &LayerSpec, latent: &LatentSpec, weights: &LatentWeights) -> Result<()> {
-        let GpuDecoder { device, state, .. } = self.decoder;
+        let GpuDecoder { device, state, shape, .. } = self.decoder;
         let num_tokens = self.key.num_tokens;
         let over_cache = latent.over_cache();
         self.project_latents(layer, spec, latent, weights)?;
@@ -303,8 +307,7 @@ impl<'a> Planner<'a> {
         let buffers = head_matmul::Buffers { x: &state.qkv, weight: &weights.key_up.shards, y: &state.q };
         head_matmul::record(device, &mut self.recording, Some(layer), &key_up, &buffers)?;
 
-        // The first values of a key are its value.
-        let problem = attention::Problem { value_dim: latent.latent_dim, ..self.attention_problem(&over_cache) };
+        let problem = attention::Problem::of_latent(latent, num_tokens, (shape.context, shape.cache));
         self.record_attention(layer, &problem, [&state.q, &state.latent_values], None, None)?;
 
         let values = padded(latent.num_heads * latent.latent_dim);

@@ -29,7 +29,8 @@ pub struct ReferenceDecoder {
 }
 
 impl ReferenceDecoder {
-    /// Widens every weight to f32 in host memory. `cache` has so many positions, and keeps as much of each value; `progress` hears the bytes of f32 so far.
+    /// Widens every weight to f32 in host memory. `cache` has so many positions and keeps as much of each value; `progress` hears the bytes of
+    /// f32 so far.
     ///
     /// # Errors
     /// What reading the checkpoint can fail with.

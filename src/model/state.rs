@@ -35,6 +35,8 @@ pub(super) struct State {
     pub latent: Buffer,
     pub latent_values: Buffer,
     pub attended: Buffer,
+    /// What several workgroups make of one token's attention.
+    pub partials: Buffer,
     /// Between the layers of a router that has two.
     pub router_hidden: Buffer,
     /// The residual stream before the mixer, or before the feed-forward part, where experts beside a dense MLP read it.
@@ -214,6 +216,7 @@ impl State {
             latent_values: f32s("latent_values", tokens * shape.max_latent_values + ROW_ALIGN),
             q: f32s("q", tokens * shape.max_attention),
             attended: f32s("attended", tokens * shape.max_attention),
+            partials: f32s("partials", shape.max_partials),
             router_hidden: f32s("router_hidden", tokens * shape.max_router_hidden),
             layer_input: f32s("layer_input", tokens * padded(spec.hidden_size)),
             choice_loads: f32s("choice_loads", shape.max_experts),

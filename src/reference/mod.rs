@@ -5,6 +5,7 @@
 //! so that a kernel's own rounding is all that a comparison sees.
 
 pub mod attention;
+pub mod attention_merge;
 pub mod causal_pair;
 pub(crate) mod chosen;
 mod decoder;

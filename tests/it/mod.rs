@@ -29,6 +29,7 @@ mod results;
 mod safetensors_header;
 mod setup;
 mod shaders;
+mod splits;
 mod stop;
 mod text_stream;
 mod tokenizer;

@@ -1,10 +1,11 @@
 use super::super::inputs::Inputs;
-use super::super::stage::{Layout, Prepared, Stage};
+use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem, Tolerance};
 use super::kept;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
+use crate::kernels::attention_merge;
 use crate::quant::CacheFormat;
 use crate::reference::{self, KvCache, Row};
 use crate::spec::{AttentionSpec, Mask};
@@ -27,9 +28,11 @@ struct Attention {
     sinks: Option<f32>,
     softcap: Option<f32>,
     cache: CacheFormat,
+    context: usize,
 }
 
 const CONTEXT: usize = 200;
+pub(super) const LONG_CONTEXT: usize = 4096;
 const SEQUENCES: usize = 2;
 /// One, and one below, at and above every tile.
 const LENGTHS: [usize; 10] = [1, 2, 31, 32, 33, 63, 64, 65, 129, 200];
@@ -50,6 +53,7 @@ pub fn cases() -> Vec<Case> {
         sinks: None,
         softcap: None,
         cache: CacheFormat::F32,
+        context: CONTEXT,
     };
     let mut cases = Vec::new();
     let mut add = |name: String, problem| cases.push(Case::new("attention", name, TOLERANCE, problem));
@@ -119,9 +123,60 @@ pub fn cases() -> Vec<Case> {
     add("far beyond the cap".to_owned(), Attention { softcap: Some(3.0), size: 1e4, ..usual.clone() });
     add("sinks and cap".to_owned(), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual.clone() });
     add("one key wins".to_owned(), Attention { size: 100.0, ..usual.clone() });
-    add("equal scores".to_owned(), Attention { size: 0.0, ..usual });
+    add("equal scores".to_owned(), Attention { size: 0.0, ..usual.clone() });
+    for (name, problem) in split_problems(&usual) {
+        add(format!("long context: {name}"), problem);
+    }
     cases.extend(super::attention_raw::cases());
     cases
+}
+
+/// One token over a context so long that several workgroups of a GPU share its keys.
+fn split_problems(usual: &Attention) -> Vec<(String, Attention)> {
+    let usual = Attention { num_heads: 8, head_dim: 32, value_dim: 32, context: LONG_CONTEXT, ..usual.clone() };
+    let at = |length: usize| Attention { lengths: vec![length], ..usual.clone() };
+    let mut problems = Vec::new();
+    // One key, one below, at and above the end of a part, and the last part full or not.
+    for length in [1, 255, 256, 257, 512, 1024, 2600, 4095, 4096] {
+        problems.push((format!("decode at {length}"), at(length)));
+    }
+    for (num_heads, num_kv_heads, head_dim) in [(2, 1, 128), (5, 5, 12), (6, 2, 64)] {
+        let heads = Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..at(3000) };
+        problems.push((format!("{num_heads}/{num_kv_heads} heads of {head_dim}"), heads));
+    }
+    problems.push(("values of 8".to_owned(), Attention { value_dim: 8, ..at(1300) }));
+    for (mask, length) in [
+        (Mask::Window(2000), 4000),
+        (Mask::Window(1500), 700),
+        (Mask::Window(300), 4000),
+        (Mask::Chunk(1500), 3000),
+        (Mask::Chunk(1500), 3001),
+    ] {
+        problems.push((format!("{mask:?} at {length}"), Attention { mask, ..at(length) }));
+    }
+    for length in [3, 2500] {
+        problems.push((format!("sinks at {length}"), Attention { sinks: Some(1.0), ..at(length) }));
+    }
+    let capped = Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..at(2500) };
+    problems.push(("sinks and cap".to_owned(), capped));
+    problems.push(("one key wins".to_owned(), Attention { size: 100.0, ..at(2500) }));
+    let half = |length: usize| Attention { cache: CacheFormat::F16, ..at(length) };
+    problems.push(("f16 cache at 2049".to_owned(), half(2049)));
+    let window = Attention { mask: Mask::Window(2000), sinks: Some(1.0), ..half(4000) };
+    problems.push(("f16 cache, window and sinks".to_owned(), window));
+    problems
+}
+
+/// Attention, and what follows it where keys are split.
+pub(super) fn record(device: &Device, recording: &mut Recording, problem: &attention::Problem, buffers: &Buffers) -> Result<()> {
+    let Some(merge) = attention::merge(device.caps(), problem) else {
+        return attention::record(device, recording, None, problem, buffers);
+    };
+    // Whatever is not written shows.
+    let partials = Stage { device }.input("partials", &canaries(merge.num_partials()));
+    attention::record(device, recording, None, problem, &Buffers { y: &partials, sinks: None, ..*buffers })?;
+    let buffers = attention_merge::Buffers { partials: &partials, y: buffers.y, sinks: buffers.sinks };
+    attention_merge::record(device, recording, None, &merge, &buffers)
 }
 
 impl Attention {
@@ -136,7 +191,7 @@ impl Attention {
     }
 
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem::of_spec(&self.spec(), self.lengths.len(), (CONTEXT, self.cache))
+        attention::Problem::of_spec(&self.spec(), self.lengths.len(), (self.context, self.cache))
     }
 }
 
@@ -152,13 +207,13 @@ impl Problem for Attention {
         let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % self.sequences) as u32);
         let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
         let q = inputs.floats(rows.len() * spec.query_width(), self.size);
-        let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * CONTEXT * dim;
+        let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * self.context * dim;
         let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
         let mut cache = KvCache { k: values(self.head_dim), v: values(self.value_dim), format: self.cache };
         let sinks: Option<Vec<f32>> = self.sinks.map(|center| (0..self.num_heads).map(|_| center + inputs.float()).collect());
         let twin = reference::attention::Inputs {
             spec: &spec,
-            context: CONTEXT,
+            context: self.context,
             rows: &rows,
             q: &q,
             cache: &cache,
@@ -185,7 +240,7 @@ impl Problem for Attention {
             y: &y.buffer,
             sinks: sinks.as_ref(),
         };
-        attention::record(device, &mut recording, None, &problem, &buffers)?;
+        record(device, &mut recording, &problem, &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }
 }
@@ -204,7 +259,7 @@ impl Attention {
     fn poison(&self, rows: &[Row], cache: &mut KvCache) {
         let values = cache.v.chunks_exact_mut(self.value_dim);
         for (index, (k, v)) in cache.k.chunks_exact_mut(self.head_dim).zip(values).enumerate() {
-            let (sequence, key) = (index / CONTEXT / self.num_kv_heads, index % CONTEXT);
+            let (sequence, key) = (index / self.context / self.num_kv_heads, index % self.context);
             let sees = |row: &Row| row.sequence as usize == sequence && self.is_visible(key, row.position as usize);
             if !rows.iter().any(sees) {
                 k.fill(f32::NAN);

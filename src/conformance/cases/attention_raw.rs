@@ -3,6 +3,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
+use super::attention::{LONG_CONTEXT, record};
 use super::kept;
 use super::qk_rope::{RawHeads, specs};
 use crate::error::Result;
@@ -17,6 +18,7 @@ struct AttentionRaw {
     spec: AttentionSpec,
     position: usize,
     cache: CacheFormat,
+    context: usize,
 }
 
 const CONTEXT: usize = 80;
@@ -53,7 +55,7 @@ const HALF_TOLERANCE: Tolerance = Tolerance {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String, spec: AttentionSpec, position| {
-        let problem = AttentionRaw { spec, position, cache: CacheFormat::F32 };
+        let problem = AttentionRaw { spec, position, cache: CacheFormat::F32, context: CONTEXT };
         cases.push(Case::new("attention", format!("raw: {name}"), super::attention::TOLERANCE, problem));
     };
     let all = specs();
@@ -70,24 +72,39 @@ pub(super) fn cases() -> Vec<Case> {
     }
     add("sinks".to_owned(), AttentionSpec { sinks: true, ..found("clip") }, 40);
     let mut half = |name: &str, spec: AttentionSpec| {
-        let problem = AttentionRaw { spec, position: 63, cache: CacheFormat::F16 };
+        let problem = AttentionRaw { spec, position: 63, cache: CacheFormat::F16, context: CONTEXT };
         cases.push(Case::new("attention", format!("raw: {name}, f16 cache"), HALF_TOLERANCE, problem));
     };
     for name in HALF_CACHE {
         half(name, found(name));
     }
     half("window and sinks", AttentionSpec { mask: Mask::Window(40), sinks: true, ..found("clip") });
+    // A context whose keys several workgroups of a GPU share: all of them turn the queries, one of them appends.
+    let mut long = |name: &str, spec: &AttentionSpec, position: usize, cache: CacheFormat| {
+        let tolerance = if cache == CacheFormat::F16 { HALF_TOLERANCE } else { super::attention::TOLERANCE };
+        let problem = AttentionRaw { spec: spec.clone(), position, cache, context: LONG_CONTEXT };
+        cases.push(Case::new("attention", format!("raw, long context: {name} at {position}"), tolerance, problem));
+    };
+    for position in [0, 255, 256, 1023, 2600, LONG_CONTEXT - 1] {
+        long("norm and rope", &usual, position, CacheFormat::F32);
+    }
+    long("norm over AllHeads", &found(SPECS[1]), 2600, CacheFormat::F32);
+    long("no norm", &found("clip"), 2600, CacheFormat::F32);
+    let window = AttentionSpec { mask: Mask::Window(2000), sinks: true, ..found("clip") };
+    long("window and sinks", &window, 3000, CacheFormat::F32);
+    long("f16 cache", &usual, 256, CacheFormat::F16);
+    long("f16 cache", &window, 3000, CacheFormat::F16);
     cases
 }
 
 impl AttentionRaw {
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, (CONTEXT, self.cache)) }
+        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, (self.context, self.cache)) }
     }
 
     /// As the decoder does it: in one kernel where it can, else in two.
     fn turned(&self) -> qk_rope::Problem<'_> {
-        qk_rope::Problem { num_tokens: 1, context: CONTEXT, cache: self.cache, attention: &self.spec }
+        qk_rope::Problem { num_tokens: 1, context: self.context, cache: self.cache, attention: &self.spec }
     }
 }
 
@@ -102,16 +119,16 @@ impl Problem for AttentionRaw {
         let (stage, mut inputs) = (Stage { device }, Inputs::new(21));
         let (spec, problem) = (&self.spec, self.problem());
         let rows = [Row::new(0, self.position as u32, SEQUENCES as u32 - 1)];
-        let heads = RawHeads::new(spec, 1, CONTEXT, &mut inputs);
+        let heads = RawHeads::new(spec, 1, self.context, &mut inputs);
         let sinks: Option<Vec<f32>> = spec.sinks.then(|| inputs.floats(spec.num_heads, 1.0));
-        let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * CONTEXT * dim;
+        let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * self.context * dim;
         let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
         let before = KvCache { k: values(spec.head_dim), v: values(spec.value_dim), format: self.cache };
         let mut cache = before.clone();
-        let q = heads.turn(spec, CONTEXT, &rows, &mut cache);
+        let q = heads.turn(spec, self.context, &rows, &mut cache);
         let twin = reference::attention::Inputs {
             spec,
-            context: CONTEXT,
+            context: self.context,
             rows: &rows,
             q: &q,
             cache: &cache,
@@ -138,20 +155,14 @@ impl Problem for AttentionRaw {
         };
         let mut recording = Recording::default();
         if attention::turns(device.caps(), &problem) {
-            attention::record(device, &mut recording, None, &problem, &buffers)?;
+            record(device, &mut recording, &problem, &buffers)?;
         } else {
             let q = device.storage("q", (padded(spec.query_width()) * 4) as u64);
             let Buffers { rows, query: qkv, rope, norms, k_cache, v_cache, .. } = buffers;
             let turning = qk_rope::Buffers { rows, qkv, rope, norms, q: &q, k_cache, v_cache };
             qk_rope::record(device, &mut recording, None, &self.turned(), &turning)?;
             let problem = attention::Problem { raw: None, ..problem };
-            attention::record(
-                device,
-                &mut recording,
-                None,
-                &problem,
-                &Buffers { query: &q, rope: None, norms: None, ..buffers },
-            )?;
+            record(device, &mut recording, &problem, &Buffers { query: &q, rope: None, norms: None, ..buffers })?;
         }
         Ok(Prepared { recording, outputs: vec![y, k_cache, v_cache] })
     }

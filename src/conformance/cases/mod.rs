@@ -1,6 +1,7 @@
 //! The table, one file per kernel.
 
 mod attention;
+mod attention_merge;
 mod attention_raw;
 mod causal_pair;
 mod embed;
@@ -36,6 +37,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(latent::cases());
     cases.extend(head_matmul::cases());
     cases.extend(attention::cases());
+    cases.extend(attention_merge::cases());
     cases.extend(matmul::cases());
     cases.extend(regroup::cases());
     cases.extend(router_attention::cases());

@@ -7,6 +7,7 @@ use moebius::Engine;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceKind, Profile};
 use moebius::model::LoadStats;
+use moebius::quant::CacheFormat;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -14,9 +15,9 @@ use std::collections::BTreeSet;
 pub fn print(engine: &Engine) {
     let Some(device) = engine.gpu() else {
         let LoadStats { weight_bytes, kv_cache_format, peak_host_bytes, .. } = *engine.load_stats();
-        let cache = kv_cache_format.name();
+        let cache = if kv_cache_format == CacheFormat::F16 { ", KV cache rounded to f16" } else { "" };
         let loading = peak_host_bytes.map_or(String::new(), |peak| format!("; loading took {}", human_bytes(peak)));
-        talk!("memory   weights {} in host memory, KV cache rounded to {cache}{loading}", human_bytes(weight_bytes));
+        talk!("memory   weights {} in host memory{cache}{loading}", human_bytes(weight_bytes));
         return;
     };
     talk!("memory   {}", memory(engine.load_stats(), device));

@@ -103,7 +103,7 @@ impl Problem<'_> {
 }
 
 /// # Shapes
-/// `rows [num_tokens]`, `query` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]`.
+/// `rows [num_tokens]`, `query` and `y [num_tokens, padded(heads head_dim)]`, caches `[sequences, kv_heads, context, head_dim]` in the problem's format.
 pub struct Buffers<'a> {
     pub rows: &'a Buffer,
     /// `q`; of a raw problem `qkv`, the projection `[num_tokens, padded(qkv_rows)]`.

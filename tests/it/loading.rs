@@ -144,6 +144,7 @@ fn loading_takes_little_more_of_the_host_than_the_weights_themselves() {
         let bytes = |name: &str| memory[name].as_u64().unwrap();
         assert!(bytes("kv_cache_bytes") > 0 && bytes("activation_bytes") > 0, "{memory}");
         assert!(run["stats"]["compute"]["pipelines"].as_array().unwrap().len() <= 40);
+        assert_eq!(memory["kv_cache_format"], if quant == "q4_0" || directory == out { "f16" } else { "f32" });
         if quant == "q4_0" {
             // Four and a half bits of every matrix, and what little stays wider.
             assert!((1.0..1.01).contains(&(bytes("weight_bytes") as f64 / weights as f64)), "{memory} {weights}");

@@ -16,6 +16,7 @@
 // has the newest key turns and appends it. Sinks are for attention_merge.
 // #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #ifdef BROADCAST: it is one, and a lane has
 // members to itself (lib/attend_lanes.wgsl). #else: each lane has keys to itself.
+// Where the cache is f32 no function stands between it and what is computed: SwiftShader compiles a few registers more for hours.
 // #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
@@ -107,12 +108,18 @@ fn head_of(member: u32, first_head: u32) -> u32 {
     return NUM_HEADS + first_head / HEADS_PER_KV_HEAD + (member - GROUP) * NUM_KV_HEADS;
 }
 
-// Queries to wg_q; key and value to the cache where this workgroup `appends` them.
-fn turn_heads(row: u32, first_head: u32, place: u32, appends: bool, one: u32, local: u32) {
+// Queries to wg_q; key and value to the cache, #ifdef SPLIT where this workgroup has them.
+#ifdef SPLIT
+fn turn_heads(row: u32, first_head: u32, place: u32, has_newest: bool, one: u32, local: u32) {
+    let own = select(0u, 1u, has_newest);
+#else
+fn turn_heads(row: u32, first_head: u32, place: u32, one: u32, local: u32) {
+    const own = 1u;
+#endif
     let position = rows[row].position;
     let source = row * QKV_STRIDE;
 #ifdef ANY_NORM
-    for (var member = 0u; member < select(GROUP, GROUP + 2u, appends) * one; member++) {
+    for (var member = 0u; member < (GROUP + 2u * own) * one; member++) {
         wg_squares[member * WG + local] = norm_squares(source, position, head_of(member, first_head), local);
     }
     workgroupBarrier();
@@ -129,7 +136,7 @@ fn turn_heads(row: u32, first_head: u32, place: u32, appends: bool, one: u32, lo
     }
 #endif
     workgroupBarrier();
-    for (var i = local; i < select(GROUP, GROUP + 1u, appends) * HEAD_QUADS * one; i += WG) {
+    for (var i = local; i < (GROUP + own) * HEAD_QUADS * one; i += WG) {
         let member = i / HEAD_QUADS;
         var value = vec4<f32>();
         for (var part = 0u; part < 4u * one; part++) {
@@ -138,28 +145,40 @@ fn turn_heads(row: u32, first_head: u32, place: u32, appends: bool, one: u32, lo
         if member < GROUP {
             wg_q[i] = value * SCALE;
         } else {
+#ifdef CACHE_F16
             k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = to_cache(value);
+#else
+            k_cache[place * HEAD_QUADS + i % HEAD_QUADS] = value;
+#endif
         }
     }
-    for (var i = local; i < select(0u, VALUE_QUADS, appends) * one; i += WG) {
+    for (var i = local; i < VALUE_QUADS * own * one; i += WG) {
         var value = vec4<f32>();
         for (var part = 0u; part < 4u * one; part++) {
             value[part] = value_element(source, head_of(GROUP + 1u, first_head), i * 4u + part, wg_scales[GROUP + 1u]);
         }
+#ifdef CACHE_F16
         v_cache[place * V_STRIDE + i] = to_cache(value);
+#else
+        v_cache[place * V_STRIDE + i] = value;
+#endif
     }
     storageBarrier();
 }
 #endif
 
 // Rows first_row .. first_row + num_rows, which follow each other in one sequence.
-// #ifdef SPLIT: one row, and of its visible keys part number `split`.
+#ifdef SPLIT
+// Of one row, and of its visible keys part number `split`: a parameter, because compilers have to see that it is the same in all invocations.
 fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, local: u32) {
+#else
+fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) {
+#endif
     let head_quads = HEAD_QUADS * one;
     let kv_head = first_head / HEADS_PER_KV_HEAD;
     let cache = (rows[first_row].sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
-    let newest = rows[first_row + num_rows - 1u].position;
 #ifdef SPLIT
+    let newest = rows[first_row].position;
     // Whole tiles, so that only the last part has a tile that is not full.
     let first = first_visible(newest);
     let visible = newest + 1u - first;
@@ -170,12 +189,15 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, 
     let has_newest = first_key < end_key && end_key > newest;
 #else
     let first_key = first_visible(rows[first_row].position);
-    let end_key = newest + 1u;
-    let has_newest = true;
+    let end_key = rows[first_row + num_rows - 1u].position + 1u;
 #endif
 
 #ifdef RAW
+#ifdef SPLIT
     turn_heads(first_row, first_head, cache + newest, has_newest, one, local);
+#else
+    turn_heads(first_row, first_head, cache + end_key - 1u, one, local);
+#endif
 #else
     for (var i = local; i < MEMBERS * head_quads; i += WG) {
         let member = i / HEAD_QUADS;
@@ -227,7 +249,11 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, 
         for (var key = 0u; key < count; key++) {
             let k = (cache + tile + key) * HEAD_QUADS + local * SLICE_QUADS;
 #for S in SLICE_QUADS
+#ifdef CACHE_F16
             let k_$S = from_cache(k_cache[k + $Su]);
+#else
+            let k_$S = k_cache[k + $Su];
+#endif
 #end
 #for M in MEMBERS
             var part_$M = 0.0;
@@ -249,7 +275,11 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, 
             var score_$M = 0.0;
 #end
             for (var quad = 0u; quad < head_quads; quad++) {
+#ifdef CACHE_F16
                 let k_quad = from_cache(k_cache[k + quad]);
+#else
+                let k_quad = k_cache[k + quad];
+#endif
 #for M in MEMBERS
                 score_$M += dot(wg_q[$Mu * HEAD_QUADS + quad], k_quad);
 #end
@@ -304,7 +334,11 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, 
             for (var key = key_part; key < count; key += KEY_PARTS) {
                 let v = (cache + tile + key) * V_STRIDE;
 #for N in QUADS_PER_LANE
+#ifdef CACHE_F16
                 let v_$N = from_cache(v_cache[v + quad_$N]);
+#else
+                let v_$N = v_cache[v + quad_$N];
+#endif
 #end
 #for M in OWN_MEMBERS
                 let weight_$M = wg_scores[($Mu * MEMBER_PARTS + member_part) * TILE + key];
@@ -376,7 +410,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         while next < end && rows[next].sequence == rows[first].sequence && rows[next].position == rows[first].position + next - first {
             next++;
         }
-        attend(first, next - first, workgroup.x * GROUP, 0u, one, local);
+        attend(first, next - first, workgroup.x * GROUP, one, local);
         first = next;
     }
 #endif

@@ -6,9 +6,9 @@
 //           two looks at the maxima
 // source, twin  as attention
 
-// Rows first_row .. first_row + num_rows, which follow each other in one sequence. No `split` of their keys here. `one` keeps loops loops: a bound that is known to be TILE
+// Rows first_row .. first_row + num_rows, which follow each other in one sequence. `one` keeps loops loops: a bound that is known to be TILE
 // would have them unrolled, and compiled for minutes.
-fn attend(first_row: u32, num_rows: u32, first_head: u32, split: u32, one: u32, local: u32) {
+fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) {
     let kv_head = first_head / HEADS_PER_KV_HEAD;
     let cache = (rows[first_row].sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
     let first_key = first_visible(rows[first_row].position);

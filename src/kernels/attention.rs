@@ -157,6 +157,9 @@ const LANES: usize = 8;
 /// Quads of all members' queries, and of their outputs, that an invocation has to itself.
 const MAX_OWN_QUADS: usize = 32;
 
+/// Quads of outputs that an invocation of other software devices keeps: eight of them, as a browser translates them, take SwiftShader a minute.
+const NARROW_REGISTERS: usize = 4;
+
 /// How the work is cut.
 struct Cut {
     workgroup: usize,
@@ -195,10 +198,11 @@ impl Cut {
         let workgroup = match caps.profile {
             Profile::Gpu => 64,
             Profile::Cpu if slice.is_some() => 8,
-            Profile::Cpu => value_quads.div_ceil(8).next_power_of_two().clamp(8, 64),
+            Profile::Cpu if wide => value_quads.div_ceil(8).next_power_of_two().clamp(8, 64),
+            Profile::Cpu => value_quads.div_ceil(NARROW_REGISTERS).next_power_of_two().clamp(8, 64),
         };
         let registers = slice.unwrap_or(0) + value_quads.div_ceil(workgroup);
-        let max_registers = if caps.profile == Profile::Gpu || wide { 32 } else { 8 };
+        let max_registers = if caps.profile == Profile::Gpu || wide { 32 } else { NARROW_REGISTERS };
         let fits = |members: usize| {
             members <= MAX_MEMBERS
                 && members * problem.head_dim * 4 <= QUERY_BYTES

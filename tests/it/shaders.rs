@@ -130,6 +130,18 @@ fn every_kernel_is_tried_in_every_weight_format_and_every_flag() {
         }
         if kernel.source.contains("#import matmul") {
             assert!(tried.contains("LANES_1") && tried.contains("SUBGROUPS"), "{}: {tried:?}", kernel.name);
+            // Every staged tile, and every format in one.
+            let staged = || SHADERS.iter().filter(|shader| shader.kernel.name == kernel.name && shader.variant.has("STAGED"));
+            let tiles: BTreeSet<u32> = staged().map(|shader| shader.variant.get("TOKENS")).collect();
+            let of_experts = kernel.name.starts_with("expert_");
+            assert!(
+                tiles.iter().eq(if of_experts { [16, 32, 64].iter() } else { [32, 64].iter() }),
+                "{}: {tiles:?}",
+                kernel.name
+            );
+            for quant in QUANTS {
+                assert!(staged().any(|shader| shader.variant.has(quant.flag)), "{} staged {}", kernel.name, quant.flag);
+            }
         }
     }
 }

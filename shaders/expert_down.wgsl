@@ -107,7 +107,7 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     slab_row = workgroup.x * ROWS;
-    let count = min(ROWS, params.num_rows - slab_row);
+    let count = min(ROWS, params.num_rows - workgroup.x * ROWS);
 #ifdef SORTED
     let work = tiles[workgroup.y];
     if work.z == 0u || work.x - params.first_slot >= params.num_slots {

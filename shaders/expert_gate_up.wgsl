@@ -122,5 +122,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     open_slab(work.x - params.first_slot);
 
     slab_row = workgroup.x * ROWS;
-    matmul_batch(local, slab_row, min(ROWS, params.num_rows - slab_row), work.z);
+    matmul_batch(local, slab_row, min(ROWS, params.num_rows - workgroup.x * ROWS), work.z);
 }

@@ -92,6 +92,6 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     first_token = workgroup.y * TOKENS;
     first_row = workgroup.x * ROWS;
-    let count = min(ROWS, params.num_rows - first_row);
+    let count = min(ROWS, params.num_rows - workgroup.x * ROWS);
     matmul_batch(local, first_row, count, min(TOKENS, params.num_tokens - first_token));
 }

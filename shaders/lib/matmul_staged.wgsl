@@ -9,7 +9,7 @@
 //       32  4 tokens x 4 rows             12 KiB      1.1 + 4 KiB                                      25
 //       64  8 tokens x 4 rows             16 KiB      1.1 + 8 KiB                                      28
 // A vector from workgroup memory serves 5.3, 8 or 10.7 multiply-adds. Tokens are dealt out in eights, so that those beyond the tile's count
-// are neither loaded nor, eight by eight, multiplied. `count` and `num_tokens` are uniform, and so is every branch around a barrier.
+// are neither loaded nor, eight by eight, multiplied. Workgroup memory is not zeroed before: every step writes all of it.
 
 const ROW_TEAMS: u32 = ROWS / 4u;
 const TOKEN_TEAMS: u32 = 8u;
@@ -42,7 +42,8 @@ fn row_quad(row: u32, quad: u32) -> vec4<f32> {
     return weight_quad(vec4<u32>(weight_u32(word, place / 2u) >> (place % 2u * 4u)), 0u, scale);
 }
 
-// Stores the products of `count` rows from `first` on with `num_tokens` tokens, neither of them 0.
+// Stores the products of `count` rows from `first` on with `num_tokens` tokens, neither of them 0. Browsers must see that `count` is uniform:
+// it may not come from a private variable.
 fn matmul_batch(local: u32, first: u32, count: u32, num_tokens: u32) {
     // What this invocation loads: a quad of four rows, and of every (WG / 8)th token.
     let quad = local % BLOCK_QUADS;

@@ -24,7 +24,8 @@ struct Qkv {
     heads_per_shard: usize,
 }
 
-const CONTEXT: usize = 40;
+/// Two sequences have places for 128 tokens, whose positions are three apart.
+const CONTEXT: usize = 64;
 const SEQUENCES: usize = 2;
 
 pub fn cases() -> Vec<Case> {

@@ -54,6 +54,11 @@ fn assignment_of(token: u32) -> u32 {
     return order[tile.y + min(token, tile.z - 1u)];
 }
 #else
+// Of the assignments of the workgroup's token.
+fn assignment_of(rank: u32) -> u32 {
+    return tile.y * TOP_K + rank;
+}
+
 fn weight_of(assignment: u32) -> f32 {
 #ifdef WEIGHT_INPUT
     return 1.0;
@@ -62,6 +67,10 @@ fn weight_of(assignment: u32) -> f32 {
 #endif
 }
 #endif
+
+fn token_quad(token: u32) -> u32 {
+    return assignment_of(token) * ROW_QUADS;
+}
 
 fn store(token: u32, rows: u32, sums: vec4<f32>) {
     if token >= tile.z {
@@ -80,7 +89,7 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
     var result = sums;
 #ifdef BIAS
     for (var rank = 0u; rank < TOP_K; rank++) {
-        let assignment = tile.y * TOP_K + rank;
+        let assignment = assignment_of(rank);
         let slot = slots[assignment] - params.first_slot;
         if slot < params.num_slots {
             open_slab(slot);
@@ -98,8 +107,7 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     slab_row = workgroup.x * ROWS;
-    let count = min(ROWS, params.num_rows - slab_row);
-    var token_quads: array<u32, TOKENS>;
+    let count = min(ROWS, params.num_rows - workgroup.x * ROWS);
 #ifdef SORTED
     let work = tiles[workgroup.y];
     if work.z == 0u || work.x - params.first_slot >= params.num_slots {
@@ -107,10 +115,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     tile = work;
     open_slab(work.x - params.first_slot);
-    for (var token = 0u; token < TOKENS; token++) {
-        token_quads[token] = assignment_of(token) * ROW_QUADS;
-    }
-    matmul_rows(local, count, token_quads, 1.0);
+    matmul_batch(local, slab_row, count, work.z);
 #else
     tile = vec4<u32>(0u, workgroup.y, 1u, 0u);
     for (var rank = 0u; rank < TOP_K; rank++) {
@@ -118,10 +123,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let slot = slots[assignment] - params.first_slot;
         if slot < params.num_slots {
             open_slab(slot);
-            token_quads[0] = assignment * ROW_QUADS;
+            let token_quads = array<u32, TOKENS>(assignment * ROW_QUADS);
             matmul_rows(local, count, token_quads, weight_of(assignment));
         }
     }
-#endif
     matmul_store(local, slab_row, count);
+#endif
 }

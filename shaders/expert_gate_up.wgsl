@@ -62,6 +62,10 @@ fn assignment_of(token: u32) -> u32 {
 #endif
 }
 
+fn token_quad(token: u32) -> u32 {
+    return assignment_of(token) / TOP_K * ROW_QUADS;
+}
+
 fn activation(quad: u32) -> vec4<f32> {
     return x[quad];
 }
@@ -118,11 +122,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     open_slab(work.x - params.first_slot);
 
     slab_row = workgroup.x * ROWS;
-    let count = min(ROWS, params.num_rows - slab_row);
-    var token_quads: array<u32, TOKENS>;
-    for (var token = 0u; token < TOKENS; token++) {
-        token_quads[token] = assignment_of(token) / TOP_K * ROW_QUADS;
-    }
-    matmul_rows(local, count, token_quads, 1.0);
-    matmul_store(local, slab_row, count);
+    matmul_batch(local, slab_row, min(ROWS, params.num_rows - workgroup.x * ROWS), work.z);
 }

@@ -33,6 +33,10 @@ fn row_word(row: u32) -> u32 {
     return first_word + row * ROW_WORDS;
 }
 
+fn token_quad(token: u32) -> u32 {
+    return (first_token + token) * X_STRIDE + head * X_HEAD;
+}
+
 fn activation(quad: u32) -> vec4<f32> {
 #ifdef RAGGED
     let column = (quad - head * X_HEAD) % X_STRIDE * 4u;
@@ -59,12 +63,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let first_row = workgroup.x * ROWS;
     let count = min(ROWS, NUM_ROWS - first_row);
     first_word = (workgroup.z * NUM_ROWS + first_row) * ROW_WORDS;
-
-    // Tokens past the end repeat the last one; store() drops them.
-    var token_quads: array<u32, TOKENS>;
-    for (var token = 0u; token < TOKENS; token++) {
-        token_quads[token] = min(first_token + token, params.num_tokens - 1u) * X_STRIDE + head * X_HEAD;
-    }
-    matmul_rows(local, count, token_quads, 1.0);
-    matmul_store(local, first_row, count);
+    matmul_batch(local, first_row, count, min(TOKENS, params.num_tokens - first_token));
 }

@@ -48,6 +48,10 @@ fn row_word(row: u32) -> u32 {
     return (first_row + row) * ROW_WORDS;
 }
 
+fn token_quad(token: u32) -> u32 {
+    return (first_token + token) * ROW_QUADS;
+}
+
 fn activation(quad: u32) -> vec4<f32> {
     return x[quad];
 }
@@ -88,13 +92,6 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     first_token = workgroup.y * TOKENS;
     first_row = workgroup.x * ROWS;
-    let count = min(ROWS, params.num_rows - first_row);
-
-    // Tokens past the end repeat the last one; store() drops them.
-    var token_quads: array<u32, TOKENS>;
-    for (var token = 0u; token < TOKENS; token++) {
-        token_quads[token] = min(first_token + token, params.num_tokens - 1u) * ROW_QUADS;
-    }
-    matmul_rows(local, count, token_quads, 1.0);
-    matmul_store(local, first_row, count);
+    let count = min(ROWS, params.num_rows - workgroup.x * ROWS);
+    matmul_batch(local, first_row, count, min(TOKENS, params.num_tokens - first_token));
 }

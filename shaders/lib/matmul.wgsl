@@ -2,19 +2,24 @@
 // needs     fn weight_word(word: u32) -> vec4<u32>         16-byte words of the weights
 //           fn weight_u32(word: u32, part: u32) -> u32     one of the four parts of a word
 //           fn row_word(row: u32) -> u32                   first word of a row, as the workgroup counts rows; any row may be asked for
+//           fn token_quad(token: u32) -> u32               first quad of activations of a token, as the workgroup counts tokens
 //           fn activation(quad: u32) -> vec4<f32>          four values of the activations
 //           fn store(token: u32, rows: u32, sums: vec4<f32>)  one finished result: rows rows .. rows + 4 of one token
 // consts    WG invocations per workgroup, ROWS rows of one workgroup, TOKENS per tile, ROW_QUADS quads of activations per row,
 //           and those of weights
 // flags     NORM the activations go through an RMSNorm first, whose division is put off until the sums are known (only TOKENS 1):
 //           needs fn norm_weight(quad: u32) -> vec4<f32>, consts COLUMNS and NORM_EPS
-// A kernel calls matmul_rows(), once or more, then matmul_store(), all from uniform control flow. All accumulation is in f32.
-// Two ways to cut the work, by profile:
+// A kernel calls matmul_batch(), or matmul_rows() once or more and then matmul_store(), all from uniform control flow. All accumulation is
+// in f32. Three ways to cut the work, by profile and tokens:
+// #ifdef STAGED: a tile of many tokens and rows, through workgroup memory; only matmul_batch(). See matmul_staged.
 // #ifdef SLICE: the workgroup is one subgroup; a lane keeps its slice of the activations in registers and meets every row with it.
 // #else: teams of LANES invocations take four rows each; a lane strides over the chunks of those rows.
 
 #import weights
 
+#ifdef STAGED
+#import matmul_staged
+#else
 #ifdef NORM
 var<private> norm_squares: f32; // of the activations that this lane has seen
 
@@ -297,4 +302,16 @@ fn matmul_store(local: u32, first: u32, count: u32) {
 }
 #endif
 #endif
+#endif
+
+// Stores the products of `count` rows from `first` on with `num_tokens` tokens, neither of them 0. Tokens past the end repeat the last one;
+// store() drops them.
+fn matmul_batch(local: u32, first: u32, count: u32, num_tokens: u32) {
+    var token_quads: array<u32, TOKENS>;
+    for (var token = 0u; token < TOKENS; token++) {
+        token_quads[token] = token_quad(min(token, num_tokens - 1u));
+    }
+    matmul_rows(local, count, token_quads, 1.0);
+    matmul_store(local, first, count);
+}
 #endif

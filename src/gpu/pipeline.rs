@@ -141,7 +141,11 @@ fn compile(device: &Device, kernel: &Kernel, variant: &Variant) -> Result<Pipeli
         layout: Some(&pipeline_layout),
         module: &module,
         entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Some backends let one invocation do it. A kernel with this flag writes all of its workgroup memory before it reads any.
+            zero_initialize_workgroup_memory: !variant.has("STAGED"),
+            ..Default::default()
+        },
         cache: None,
     });
     Ok(Pipeline { raw, layout })

@@ -16,6 +16,7 @@ static LIBRARY: &[(&str, &str)] = &[
     ("heads", include_str!("../../shaders/lib/heads.wgsl")),
     ("lane_sum", include_str!("../../shaders/lib/lane_sum.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
+    ("matmul_staged", include_str!("../../shaders/lib/matmul_staged.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),
     ("slab", include_str!("../../shaders/lib/slab.wgsl")),

@@ -1,6 +1,6 @@
 //! Down projection of the chosen experts.
 
-use super::expert_gate_up::{Problem, Routing, tile};
+use super::expert_gate_up::{Problem, Routing};
 use super::slab::{SHARDS_PER_DISPATCH, SLAB_PARAMS, Slabs};
 use crate::error::Result;
 use crate::gating::WeightOn;
@@ -40,7 +40,8 @@ pub struct Buffers<'a> {
 
 /// Without the consts of the slabs, which [`record`] adds.
 pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
-    tile(caps, sorted, problem.hidden_size)
+    problem
+        .tile(caps, sorted, problem.hidden_size)
         .variant(problem.intermediate_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("Y_STRIDE", padded(problem.hidden_size))
@@ -58,7 +59,7 @@ pub fn record(
 ) -> Result<()> {
     let sorted = buffers.routing.is_sorted();
     let base = choose(device.caps(), problem, sorted);
-    let tile = tile(device.caps(), sorted, problem.hidden_size);
+    let tile = problem.tile(device.caps(), sorted, problem.hidden_size);
     // Tiles when sorted; otherwise a workgroup sums all assignments of its token.
     let grid_rows = if sorted { buffers.routing.grid_rows(device.caps(), problem) } else { problem.num_tokens };
     for dispatch in buffers.slabs.dispatches(SHARDS_PER_DISPATCH) {

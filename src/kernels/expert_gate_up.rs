@@ -74,17 +74,23 @@ impl Routing<'_> {
 
     /// Rows of the grid: assignments, or tiles.
     pub(super) fn grid_rows(&self, caps: &Caps, problem: &Problem) -> usize {
-        let assignments = problem.num_tokens * problem.num_experts_per_tok;
         match self {
-            Routing::Direct { .. } => assignments,
-            Routing::Sorted { .. } => expert_sort::num_tiles(expert_sort::tile_len(caps), assignments, problem.num_experts),
+            Routing::Direct { .. } => problem.num_tokens * problem.num_experts_per_tok,
+            Routing::Sorted { .. } => problem.sort().num_tiles(caps),
         }
     }
 }
 
-/// The tile of an expert kernel with `num_rows` rows.
-pub(super) fn tile(caps: &Caps, sorted: bool, num_rows: usize) -> Tile {
-    Tile::choose(caps, if sorted { usize::MAX } else { 1 }, num_rows)
+impl Problem {
+    /// How its assignments are sorted.
+    fn sort(&self) -> expert_sort::Problem {
+        expert_sort::Problem { num_assignments: self.num_tokens * self.num_experts_per_tok, num_experts: self.num_experts }
+    }
+
+    /// The tile of an expert kernel with `num_rows` rows.
+    pub(super) fn tile(&self, caps: &Caps, sorted: bool, num_rows: usize) -> Tile {
+        Tile::of(caps, if sorted { self.sort().tile_len(caps) } else { 1 }, num_rows)
+    }
 }
 
 /// Shard buffers that one dispatch can bind: one less where the weights take a binding, and where a norm does.
@@ -94,7 +100,8 @@ pub fn shards_per_dispatch(problem: &Problem) -> usize {
 
 /// Without the consts of the slabs, which [`record`] adds.
 pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
-    let variant = tile(caps, sorted, 2 * problem.intermediate_size)
+    let variant = problem
+        .tile(caps, sorted, 2 * problem.intermediate_size)
         .variant(problem.hidden_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("H_STRIDE", padded(problem.intermediate_size))
@@ -117,7 +124,7 @@ pub fn record(
 ) -> Result<()> {
     let sorted = buffers.routing.is_sorted();
     let base = choose(device.caps(), problem, sorted);
-    let tile = tile(device.caps(), sorted, 2 * problem.intermediate_size);
+    let tile = problem.tile(device.caps(), sorted, 2 * problem.intermediate_size);
     for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {

@@ -1,6 +1,6 @@
 //! Assignments in the order of their experts, cut into tiles.
 
-use super::{tile::Tile, to_u32};
+use super::{tile, to_u32};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
 use std::mem::offset_of;
@@ -42,21 +42,29 @@ pub struct Buffers<'a> {
     pub order: &'a Buffer,
 }
 
-/// Assignments that one tile holds: what the expert kernels of this device take.
-pub fn tile_len(caps: &Caps) -> usize {
-    Tile::choose(caps, usize::MAX, usize::MAX).tokens
-}
+impl Problem {
+    /// Assignments that one tile holds: what the expert kernels of this device take if every expert gets its share.
+    pub fn tile_len(&self, caps: &Caps) -> usize {
+        let share = self.num_assignments.div_ceil(self.num_experts);
+        tile::tile_tokens(caps, share).max(tile::FEW_TOKENS)
+    }
 
-/// Tiles that suffice for any routing of `num_assignments` to `num_experts`.
-pub fn num_tiles(tile_len: usize, num_assignments: usize, num_experts: usize) -> usize {
-    num_assignments.div_ceil(tile_len) + num_experts.min(num_assignments)
+    /// Tiles that suffice for any routing.
+    pub fn num_tiles(&self, caps: &Caps) -> usize {
+        self.num_assignments.div_ceil(self.tile_len(caps)) + self.num_experts.min(self.num_assignments)
+    }
+
+    /// Tiles that suffice for this many assignments, or fewer, or to fewer experts: some of them take shorter tiles.
+    pub fn max_tiles(&self) -> usize {
+        self.num_assignments.div_ceil(tile::FEW_TOKENS) + self.num_experts.min(self.num_assignments)
+    }
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 256 })
         .u32("NUM_EXPERTS", problem.num_experts)
-        .u32("TOKENS", tile_len(caps))
+        .u32("TOKENS", problem.tile_len(caps))
 }
 
 pub fn record(
@@ -66,8 +74,8 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let num_tiles = num_tiles(tile_len(device.caps()), problem.num_assignments, problem.num_experts);
-    let params = Params { num_assignments: to_u32(problem.num_assignments), num_tiles: to_u32(num_tiles), padding: [0; 2] };
+    let num_tiles = to_u32(problem.num_tiles(device.caps()));
+    let params = Params { num_assignments: to_u32(problem.num_assignments), num_tiles, padding: [0; 2] };
     recording.dispatch(
         device,
         &DispatchDescriptor {

@@ -6,8 +6,13 @@ use crate::quant::{BLOCK, Quant, padded};
 /// Rows that one team computes at a time; fixed in the shader.
 const QUAD: usize = 4;
 
-/// Tokens of one tile where many share the weights.
-pub(super) const MANY_TOKENS: usize = 8;
+/// Tokens of one tile where a few share the weights, and in the CPU profile wherever several do.
+pub(super) const FEW_TOKENS: usize = 8;
+
+/// Rows of a staged tile: with 64 tokens, and 32 columns of both at a time, just what every device grants of workgroup memory.
+const STAGED_ROWS: usize = 64;
+/// Invocations of its workgroup: in a step, each loads one quad of four rows.
+const STAGED_WORKGROUP: usize = STAGED_ROWS / QUAD * (BLOCK / QUAD);
 
 /// A workgroup computes `rows` rows of `tokens` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +34,40 @@ enum Work {
     Subgroups,
     /// Each team of this many invocations has four rows; they add up through workgroup memory.
     Teams(usize),
+    /// Weights and activations are staged in workgroup memory, and each invocation has four rows of every eighth token.
+    Staged,
+}
+
+/// Tokens of one tile where about `num_tokens` share each weight. Beyond what a team takes, tiles are staged: the larger, the fewer bytes
+/// per operation, and the fewer workgroups that a core holds.
+pub(super) fn tile_tokens(caps: &Caps, num_tokens: usize) -> usize {
+    match (caps.profile, num_tokens) {
+        (_, ..=1) => 1,
+        (Profile::Cpu, _) | (Profile::Gpu, ..=FEW_TOKENS) => FEW_TOKENS,
+        (Profile::Gpu, ..=24) => 16,
+        (Profile::Gpu, ..=96) => 32,
+        (Profile::Gpu, _) => 64,
+    }
 }
 
 impl Tile {
-    /// The tile for a matrix of `num_rows` rows and a batch in which `num_tokens` rows share each weight.
+    /// The tile for a matrix of `num_rows` rows and a batch of `num_tokens`.
     pub fn choose(caps: &Caps, num_tokens: usize, num_rows: usize) -> Self {
-        let tokens = if num_tokens > 1 { MANY_TOKENS } else { 1 };
+        let tokens = match tile_tokens(caps, num_tokens) {
+            few @ ..=FEW_TOKENS => few,
+            // Most of a staged tile would be for nothing.
+            _ if num_rows <= STAGED_ROWS / 2 => FEW_TOKENS,
+            // A tile that is half full costs half, so 16 is not worth a variant of every matrix.
+            many => many.max(32),
+        };
+        Tile::of(caps, tokens, num_rows)
+    }
+
+    /// The tile of so many `tokens`, as [`tile_tokens`] counts them.
+    pub fn of(caps: &Caps, tokens: usize, num_rows: usize) -> Self {
+        if tokens > FEW_TOKENS {
+            return Tile { workgroup: STAGED_WORKGROUP, rows: STAGED_ROWS, tokens, work: Work::Staged };
+        }
         let subgroup = caps.subgroup_size.map(|size| size as usize);
         match (caps.profile, subgroup) {
             // A software device runs a subgroup as one vector, and loads lane by lane: what is in registers costs nothing to use again.
@@ -52,11 +85,6 @@ impl Tile {
 
     /// The variant for rows of `cols` columns in a weight format.
     pub fn variant(&self, cols: usize, quant: Quant) -> Variant {
-        let lanes = match self.work {
-            Work::Alone => 1,
-            Work::Teams(lanes) => lanes,
-            Work::Slice | Work::Subgroups => self.workgroup * QUAD / self.rows,
-        };
         let variant = weight_consts(Variant::new(), cols, quant)
             .u32("WG", self.workgroup)
             .u32("ROWS", self.rows)
@@ -72,7 +100,13 @@ impl Tile {
                     .u32("SLICE_CHUNKS", chunks)
                     .flag_if(self.tokens == 1, "ONE_TOKEN")
             }
-            _ => variant.u32("LANES", lanes).flag_if(lanes == 1, "LANES_1"),
+            Work::Staged => variant
+                .flag("STAGED")
+                .u32("TOKEN_LOADS", self.tokens * (BLOCK / 4) / self.workgroup)
+                .u32("THREAD_TOKENS", self.tokens * self.rows / QUAD / self.workgroup),
+            Work::Alone => variant.u32("LANES", 1).flag("LANES_1"),
+            Work::Teams(lanes) => variant.u32("LANES", lanes),
+            Work::Subgroups => variant.u32("LANES", self.workgroup * QUAD / self.rows),
         }
     }
 

@@ -360,10 +360,11 @@ impl<'a> Planner<'a> {
         let num_tokens = self.key.num_tokens;
         if num_tokens > 1 && self.known_routing.is_none() {
             let device = &self.decoder.device;
-            let tile_len = expert_sort::tile_len(device.caps());
+            let everyone = expert_sort::Problem { num_assignments: num_tokens, num_experts: 1 };
+            let tile_len = everyone.tile_len(device.caps());
             let tile = |first: usize| [0, first as u32, tile_len.min(num_tokens - first) as u32, 0];
             let mut tiles: Vec<[u32; 4]> = (0..num_tokens).step_by(tile_len).map(tile).collect();
-            tiles.resize(expert_sort::num_tiles(tile_len, num_tokens, 1), [0; 4]);
+            tiles.resize(everyone.num_tiles(device.caps()), [0; 4]);
             let order: Vec<u32> = (0..num_tokens as u32).collect();
             let upload = |bytes: &[u8]| {
                 let buffer = device.storage("known_routing", bytes.len() as u64);

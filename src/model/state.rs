@@ -192,8 +192,7 @@ impl State {
         let f32s = |label: &str, len: usize| device.storage(label, (len * 4) as u64);
         let tokens = shape.max_tokens;
         let assignments = tokens * shape.max_top_k;
-        let tile_len = expert_sort::tile_len(device.caps());
-        let max_tiles = expert_sort::num_tiles(tile_len, assignments, shape.max_experts);
+        let max_tiles = expert_sort::Problem { num_assignments: assignments, num_experts: shape.max_experts }.max_tiles();
         let taps = taps(device, spec);
         let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
         // A stream that no layer needs gets a buffer of one row's padding.

@@ -4,8 +4,8 @@ use crate::common::required;
 use moebius::bench::{PROBES, probe_variants};
 use moebius::conformance::cases;
 use moebius::gpu::{Access, Caps, Kernel, Profile, Variant};
-use moebius::kernels::KERNELS;
 use moebius::kernels::sample::Sampling;
+use moebius::kernels::{KERNELS, expert_sort, matmul};
 use moebius::quant::QUANTS;
 use moebius::reference::Row;
 use naga::back::{hlsl, msl, spv};
@@ -130,7 +130,45 @@ fn every_kernel_is_tried_in_every_weight_format_and_every_flag() {
         }
         if kernel.source.contains("#import matmul") {
             assert!(tried.contains("LANES_1") && tried.contains("SUBGROUPS"), "{}: {tried:?}", kernel.name);
+            // Every staged tile, and values of every width in one.
+            let staged = || SHADERS.iter().filter(|shader| shader.kernel.name == kernel.name && shader.variant.has("STAGED"));
+            let tried = |name: &str| staged().map(|shader| shader.variant.get(name)).collect::<BTreeSet<u32>>();
+            let smallest = if kernel.name.starts_with("expert_") { 16 } else { 32 };
+            assert_eq!(tried("TOKENS"), [smallest, 32, 64].into(), "{}", kernel.name);
+            assert_eq!(tried("CHUNK_QUADS"), [1, 2, 4, 8].into(), "{}", kernel.name);
         }
+    }
+    let staged = |flag| SHADERS.iter().any(|shader| shader.variant.has("STAGED") && shader.variant.has(flag));
+    assert!(QUANTS.iter().all(|quant| staged(quant.flag)));
+}
+
+#[test]
+fn tiles_follow_the_tokens_that_share_weights() {
+    let gpu = Caps::webgpu_default();
+    let cpu = Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..gpu.clone() };
+    let dense = |num_tokens, rows| {
+        let output = matmul::Output::Replace;
+        let (cols, y_stride, quant) = (2048, rows, QUANTS[0]);
+        let problem = matmul::Problem { num_tokens, rows, cols, y_stride, bias: false, scale: 1.0, output, norm: None, quant };
+        [&gpu, &cpu].map(|caps| matmul::choose(caps, &problem).get("TOKENS"))
+    };
+    assert_eq!([1, 2, 8, 9, 96, 97, 512].map(|num_tokens| dense(num_tokens, 2048)[0]), [1, 8, 8, 32, 32, 64, 64]);
+    assert_eq!([1, 2, 97].map(|num_tokens| dense(num_tokens, 2048)[1]), [1, 8, 8]);
+    assert_eq!([32, 33].map(|rows| dense(512, rows)[0]), [8, 64], "a team has all rows of a narrow matrix");
+
+    let sort = |num_tokens: usize, num_experts_per_tok: usize, num_experts| expert_sort::Problem {
+        num_assignments: num_tokens * num_experts_per_tok,
+        num_experts,
+    };
+    // OLMoE, Mixtral, a dense layer.
+    assert_eq!([2, 64, 65, 192, 193, 512].map(|num_tokens| sort(num_tokens, 8, 64).tile_len(&gpu)), [8, 8, 16, 16, 32, 32]);
+    assert_eq!([32, 33, 96, 97, 384, 385].map(|num_tokens| sort(num_tokens, 2, 8).tile_len(&gpu)), [8, 16, 16, 32, 32, 64]);
+    assert_eq!([2, 9, 25, 97].map(|num_tokens| sort(num_tokens, 1, 1).tile_len(&gpu)), [8, 16, 32, 64]);
+    for (num_tokens, top_k, num_experts) in (1..=512).flat_map(|n| [(n, 8, 64), (n, 2, 8), (n, 1, 1), (n, 8, 300)]) {
+        let problem = sort(num_tokens, top_k, num_experts);
+        assert_eq!(problem.tile_len(&cpu), 8);
+        let largest = [sort(512, top_k, num_experts), sort(512, 8, 300)];
+        assert!(largest.iter().all(|largest| problem.num_tiles(&gpu) <= largest.max_tiles()), "{problem:?}");
     }
 }
 

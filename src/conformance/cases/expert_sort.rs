@@ -4,7 +4,7 @@ use super::super::{Case, Problem};
 use super::COPY;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
-use crate::kernels::expert_sort::{self, Buffers, num_tiles, tile_len};
+use crate::kernels::expert_sort::{self, Buffers};
 use crate::reference;
 
 struct Sort {
@@ -56,6 +56,12 @@ pub fn cases() -> Vec<Case> {
     add(40, 8, Ids::Gaps);
     add(64, 8, Ids::Even);
     add(72, 8, Ids::Even);
+    // Tiles of 32 and 64: full, one more than full, and one expert with the share of all.
+    for num_assignments in [256, 264, 1024, 1032] {
+        add(num_assignments, 8, Ids::Even);
+    }
+    add(513, 8, Ids::One(7));
+    add(1025, 8, Ids::One(0));
     cases
 }
 
@@ -75,9 +81,8 @@ impl Problem for Sort {
             })
             .collect();
         let slot_table: Vec<u32> = inputs.permutation(self.num_experts).into_iter().map(|slot| 3 * slot + 1).collect();
-        let tile_len = tile_len(device.caps());
-        let num_tiles = num_tiles(tile_len, self.num_assignments, self.num_experts);
-        let sorted = reference::expert_sort::expert_sort(&ids, &slot_table, tile_len, num_tiles);
+        let (problem, caps) = (self.problem(), device.caps());
+        let sorted = reference::expert_sort::expert_sort(&ids, &slot_table, problem.tile_len(caps), problem.num_tiles(caps));
 
         let (ids, slot_table) = (stage.input("ids", &ids), stage.input("slot_table", &slot_table));
         let tiles = stage.integers("tiles", sorted.tiles.as_flattened());

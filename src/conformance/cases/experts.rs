@@ -8,11 +8,10 @@ use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::expert_gate_up::Routing;
-use crate::kernels::expert_sort::{num_tiles, tile_len};
-use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape, Slabs, expert_down, expert_gate_up};
+use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape, Slabs, expert_down, expert_gate_up, expert_sort};
 use crate::quant::{QUANTS, Quant};
+use crate::reference;
 use crate::reference::expert_combine::expert_combine;
-use crate::reference::{self, expert_sort::expert_sort};
 use crate::spec::Activation;
 
 #[derive(Clone, Copy)]
@@ -135,13 +134,39 @@ fn problems() -> Vec<Experts> {
         // Whole passes and a piece of one, whole workgroups and a piece of one.
         let wide = Experts { num_tokens: 3, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
         problems.extend([wide, Experts { quant: QUANTS[6], ..wide }]);
-        if !sorted {
+        if sorted {
+            problems.extend(tiled(usual));
+        } else {
             let normed = Experts { norm: true, ..usual };
             let both = Experts { bias: true, weight_on: WeightOn::Input, ..normed };
             problems.extend([normed, both, Experts { max_shard_bytes: 20_000, ..both }, Experts { quant: QUANTS[3], ..normed }]);
             problems.push(Experts { hidden_size: 33, intermediate_size: 31, ..normed });
         }
     }
+    problems
+}
+
+/// Enough tokens for each expert that tiles of 16, 32 and 64 tokens and 64 rows pay.
+fn tiled(usual: Experts) -> Vec<Experts> {
+    // Every token on one expert, as in a dense layer: full tiles, one token less and one more.
+    let dense = Experts { num_experts: 1, top_k: 1, ..usual };
+    let mut problems: Vec<Experts> =
+        [15, 16, 17, 31, 32, 33, 127, 128, 129].map(|num_tokens| Experts { num_tokens, ..dense }).into();
+    // Values of every width; matmul tries the formats.
+    problems.extend([0, 1, 3, 5].map(|quant| Experts { num_tokens: 40, quant: QUANTS[quant], ..usual }));
+    problems.push(Experts { num_tokens: 97, intermediate_size: 70, quant: QUANTS[5], ..dense });
+    // Whatever each expert has on the average, some have none and one has all.
+    for num_tokens in [40, 300] {
+        problems.extend([Spread::Same, Spread::Gaps].map(|spread| Experts { num_tokens, spread, ..usual }));
+    }
+    problems.push(Experts { num_tokens: 97, num_experts: 64, top_k: 6, ..usual });
+    // Many steps and many tiles of rows, and columns and rows that end inside of one.
+    let wide = Experts { num_tokens: 49, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
+    problems.push(Experts { quant: QUANTS[6], ..wide });
+    let both = Experts { num_tokens: 40, bias: true, weight_on: WeightOn::Input, ..usual };
+    let odd = Experts { hidden_size: 33, intermediate_size: 31, ..both };
+    let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.5 };
+    problems.extend([both, odd, Experts { activation: clamped, ..both }, Experts { max_shard_bytes: 5_000, ..both }]);
     problems
 }
 
@@ -325,9 +350,10 @@ impl Experts {
         if !self.sorted {
             return RoutingBuffers::Direct { slots: stage.input("slots", &routed.slots) };
         }
-        let tile_len = tile_len(stage.device.caps());
-        let num_tiles = num_tiles(tile_len, routed.ids.len(), self.num_experts);
-        let sorted = expert_sort(&routed.ids, &routed.slot_table, tile_len, num_tiles);
+        let caps = stage.device.caps();
+        let problem = expert_sort::Problem { num_assignments: routed.ids.len(), num_experts: self.num_experts };
+        let sorted =
+            reference::expert_sort::expert_sort(&routed.ids, &routed.slot_table, problem.tile_len(caps), problem.num_tiles(caps));
         RoutingBuffers::Sorted {
             tiles: stage.input("tiles", sorted.tiles.as_flattened()),
             order: stage.input("order", &sorted.order),

@@ -34,6 +34,10 @@ pub fn cases() -> Vec<Case> {
         problems.push(HeadMatmul { num_tokens, num_heads: 1, ..usual });
         problems.push(HeadMatmul { num_tokens, num_heads: 5, heads_per_shard: 2, ..usual });
     }
+    // More rows than a team has: tiles of 32 and of 64 tokens, with columns that end inside a block.
+    let tiled = HeadMatmul { num_tokens: 97, rows: 72, ..usual };
+    problems.extend([0, 1, 3, 5].map(|quant| HeadMatmul { quant: QUANTS[quant], ..tiled }));
+    problems.extend([31, 32, 33, 128].map(|num_tokens| HeadMatmul { num_tokens, heads_per_shard: 2, ..tiled }));
     let case = |problem: HeadMatmul| Case::new("head_matmul", problem.name(), SUM, problem);
     problems.into_iter().map(case).collect()
 }

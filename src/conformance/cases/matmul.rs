@@ -60,6 +60,12 @@ pub fn cases() -> Vec<Case> {
         // The gate of a shared expert.
         problems.push(Matmul { num_tokens, rows: 1, output: Output::Sigmoid, dense: true, ..usual });
     }
+    // Tiles of 32 and of 64 tokens: full ones and what is left of one, rows and columns that end inside a tile of 64 rows and 32 columns.
+    let tiled = Matmul { num_tokens: 97, rows: 100, cols: 70, ..usual };
+    problems.extend([31, 32, 65, 97, 127, 128, 129].map(|num_tokens| Matmul { num_tokens, ..tiled }));
+    problems.extend([33, 63, 64, 65, 128].map(|rows| Matmul { rows, ..tiled }));
+    problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..tiled }));
+    problems.extend([3, 5].map(|quant| Matmul { quant: QUANTS[quant], ..tiled }));
     let normed = Matmul { num_tokens: 1, norm: true, ..usual };
     problems.extend(QUANTS.iter().map(|quant| Matmul { quant, ..normed }));
     problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..normed }));

@@ -25,7 +25,8 @@ struct Qkv {
     cache: CacheFormat,
 }
 
-const CONTEXT: usize = 40;
+/// Two sequences have places for 128 tokens, whose positions are three apart.
+const CONTEXT: usize = 64;
 const SEQUENCES: usize = 2;
 
 pub fn cases() -> Vec<Case> {
@@ -56,6 +57,9 @@ pub fn cases() -> Vec<Case> {
             problems.extend([problem, Qkv { heads_per_shard: 3, ..problem }]);
         }
     }
+    // Heads that end inside a tile of 64 rows, cut between shards, of few tokens and of many.
+    let tiled = Qkv { bias: true, heads_per_shard: 3, quant: QUANTS[6], ..usual };
+    problems.extend([8, 33, 97].map(|num_tokens| Qkv { num_tokens, ..tiled }));
     let normed = Qkv { num_tokens: 1, norm: true, ..usual };
     problems.extend([normed, Qkv { hidden_size: 33, ..normed }, Qkv { heads_per_shard: 3, quant: QUANTS[2], ..normed }]);
     problems.extend([1, 2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));

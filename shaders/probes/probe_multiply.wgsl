@@ -1,4 +1,4 @@
-// probe_multiply: multiply-adds from registers, STEPS times 16 per invocation, in chains that do not wait for each other.
+// probe_multiply: multiply-adds from registers, LOOPS times UNROLL times 16 per invocation, in chains that do not wait for each other.
 // grid      NUM_INVOCATIONS / WG workgroups
 // factor    [1] f32                      in   0.5, from memory so that no compiler can work the result out
 // sums      [NUM_INVOCATIONS] vec4<f32>  out  8
@@ -22,11 +22,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var b = vec4(1.0);
     var c = vec4(3.0);
     var d = vec4(4.0);
-    for (var i = 0u; i < STEPS; i++) {
+    // Software devices mask everything that a loop changes once per turn: enough steps in a turn make that small.
+    for (var i = 0u; i < LOOPS; i++) {
+#for STEP in UNROLL
         a = step(a, half, one);
         b = step(b, half, one);
         c = step(c, half, one);
         d = step(d, half, one);
+#end
     }
     sums[workgroup.x * WG + local] = (a + b) + (c + d);
 }

@@ -50,6 +50,8 @@ const fn written(number: u32, name: &'static str) -> Binding {
     Binding { number, name, access: Access::ReadWrite, when: When::Always }
 }
 
+/// Steps of `probe_multiply` in a turn of its loop.
+const UNROLL: usize = 16;
 /// Flops of one invocation of `probe_multiply` per step.
 const FLOPS_PER_STEP: f64 = 32.0;
 
@@ -108,7 +110,11 @@ impl Multiply {
     }
 
     pub fn variant(&self) -> Variant {
-        Variant::new().u32("WG", self.workgroup).u32("STEPS", self.steps).flag_if(self.fused, "FUSED")
+        Variant::new()
+            .u32("WG", self.workgroup)
+            .u32("LOOPS", self.steps / UNROLL)
+            .u32("UNROLL", UNROLL)
+            .flag_if(self.fused, "FUSED")
     }
 
     pub fn flops(&self) -> f64 {

@@ -76,9 +76,7 @@ impl Problem<'_> {
             raw: None,
         }
     }
-}
 
-impl Problem<'_> {
     /// As [`of_spec`](Self::of_spec), over a cache of latents in absorbed form: the first values of a key are its value.
     pub fn of_latent(latent: &LatentSpec, num_tokens: usize, cache: (usize, CacheFormat)) -> Self {
         Problem { value_dim: latent.latent_dim, ..Self::of_spec(&latent.over_cache(), num_tokens, cache) }
@@ -187,17 +185,21 @@ impl Cut {
         let shared = problem.num_heads / problem.num_kv_heads;
         // LLVM makes vectors of eight lanes and copes with much at once. SwiftShader, of four lanes, compiles a few registers too many for hours.
         let wide = caps.profile == Profile::Cpu && caps.subgroup_size == Some(LANES as u32);
-        if wide && LANES.is_multiple_of(shared) && [quads, value_quads].iter().all(|quads| quads.is_multiple_of(LANES)) {
+        if wide
+            && problem.num_tokens > 1
+            && LANES.is_multiple_of(shared)
+            && [quads, value_quads].iter().all(|quads| quads.is_multiple_of(LANES))
+        {
             let rows = |own: usize| own * LANES / shared;
             let fits = |own: &usize| own * quads.max(value_quads) <= MAX_OWN_QUADS && rows(*own) <= problem.num_tokens;
-            if let Some(own) = [4, 2, 1].into_iter().find(fits).filter(|_| problem.num_tokens > 1) {
+            if let Some(own) = [4, 2, 1].into_iter().find(fits) {
                 return Cut { workgroup: LANES, group: shared, rows: rows(own), by: By::Member(own) };
             }
         }
-        let slice = Some(quads / 8).filter(|slice| wide && quads.is_multiple_of(8) && *slice <= MAX_SLICE);
+        let slice = Some(quads / LANES).filter(|slice| wide && quads.is_multiple_of(LANES) && *slice <= MAX_SLICE);
         let workgroup = match caps.profile {
             Profile::Gpu => 64,
-            Profile::Cpu if slice.is_some() => 8,
+            Profile::Cpu if slice.is_some() => LANES,
             Profile::Cpu if wide => value_quads.div_ceil(8).next_power_of_two().clamp(8, 64),
             Profile::Cpu => value_quads.div_ceil(NARROW_REGISTERS).next_power_of_two().clamp(8, 64),
         };

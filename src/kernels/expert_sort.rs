@@ -51,12 +51,17 @@ impl Problem {
 
     /// Tiles that suffice for any routing.
     pub fn num_tiles(&self, caps: &Caps) -> usize {
-        self.num_assignments.div_ceil(self.tile_len(caps)) + self.num_experts.min(self.num_assignments)
+        self.tiles_of(self.tile_len(caps))
     }
 
     /// Tiles that suffice for this many assignments, or fewer, or to fewer experts: some of them take shorter tiles.
     pub fn max_tiles(&self) -> usize {
-        self.num_assignments.div_ceil(tile::FEW_TOKENS) + self.num_experts.min(self.num_assignments)
+        self.tiles_of(tile::FEW_TOKENS)
+    }
+
+    /// Every expert may leave its last tile unfilled.
+    fn tiles_of(&self, tile_len: usize) -> usize {
+        self.num_assignments.div_ceil(tile_len) + self.num_experts.min(self.num_assignments)
     }
 }
 

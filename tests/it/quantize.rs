@@ -4,7 +4,7 @@ use crate::common::{Golden, demo_model, golden, gpu_or_skip, open, spec_of};
 use moebius::checkpoint::{Checkpoint, WeightKey};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::model::{QuantizeOptions, Quantized, quantize};
-use moebius::quant::QuantFormat;
+use moebius::quant::{CacheChoice, CacheFormat, QuantFormat};
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
 use std::collections::BTreeSet;
@@ -28,9 +28,14 @@ fn quantized(directory: &Path, quant: &str, max_file_bytes: u64) -> (TempDir, Pa
     (parent, out)
 }
 
+/// The logits of `prompt` with keys and values in f32: what is compared here are the weights.
 fn logits(directory: &Path, device: DeviceChoice, quant: &str, prompt: &[u32]) -> Vec<f32> {
-    let options =
-        LoadOptions { device: DeviceOptions::from_env(device), quant: quant.parse().unwrap(), ..LoadOptions::default() };
+    let options = LoadOptions {
+        device: DeviceOptions::from_env(device),
+        quant: quant.parse().unwrap(),
+        kv_cache: CacheChoice::Is(CacheFormat::F32),
+        context: None,
+    };
     let mut engine = block_on(Engine::load(directory, &options, &mut |_| {})).unwrap();
     block_on(engine.forward(prompt)).unwrap().logits
 }

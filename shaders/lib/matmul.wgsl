@@ -120,27 +120,35 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
         for (var row = 0u; row < count; row++) {
             let base = row_word(row);
             let scale = block_scale(base, block);
-#for T in TOKENS
-            var part_$T = vec4<f32>();
-#end
+            // One sum per token: with the lanes of a quad apart there would be more of them than a processor has registers. All words are loaded
+            // before any is used: every load of this many lanes is full of branches, and compilers schedule what stands between two.
+            var parts: array<f32, TOKENS>;
 #for C in SLICE_CHUNKS
             let word_$C = weight_word(base + chunk_$C);
+#end
+#for C in SLICE_CHUNKS
 #for Q in CHUNK_QUADS
             let quad_$C_$Q = weight_quad(word_$C, $Qu, scale);
+#for I in 4
 #for T in TOKENS
-            part_$T = fma(quad_$C_$Q, slice[$T * SLICE_QUADS + $C * CHUNK_QUADS + $Q], part_$T);
+            parts[$T] = fma(quad_$C_$Q[$I], slice[$T * SLICE_QUADS + $C * CHUNK_QUADS + $Q][$I], parts[$T]);
 #end
 #end
 #end
-#for T in TOKENS
-            let total_$T = factor * lane_sum(dot(part_$T, vec4<f32>(1.0)));
+#end
+            var totals: array<f32, TOKENS / 4u>;
+#for G in TOKEN_QUADS
+            totals[$G] = factor * lane_sum_of_four(vec4<f32>(parts[4 * $G], parts[4 * $G + 1], parts[4 * $G + 2], parts[4 * $G + 3]), lane);
 #end
             for (var token = lane; token < TOKENS; token += WG) {
-                var total = 0.0;
-#for T in TOKENS
-                total = select(total, total_$T, token == $Tu);
+                var total = totals[0];
+#for G in TOKEN_QUADS
+                total = select(total, totals[$G], token / 4u == $Gu);
 #end
-                wg_sums[row * TOKENS + token] = total + select(wg_sums[row * TOKENS + token], 0.0, fresh);
+                if !fresh {
+                    total += wg_sums[row * TOKENS + token];
+                }
+                wg_sums[row * TOKENS + token] = total;
             }
         }
 #endif

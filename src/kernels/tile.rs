@@ -6,8 +6,13 @@ use crate::quant::{BLOCK, Quant, padded};
 /// Rows that one team computes at a time; fixed in the shader.
 const QUAD: usize = 4;
 
-/// Tokens of one tile where a few share the weights, and in the CPU profile wherever several do.
+/// Tokens of one tile where a few share the weights.
 pub(super) const FEW_TOKENS: usize = 8;
+
+/// Tokens of one tile of slices where more do: every one needs a vector register, of which processors with narrower
+/// vectors than [`SLICE_LANES`] have fewer.
+const SLICE_TOKENS: usize = 16;
+const SLICE_LANES: u32 = 8;
 
 /// Rows of a staged tile: with 64 tokens, and 32 columns of both at a time, just what every device grants of workgroup memory.
 const STAGED_ROWS: usize = 64;
@@ -38,12 +43,14 @@ enum Work {
     Staged,
 }
 
-/// Tokens of one tile where about `num_tokens` share each weight. Beyond what a team takes, tiles are staged: the larger, the fewer bytes
-/// per operation, and the fewer workgroups that a core holds.
+/// Tokens of one tile where about `num_tokens` share each weight. Beyond what a team takes, a GPU's tiles are staged: the larger, the fewer
+/// bytes per operation, and the fewer workgroups that a core holds.
 pub(super) fn tile_tokens(caps: &Caps, num_tokens: usize) -> usize {
     match (caps.profile, num_tokens) {
         (_, ..=1) => 1,
-        (Profile::Cpu, _) | (Profile::Gpu, ..=FEW_TOKENS) => FEW_TOKENS,
+        (_, ..=FEW_TOKENS) => FEW_TOKENS,
+        (Profile::Cpu, _) if caps.subgroup_size >= Some(SLICE_LANES) => SLICE_TOKENS,
+        (Profile::Cpu, _) => FEW_TOKENS,
         (Profile::Gpu, ..=24) => 16,
         (Profile::Gpu, ..=96) => 32,
         (Profile::Gpu, _) => 64,
@@ -53,19 +60,19 @@ pub(super) fn tile_tokens(caps: &Caps, num_tokens: usize) -> usize {
 impl Tile {
     /// The tile for a matrix of `num_rows` rows and a batch of `num_tokens`.
     pub fn choose(caps: &Caps, num_tokens: usize, num_rows: usize) -> Self {
-        let tokens = match tile_tokens(caps, num_tokens) {
-            few @ ..=FEW_TOKENS => few,
+        let tokens = match (caps.profile, tile_tokens(caps, num_tokens)) {
+            (Profile::Cpu, tokens) | (Profile::Gpu, tokens @ ..=FEW_TOKENS) => tokens,
             // Most of a staged tile would be for nothing.
             _ if num_rows <= STAGED_ROWS / 2 => FEW_TOKENS,
             // A tile that is half full costs half, so 16 is not worth a variant of every matrix.
-            many => many.max(32),
+            (Profile::Gpu, many) => many.max(32),
         };
         Tile::of(caps, tokens, num_rows)
     }
 
     /// The tile of so many `tokens`, as [`tile_tokens`] counts them.
     pub fn of(caps: &Caps, tokens: usize, num_rows: usize) -> Self {
-        if tokens > FEW_TOKENS {
+        if tokens > FEW_TOKENS && caps.profile == Profile::Gpu {
             return Tile { workgroup: STAGED_WORKGROUP, rows: STAGED_ROWS, tokens, work: Work::Staged };
         }
         let subgroup = caps.subgroup_size.map(|size| size as usize);
@@ -98,6 +105,7 @@ impl Tile {
                     .flag("SLICE")
                     .u32("LANE_STEPS", self.workgroup.ilog2() as usize)
                     .u32("SLICE_CHUNKS", chunks)
+                    .u32("TOKEN_QUADS", self.tokens / QUAD)
                     .flag_if(self.tokens == 1, "ONE_TOKEN")
             }
             Work::Staged => variant
@@ -119,7 +127,11 @@ impl Tile {
 /// Rows of a workgroup that keeps slices: many, because filling them costs as much as some rows; few enough to give every core work, of
 /// which many tokens bring more.
 fn slice_rows(tokens: usize, num_rows: usize) -> usize {
-    let (many, few, enough) = if tokens == 1 { (64, 16, 4) } else { (256, 64, 2) };
+    let (many, few, enough) = match tokens {
+        1 => (64, 16, 4),
+        ..=FEW_TOKENS => (256, 64, 2),
+        _ => (256, 64, 1),
+    };
     if num_rows >= enough * many { many } else { few }
 }
 

@@ -2,18 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
-use crate::gpu::{Caps, Profile};
+use crate::gpu::Caps;
 use crate::kernels::attention;
 use crate::quant::{CacheFormat, padded};
 use crate::spec::{Ffn, LatentSpec, LayerSpec, Mixer, ModelSpec, MoeSpec, ParallelSpec};
 
-/// Most tokens of one chunk of a prompt. A GPU wants enough for each expert of many: of 512 tokens, one of OLMoE's has 64.
-fn chunk_tokens(profile: Profile) -> usize {
-    match profile {
-        Profile::Gpu => 512,
-        Profile::Cpu => 256,
-    }
-}
+/// Most tokens of one chunk of a prompt: enough for each expert of many. Of 512 tokens, one of OLMoE's has 64.
+const CHUNK_TOKENS: usize = 512;
 
 /// Most bytes of logits kept for one chunk.
 const LOGIT_BYTES: usize = 32 << 20;
@@ -111,10 +106,8 @@ impl ChunkShape {
             .max(max_latent_values)
             .max(max_experts);
         let limit = usize::try_from(caps.max_shard_bytes()).unwrap_or(usize::MAX) / 4;
-        let max_tokens = chunk_tokens(caps.profile)
-            .min(limit / widest)
-            .min(caps.max_workgroups_per_dimension as usize / max_top_k)
-            .min(context);
+        let max_tokens =
+            CHUNK_TOKENS.min(limit / widest).min(caps.max_workgroups_per_dimension as usize / max_top_k).min(context);
         if max_tokens == 0 || spec.vocab_size > limit {
             return Err(Error::DeviceLimit {
                 what: "one token's activations".to_owned(),

@@ -146,6 +146,7 @@ fn every_kernel_is_tried_in_every_weight_format_and_every_flag() {
 fn tiles_follow_the_tokens_that_share_weights() {
     let gpu = Caps::webgpu_default();
     let cpu = Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..gpu.clone() };
+    let narrow = Caps { subgroup_size: Some(4), ..cpu.clone() };
     let dense = |num_tokens, rows| {
         let output = matmul::Output::Replace;
         let (cols, y_stride, quant) = (2048, rows, QUANTS[0]);
@@ -153,7 +154,7 @@ fn tiles_follow_the_tokens_that_share_weights() {
         [&gpu, &cpu].map(|caps| matmul::choose(caps, &problem).get("TOKENS"))
     };
     assert_eq!([1, 2, 8, 9, 96, 97, 512].map(|num_tokens| dense(num_tokens, 2048)[0]), [1, 8, 8, 32, 32, 64, 64]);
-    assert_eq!([1, 2, 97].map(|num_tokens| dense(num_tokens, 2048)[1]), [1, 8, 8]);
+    assert_eq!([1, 2, 8, 9, 97].map(|num_tokens| dense(num_tokens, 2048)[1]), [1, 8, 8, 16, 16]);
     assert_eq!([32, 33].map(|rows| dense(512, rows)[0]), [8, 64], "a team has all rows of a narrow matrix");
 
     let sort = |num_tokens: usize, num_experts_per_tok: usize, num_experts| expert_sort::Problem {
@@ -166,7 +167,9 @@ fn tiles_follow_the_tokens_that_share_weights() {
     assert_eq!([2, 9, 25, 97].map(|num_tokens| sort(num_tokens, 1, 1).tile_len(&gpu)), [8, 16, 32, 64]);
     for (num_tokens, top_k, num_experts) in (1..=512).flat_map(|n| [(n, 8, 64), (n, 2, 8), (n, 1, 1), (n, 8, 300)]) {
         let problem = sort(num_tokens, top_k, num_experts);
-        assert_eq!(problem.tile_len(&cpu), 8);
+        let share = (num_tokens * top_k).div_ceil(num_experts);
+        assert_eq!(problem.tile_len(&cpu), if share > 8 { 16 } else { 8 }, "{problem:?}");
+        assert_eq!(problem.tile_len(&narrow), 8);
         let largest = [sort(512, top_k, num_experts), sort(512, 8, 300)];
         assert!(largest.iter().all(|largest| problem.num_tiles(&gpu) <= largest.max_tiles()), "{problem:?}");
     }

@@ -10,6 +10,7 @@ use super::readback::ReadbackRing;
 use super::shader::Variant;
 use crate::error::{Error, Result};
 use crate::platform;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -261,8 +262,10 @@ impl Device {
     /// A debugging aid: failing to write must not stop the model.
     pub(super) fn dump_wgsl(&self, kernel: &Kernel, variant: &Variant, source: &str) {
         if let Some(directory) = &self.dump_wgsl {
-            let stem = variant.describe().replace([' ', '='], "_");
-            let _ = platform::write_file(&directory.join(format!("{}.{stem}.wgsl", kernel.name)), source.as_bytes());
+            // File systems take names of 255 bytes, and some variants need more; the first line of the file has all of it.
+            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(variant);
+            let words: String = variant.describe().replace([' ', '='], "_").chars().take(160).collect();
+            let _ = platform::write_file(&directory.join(format!("{}.{words}.{hash:016x}.wgsl", kernel.name)), source.as_bytes());
         }
     }
 }

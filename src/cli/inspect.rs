@@ -1,7 +1,7 @@
 //! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
-use super::inspect_choice::{Chosen, cache_of};
+use super::inspect_choice::{Chosen, weigh};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
 use super::{Global, files, table};
@@ -62,8 +62,7 @@ impl InspectArgs {
         let target = Target::find(&global.device).await;
         let stored = self.stored(&spec)?;
         let packed = self.packed(&spec).await?;
-        let chosen = Chosen::of(global.quant, Path::new(&self.model), &spec).await?;
-        let cache = cache_of((global.quant, global.kv_cache), Path::new(&self.model), &spec).await;
+        let (chosen, cache) = weigh((global.quant, global.kv_cache), Path::new(&self.model), &spec).await?;
         let caches = (global.kv_cache, cache);
         let host_bytes = platform::available_memory_bytes();
         let model = Inspected { spec, context, caches, target, host_bytes, roof, stored, packed, chosen };

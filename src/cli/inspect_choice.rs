@@ -16,29 +16,30 @@ pub struct Chosen {
     pub active_weight_bytes: u64,
 }
 
-impl Chosen {
-    /// `None` where the table of formats has it, or the model cannot run. Weights whose class is not named are as they are stored in
-    /// `directory`; where there are none, in 16 bits.
-    pub async fn of(choice: QuantChoice, directory: &Path, spec: &ModelSpec) -> Result<Option<Self>> {
-        let name = choice.to_string();
-        if choice.is_as_stored() || QuantFormat::find(&name).is_some() || spec.cannot_run().is_some() {
-            return Ok(None);
-        }
-        let synthetic = Synthetic::new(spec);
-        let checkpoint = Checkpoint::open(directory, spec).await.ok();
-        let source = checkpoint.as_ref().map_or(WeightSource::Synthetic(&synthetic), WeightSource::Checkpoint);
-        let (weight_bytes, token) = footprint(&source, spec, choice)?;
-        Ok(Some(Chosen { name, weight_bytes, active_weight_bytes: token.weight_bytes }))
-    }
-}
-
-/// The format that the KV cache takes. Weights are as they are stored in `directory`; where there are none, in 16 bits.
-pub async fn cache_of((quant, cache): (QuantChoice, CacheChoice), directory: &Path, spec: &ModelSpec) -> CacheFormat {
+/// What the model takes under a choice of formats, and which one its KV cache takes. Weights whose class is not named are as they are stored
+/// in `directory`; where there are none, in 16 bits.
+pub async fn weigh(
+    (quant, cache): (QuantChoice, CacheChoice),
+    directory: &Path,
+    spec: &ModelSpec,
+) -> Result<(Option<Chosen>, CacheFormat)> {
     if spec.cannot_run().is_some() {
-        return cache.format(quant.of(WeightClass::Attention).into_iter());
+        return Ok((None, cache.format(quant.of(WeightClass::Attention).into_iter())));
     }
     let synthetic = Synthetic::new(spec);
     let checkpoint = Checkpoint::open(directory, spec).await.ok();
     let source = checkpoint.as_ref().map_or(WeightSource::Synthetic(&synthetic), WeightSource::Checkpoint);
-    cache_format(&source, spec, quant, cache)
+    Ok((Chosen::of(quant, &source, spec)?, cache_format(&source, spec, quant, cache)))
+}
+
+impl Chosen {
+    /// `None` where the table of formats has it.
+    fn of(choice: QuantChoice, source: &WeightSource, spec: &ModelSpec) -> Result<Option<Self>> {
+        let name = choice.to_string();
+        if choice.is_as_stored() || QuantFormat::find(&name).is_some() {
+            return Ok(None);
+        }
+        let (weight_bytes, token) = footprint(source, spec, choice)?;
+        Ok(Some(Chosen { name, weight_bytes, active_weight_bytes: token.weight_bytes }))
+    }
 }

@@ -9,6 +9,7 @@ mod filter;
 mod formats;
 mod gpu_decoder;
 mod load_stats;
+mod mixer;
 mod parallel;
 mod plan;
 mod quantize;

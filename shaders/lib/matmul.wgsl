@@ -53,8 +53,14 @@ const PARTS: u32 = SLICE_CHUNKS / PART_CHUNKS;
 const SLICE_QUADS: u32 = SLICE_CHUNKS * CHUNK_QUADS;
 const PASSES: u32 = (ROW_CHUNKS + SLICE_CHUNKS * WG - 1u) / (SLICE_CHUNKS * WG);
 
-var<workgroup> wg_sums: array<f32, ROWS * TOKENS>;
-var<private> slice_began: bool; // wg_sums holds something
+#ifdef ONE_TOKEN
+var<workgroup> wg_sums: array<f32, ROWS>;
+#else
+// Of every row, for the tokens whose number modulo WG is this lane's. Workgroup memory would cost more: there a lane takes a branch for every
+// access, and the barrier makes a coroutine of the shader.
+var<private> own_sums: array<f32, ROWS * LANE_TOKENS>;
+#endif
+var<private> slice_began: bool; // the sums hold something
 
 // Adds `factor` times the products of rows 0 .. count with the activations that begin at token_quads.
 fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f32) {
@@ -78,7 +84,6 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
         let chunk_$C = min(first_chunk + $Cu, ROW_CHUNKS - 1u);
 #end
         let block = chunk_0 / BLOCK_CHUNKS;
-        let fresh = !slice_began;
 #ifdef OFFSET
 #ifdef ONE_TOKEN
         // What an offset of 1 adds in each block.
@@ -113,7 +118,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #endif
             let total = factor * lane_sum(sum);
             if lane == 0u {
-                wg_sums[row] = total + select(wg_sums[row], 0.0, fresh);
+                wg_sums[row] = total + select(0.0, wg_sums[row], slice_began);
             }
         }
 #else
@@ -145,10 +150,11 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #for G in TOKEN_QUADS
                 total = select(total, totals[$G], token / 4u == $Gu);
 #end
-                if !fresh {
-                    total += wg_sums[row * TOKENS + token];
+                let index = row * LANE_TOKENS + token / WG;
+                if slice_began {
+                    total += own_sums[index];
                 }
-                wg_sums[row * TOKENS + token] = total;
+                own_sums[index] = total;
             }
         }
 #endif
@@ -162,16 +168,26 @@ fn matmul_store(lane: u32, first: u32, count: u32) {
 #ifdef NORM
     scale = norm_scale(lane_sum(norm_squares));
 #endif
+#ifdef ONE_TOKEN
     workgroupBarrier();
-    for (var i = lane; i < (count + 3u) / 4u * TOKENS; i += WG) {
-        let token = i % TOKENS;
-        let row = i / TOKENS * 4u;
+    for (var row = lane * 4u; row < count; row += 4u * WG) {
         var sums: vec4<f32>;
         for (var j = 0u; j < 4u; j++) {
-            sums[j] = select(0.0, scale * wg_sums[min(row + j, count - 1u) * TOKENS + token], slice_began);
+            sums[j] = select(0.0, scale * wg_sums[min(row + j, count - 1u)], slice_began);
         }
-        store(token, first + row, sums);
+        store(0u, first + row, sums);
     }
+#else
+    for (var token = lane; token < TOKENS; token += WG) {
+        for (var row = 0u; row < count; row += 4u) {
+            var sums: vec4<f32>;
+            for (var j = 0u; j < 4u; j++) {
+                sums[j] = select(0.0, scale * own_sums[min(row + j, count - 1u) * LANE_TOKENS + token / WG], slice_began);
+            }
+            store(token, first + row, sums);
+        }
+    }
+#endif
 }
 #else
 const TEAMS: u32 = WG / LANES;

@@ -105,6 +105,7 @@ impl Tile {
                     .flag("SLICE")
                     .u32("LANE_STEPS", self.workgroup.ilog2() as usize)
                     .u32("SLICE_CHUNKS", chunks)
+                    .u32("LANE_TOKENS", self.tokens.div_ceil(self.workgroup))
                     .u32("TOKEN_QUADS", self.tokens / QUAD)
                     .flag_if(self.tokens == 1, "ONE_TOKEN")
             }

@@ -81,6 +81,14 @@ export function serve(port) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const server = await serve(Number(process.argv[2] ?? 8080));
+  const wanted = process.argv[2] ?? "8080";
+  if (!/^\d{1,5}$/.test(wanted) || Number(wanted) > 65535) {
+    console.error(`error: PORT=${wanted}: expected a number from 0 to 65535`);
+    process.exit(2);
+  }
+  const server = await serve(Number(wanted)).catch((error) => {
+    console.error(`error: ${error.message}\n\nhint: choose another one: make web-serve PORT=8081`);
+    process.exit(1);
+  });
   console.error(`the page: http://localhost:${server.address().port}/`);
 }

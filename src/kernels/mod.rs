@@ -20,6 +20,7 @@ pub mod norm;
 pub mod qk_rope;
 pub mod qkv;
 pub mod regroup;
+pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
@@ -47,6 +48,7 @@ pub static KERNELS: &[&Kernel] = &[
     &regroup::KERNEL,
     &router_attention::KERNEL,
     &router_topk::KERNEL,
+    &router::KERNEL,
     &expert_sort::KERNEL,
     &expert_gate_up::KERNEL,
     &expert_down::KERNEL,

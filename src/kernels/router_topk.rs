@@ -10,12 +10,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "router_topk",
     source: include_str!("../../shaders/router_topk.wgsl"),
     summary: "scores of the experts, the best of each token, their weights",
-    params: &[
-        ("load_offset", offset_of!(Params, load_offset)),
-        ("forced", offset_of!(Params, forced)),
-        ("temperature", offset_of!(Params, temperature)),
-        ("disabled", offset_of!(Params, disabled)),
-    ],
+    params: PARAMS,
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::read(1, "logits"),
@@ -29,9 +24,17 @@ pub static KERNEL: Kernel = Kernel {
     ],
 };
 
+/// Of `shaders/lib/top_k.wgsl`.
+pub(super) const PARAMS: &[(&str, usize)] = &[
+    ("load_offset", offset_of!(Params, load_offset)),
+    ("forced", offset_of!(Params, forced)),
+    ("temperature", offset_of!(Params, temperature)),
+    ("disabled", offset_of!(Params, disabled)),
+];
+
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Params {
+pub(super) struct Params {
     load_offset: u32,
     /// `u32::MAX` for none.
     forced: u32,
@@ -45,7 +48,7 @@ struct Params {
 const MAX_EXPERTS: usize = 1024;
 
 impl Params {
-    fn of(problem: &Problem) -> Self {
+    pub fn of(problem: &Problem) -> Self {
         let change = &problem.router.change;
         let mut disabled = [0; MAX_EXPERTS / 32];
         change.disabled.iter().for_each(|expert| disabled[expert / 32] |= 1 << (expert % 32));
@@ -82,10 +85,29 @@ pub struct Buffers<'a> {
     pub expert_scale: Option<&'a Buffer>,
 }
 
+impl<'a> Buffers<'a> {
+    pub(super) fn bound(&self) -> Vec<(&'static str, &'a Buffer)> {
+        let mut bound = vec![
+            ("logits", self.logits),
+            ("slot_table", self.slot_table),
+            ("ids", self.ids),
+            ("slots", self.slots),
+            ("weights", self.weights),
+            ("loads", self.loads),
+        ];
+        bound.extend(self.selection_bias.map(|bias| ("selection_bias", bias)));
+        bound.extend(self.expert_scale.map(|scale| ("expert_scale", scale)));
+        bound
+    }
+}
+
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    let router = problem.router;
-    let mut variant = Variant::new()
-        .u32("WG", caps.plain_workgroup())
+    top_k(Variant::new().u32("WG", caps.plain_workgroup()), problem.router)
+}
+
+/// The consts and flags of `shaders/lib/top_k.wgsl`.
+pub(super) fn top_k(variant: Variant, router: &RouterSpec) -> Variant {
+    let mut variant = variant
         .u32("NUM_EXPERTS", router.num_experts)
         .u32("TOP_K", router.num_experts_per_tok)
         .f32("SCALE", router.scale)
@@ -120,16 +142,6 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let mut bound = vec![
-        ("logits", buffers.logits),
-        ("slot_table", buffers.slot_table),
-        ("ids", buffers.ids),
-        ("slots", buffers.slots),
-        ("weights", buffers.weights),
-        ("loads", buffers.loads),
-    ];
-    bound.extend(buffers.selection_bias.map(|bias| ("selection_bias", bias)));
-    bound.extend(buffers.expert_scale.map(|scale| ("expert_scale", scale)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -137,7 +149,7 @@ pub fn record(
             variant: choose(device.caps(), problem),
             layer,
             params: bytemuck::bytes_of(&Params::of(problem)),
-            buffers: &bound,
+            buffers: &buffers.bound(),
             grid: [problem.num_tokens, 1, 1],
         },
     )

@@ -19,6 +19,9 @@ const STAGED_ROWS: usize = 64;
 /// Invocations of its workgroup: in a step, each loads one quad of four rows.
 const STAGED_WORKGROUP: usize = STAGED_ROWS / QUAD * (BLOCK / QUAD);
 
+/// Most invocations of a workgroup that has a whole matrix: every device grants them.
+const WHOLE_WORKGROUP: usize = 256;
+
 /// A workgroup computes `rows` rows of `tokens` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tile {
@@ -88,6 +91,22 @@ impl Tile {
             // Eight lanes read 128 consecutive bytes of a row.
             (Profile::Gpu, _) => Tile { workgroup: 64, rows: 8 * QUAD, tokens, work: Work::Teams(8) },
         }
+    }
+
+    /// One workgroup that has all `num_rows` rows of one token; `None` where there are too many. What it reads is little, and every invocation
+    /// waits for its own loads: on a GPU there are as many of them as a workgroup may have.
+    pub fn whole(caps: &Caps, num_rows: usize) -> Option<Self> {
+        let quads = num_rows.div_ceil(QUAD);
+        let (workgroup, work) = match (caps.profile, caps.subgroup_size) {
+            (Profile::Cpu, Some(size)) => (size as usize, Work::Slice),
+            (Profile::Cpu, None) => (quads.next_multiple_of(8), Work::Alone),
+            (Profile::Gpu, _) => {
+                let lanes = (WHOLE_WORKGROUP / quads.next_power_of_two()).min(WHOLE_WORKGROUP / 2);
+                (lanes * quads, Work::Teams(lanes))
+            }
+        };
+        let fits = workgroup <= WHOLE_WORKGROUP && work != Work::Teams(0);
+        fits.then_some(Tile { workgroup, rows: quads * QUAD, tokens: 1, work })
     }
 
     /// The variant for rows of `cols` columns in a weight format.

@@ -66,10 +66,7 @@ impl<'a> Planner<'a> {
     fn choose(&mut self, layer: usize, x: Input, router: &RouterSpec, weights: &ChoiceWeights) -> Result<()> {
         let GpuDecoder { device, state, .. } = self.decoder;
         let num_tokens = self.key.num_tokens;
-        let replace = (matmul::Output::Replace, router.num_experts);
-        self.project(layer, (&weights.router, None), x, replace, &state.routed.logits)?;
-        let problem = router_topk::Problem { num_tokens, router, load_offset: 0 };
-        let buffers = router_topk::Buffers {
+        let choice = router_topk::Buffers {
             logits: &state.routed.logits,
             slot_table: &weights.slot_table,
             ids: &state.routed.ids,
@@ -79,7 +76,7 @@ impl<'a> Planner<'a> {
             selection_bias: None,
             expert_scale: None,
         };
-        router_topk::record(device, &mut self.recording, Some(layer), &problem, &buffers)?;
+        self.route(layer, (router, 0), x, (&weights.router, None), choice)?;
         let num_assignments = num_tokens * router.num_experts_per_tok;
         let problem = expert_sort::Problem { num_assignments, num_experts: router.num_experts };
         let buffers = expert_sort::Buffers {

@@ -3,13 +3,13 @@
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Input, Planner, Target};
 use super::state::LayerTaps;
-use super::weights::{MlpWeights, MoeWeights, SharedWeights};
+use super::weights::{Matrix, MlpWeights, MoeWeights, SharedWeights};
 use crate::error::Result;
-use crate::gating::WeightOn;
+use crate::gating::{RouterSpec, WeightOn};
 use crate::gpu::Buffer;
 use crate::kernels::expert_gate_up::{Problem, Routing};
 use crate::kernels::{
-    expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router_attention, router_topk,
+    expert_combine, expert_down, expert_gate_up, expert_identity, expert_sort, matmul, router, router_attention, router_topk,
 };
 use crate::quant::padded;
 use crate::spec::{Ffn, MlpSpec, MoeSpec, NormSpec, SharedSpec};
@@ -124,36 +124,30 @@ impl<'a> Experts<'a, '_> {
             self.planner.project(self.layer, (first, None), x, (matmul::Output::Tanh, padded(width)), &state.router_hidden)?;
             x = Input { x: &state.router_hidden, cols: width, norm: None };
         }
-        // Of a router with attention, what the logits are made of.
-        let (y, y_stride) = if spec.router.attention {
-            (&state.router_hidden, padded(spec.router.rows()))
-        } else {
-            (&routed.logits, spec.router.num_experts)
+        let choice = router_topk::Buffers {
+            logits: &routed.logits,
+            slot_table: &weights.slot_table,
+            ids: &routed.ids,
+            slots: &state.slots,
+            weights: &routed.weights,
+            loads: &state.loads,
+            selection_bias: weights.selection_bias.as_ref(),
+            expert_scale: weights.expert_scale.as_ref(),
         };
-        let output = spec.router.softcap.map_or(matmul::Output::Replace, matmul::Output::Capped);
-        let router = (&weights.router, weights.router_bias.as_ref());
-        self.planner.project_scaled(self.layer, router, x, (output, y_stride, spec.router.logit_scale), y)?;
-        if spec.router.attention {
-            let problem = router_attention::Problem { num_tokens, num_experts: spec.router.num_experts };
+        let (router, load_offset) = (&spec.router, taps.load_offset);
+        if router.attention {
+            let layer = Some(self.layer);
+            let y = (matmul::Output::Replace, padded(router.rows()));
+            self.planner.project(self.layer, (&weights.router, None), x, y, &state.router_hidden)?;
+            let recording = &mut self.planner.recording;
+            let problem = router_attention::Problem { num_tokens, num_experts: router.num_experts };
             let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &routed.logits };
-            router_attention::record(device, &mut self.planner.recording, Some(self.layer), &problem, &buffers)?;
+            router_attention::record(device, recording, layer, &problem, &buffers)?;
+            router_topk::record(device, recording, layer, &router_topk::Problem { num_tokens, router, load_offset }, &choice)?;
+        } else {
+            let weights = (&weights.router, weights.router_bias.as_ref());
+            self.planner.route(self.layer, (router, load_offset), x, weights, choice)?;
         }
-        router_topk::record(
-            device,
-            &mut self.planner.recording,
-            Some(self.layer),
-            &router_topk::Problem { num_tokens, router: &spec.router, load_offset: taps.load_offset },
-            &router_topk::Buffers {
-                logits: &routed.logits,
-                slot_table: &weights.slot_table,
-                ids: &routed.ids,
-                slots: &state.slots,
-                weights: &routed.weights,
-                loads: &state.loads,
-                selection_bias: weights.selection_bias.as_ref(),
-                expert_scale: weights.expert_scale.as_ref(),
-            },
-        )?;
         // Those of a single token wait for the end of the pass: a copy between dispatches costs as much as some of them.
         if self.planner.key.taps && num_tokens > 1 {
             taps.keep(state, num_tokens, &mut self.planner.recording);
@@ -224,5 +218,29 @@ impl<'a> Experts<'a, '_> {
         };
         let buffers = expert_combine::Buffers { y, weights: token_weights, x: target.buffer };
         expert_combine::record(device, recording, layer, &problem, &buffers)
+    }
+}
+
+impl Planner<'_> {
+    /// What a router makes of its input: logits, the best experts of each token and their weights.
+    pub(super) fn route(
+        &mut self,
+        layer: usize,
+        (router, load_offset): (&RouterSpec, usize),
+        input: Input,
+        (matrix, bias): (&Matrix, Option<&Buffer>),
+        choice: router_topk::Buffers,
+    ) -> Result<()> {
+        let problem = router::Problem {
+            num_tokens: self.key.num_tokens,
+            router,
+            cols: input.cols,
+            norm: input.norm.map(|norm| norm.fused),
+            quant: matrix.quant,
+            load_offset,
+        };
+        let norm = input.norm.map(|norm| norm.weight);
+        let buffers = router::Buffers { x: input.x, weight: &matrix.shards, norm, bias, choice };
+        router::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 }

@@ -7,11 +7,12 @@ use super::expert_gate_up::{self, expert_gate_up};
 use super::expert_identity::expert_identity;
 use super::head_matmul::{self, head_matmul};
 use super::latent::{self, latent};
-use super::matmul::{add_bias, cap, matmul, sigmoid};
+use super::matmul::{add_bias, matmul, sigmoid};
 use super::norm::norm;
 use super::qk_rope::{self, qk_rope};
 use super::qkv::{self, qkv};
 use super::rope::rope_table;
+use super::router::finish_logits;
 use super::router_attention::router_attention;
 use super::router_topk::{Routing, router_topk};
 use super::{KvCache, LayerRouting, Row};
@@ -367,13 +368,7 @@ fn router_logits((model, weights): (&ModelSpec, &Weights), moe: &MoeSpec, layer:
     if moe.router.attention {
         logits = router_attention(&logits, moe.router.num_experts);
     }
-    if let Some(bias) = weights.find(WeightKey::RouterBias { layer }) {
-        add_bias(&mut logits, bias);
-    }
-    logits.iter_mut().for_each(|logit| *logit *= moe.router.logit_scale);
-    if let Some(limit) = moe.router.softcap {
-        cap(&mut logits, limit);
-    }
+    finish_logits(&moe.router, &mut logits, weights.find(WeightKey::RouterBias { layer }));
     logits
 }
 

@@ -25,6 +25,7 @@ pub mod qkv;
 pub mod regroup;
 pub mod rng;
 pub mod rope;
+pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;

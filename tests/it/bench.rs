@@ -143,9 +143,9 @@ fn a_bench_of_the_demo_model_counts_and_measures() {
     let [_, short, deep, _] = &reports;
     assert_eq!(short.dispatches_per_token.fract(), 0.0);
     assert_eq!(short.dispatches_per_token, deep.dispatches_per_token);
-    // Seven per layer: qkv, attention, its output, router, top-k, gate and up, down. Besides: embedding, head, sampler.
+    // Per layer: qkv, attention, its output, router with or without top-k, gate and up, down. Besides: embedding, head, sampler.
     let demo_layers = 6.0;
-    assert!(short.dispatches_per_token <= 7.0 * demo_layers + 4.0, "{}", short.dispatches_per_token);
+    assert!(short.dispatches_per_token <= most_per_layer(&bench) * demo_layers + 3.0, "{}", short.dispatches_per_token);
     assert!(short.readbacks_per_token <= 1.0);
 
     let kernels = block_on(bench.kernels(decode(1, 20), 2)).unwrap();
@@ -159,8 +159,13 @@ fn a_bench_of_the_demo_model_counts_and_measures() {
     assert!((read / expected - 1.0).abs() < 0.05, "{read} bytes by kernel, {expected} by shape");
 }
 
+/// Six, if the device binds what the router needs for all it does.
+fn most_per_layer(bench: &Bench) -> f64 {
+    if bench.device().caps().max_storage_buffers < 10 { 7.0 } else { 6.0 }
+}
+
 #[test]
-fn a_layer_takes_seven_dispatches_and_a_model_few_pipelines() {
+fn a_layer_takes_seven_dispatches_at_most_and_a_model_few_pipelines() {
     if !gpu_or_skip() {
         return;
     }
@@ -169,9 +174,9 @@ fn a_layer_takes_seven_dispatches_and_a_model_few_pipelines() {
         let subject = Subject::Checkpoint(Golden::load(name).directory);
         let mut bench = load(&subject, &tests, &SubjectOptions::default()).unwrap();
         let [_, decode] = tests.map(|test| block_on(bench.run(test, 1)).unwrap());
-        // qkv with rotary embedding or attention with it, output, router, top-k, gate and up, down. Besides: embedding, head, sampler.
+        // qkv with rotary embedding or attention with it, output, router, gate and up, down. Besides: embedding, head, sampler.
         let layers = bench.spec().layers.len() as f64;
-        assert!(decode.dispatches_per_token <= 7.0 * layers + 4.0, "{name}: {decode:?}");
+        assert!(decode.dispatches_per_token <= most_per_layer(&bench) * layers + 3.0, "{name}: {decode:?}");
         assert!(bench.num_pipelines() <= 40, "{name}: {} pipelines", bench.num_pipelines());
     }
 }

@@ -12,7 +12,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -23,6 +23,8 @@ struct Shader {
     variant: Variant,
     module: Module,
     info: ModuleInfo,
+    /// Of the devices that choose it, the least that one binds.
+    max_storage_buffers: u32,
 }
 
 /// Every variant that the cases produce on any of these devices.
@@ -34,20 +36,26 @@ static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         Caps { subgroup_size: Some(64), ..plain.clone() },
         Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() },
         Caps { profile: Profile::Cpu, subgroup_size: Some(4), ..plain.clone() },
-        Caps { profile: Profile::Cpu, ..plain },
+        Caps { profile: Profile::Cpu, ..plain.clone() },
+        // Some variants exist only where more buffers can be bound than WebGPU promises.
+        Caps { max_storage_buffers: 16, ..plain.clone() },
+        Caps { max_storage_buffers: 16, profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() },
+        Caps { max_storage_buffers: 16, profile: Profile::Cpu, ..plain },
     ];
     let cases = cases();
-    let variants: BTreeSet<(&str, Variant)> = devices
-        .iter()
-        .flat_map(|caps| cases.iter().map(move |case| (case, caps)))
-        .flat_map(|(case, caps)| case.variants(caps).into_iter().map(|variant| (case.kernel, variant)))
-        .chain(devices.iter().flat_map(|caps| probe_variants(caps, 1 << 20)))
-        .collect();
-    variants.into_iter().map(|(name, variant)| Shader::new(name, variant)).collect()
+    let mut variants: BTreeMap<(&str, Variant), u32> = BTreeMap::new();
+    for caps in &devices {
+        let of_cases = cases.iter().flat_map(|case| case.variants(caps).into_iter().map(|variant| (case.kernel, variant)));
+        for key in of_cases.chain(probe_variants(caps, 1 << 20)) {
+            let limit = variants.entry(key).or_insert(caps.max_storage_buffers);
+            *limit = caps.max_storage_buffers.min(*limit);
+        }
+    }
+    variants.into_iter().map(|((name, variant), limit)| Shader::new(name, variant, limit)).collect()
 });
 
 impl Shader {
-    fn new(name: &str, variant: Variant) -> Shader {
+    fn new(name: &str, variant: Variant, max_storage_buffers: u32) -> Shader {
         let kernel = KERNELS.iter().chain(PROBES).copied().find(|kernel| kernel.name == name).unwrap();
         let source = kernel.compose(&variant).unwrap();
         let what = || format!("{name} {}", variant.describe());
@@ -59,7 +67,7 @@ impl Shader {
         let info = Validator::new(ValidationFlags::all(), capabilities)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{}: {}", what(), error.emit_to_string(&source)));
-        Shader { kernel, variant, module, info }
+        Shader { kernel, variant, module, info, max_storage_buffers }
     }
 
     fn what(&self) -> String {
@@ -130,6 +138,9 @@ fn every_kernel_is_tried_in_every_weight_format_and_every_flag() {
         }
         if kernel.source.contains("#import matmul") {
             assert!(tried.contains("LANES_1") && tried.contains("SUBGROUPS"), "{}: {tried:?}", kernel.name);
+            if kernel.name == "router" {
+                continue; // of one token
+            }
             // Every staged tile, and values of every width in one.
             let staged = || SHADERS.iter().filter(|shader| shader.kernel.name == kernel.name && shader.variant.has("STAGED"));
             let tried = |name: &str| staged().map(|shader| shader.variant.get(name)).collect::<BTreeSet<u32>>();
@@ -226,7 +237,7 @@ fn limits_that_every_device_grants_are_kept() {
 
         let globals = || shader.module.global_variables.iter().map(|(_, global)| global);
         let storage = globals().filter(|global| matches!(global.space, AddressSpace::Storage { .. })).count();
-        assert!(storage <= 8, "{} has {storage} storage buffers", shader.what());
+        assert!(storage as u32 <= shader.max_storage_buffers, "{} has {storage} storage buffers", shader.what());
         let workgroup: u32 = globals()
             .filter(|global| global.space == AddressSpace::WorkGroup)
             .map(|global| layouter[global.ty].size.next_multiple_of(16))

@@ -9,6 +9,7 @@ use moebius::reference::expert_sort::{Sorted, expert_sort};
 use moebius::reference::matmul::{add_bias, matmul};
 use moebius::reference::norm::norm;
 use moebius::reference::rope::rope_table;
+use moebius::reference::router::router;
 use moebius::reference::router_topk::router_topk;
 use moebius::reference::{KvCache, Row, attention, embed::embed, qkv};
 use moebius::spec::{
@@ -348,6 +349,17 @@ fn router_counts_loads_and_looks_slots_up() {
     assert_eq!(routing.slots, [8, 7, 7, 8]);
     assert!(max_difference(&routing.routing_weights, &[0.75, 0.25, 0.5, 0.5]) < 1e-6);
     assert_eq!(loads, [2, 2, 0]);
+}
+
+#[test]
+fn router_chooses_by_logits_with_bias_then_scaled_then_capped() {
+    let spec = RouterSpec { bias: true, logit_scale: 0.5, softcap: Some(2.0), ..RouterSpec::new(3, 1) };
+    let weight = [1.0, 0.0, 0.0, 1.0, 3.0, 3.0];
+    let mut loads = vec![0; 3];
+    let (logits, routing) = router(&spec, [&[2.0, 4.0], &weight], Some(&[0.0, 1.0, -18.0]), [None; 2], &[7, 8, 9], &mut loads);
+    // x W^T is (2, 4, 18); with the bias (2, 5, 0), halved (1, 2.5, 0), and 2 tanh of half of that.
+    assert!(max_difference(&logits, &[0.924_234_3, 1.696_567, 0.0]) < 1e-6, "{logits:?}");
+    assert_eq!((routing.expert_ids, routing.slots, loads), (vec![1], vec![8], vec![0, 1, 0]));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod norm;
 mod qk_rope;
 mod qkv;
 mod regroup;
+mod router;
 mod router_attention;
 mod router_topk;
 mod sample;
@@ -42,6 +43,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(regroup::cases());
     cases.extend(router_attention::cases());
     cases.extend(router_topk::cases());
+    cases.extend(router::cases());
     cases.extend(expert_sort::cases());
     cases.extend(experts::gate_up_cases());
     cases.extend(experts::down_cases());

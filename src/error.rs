@@ -87,6 +87,10 @@ pub enum Error {
     #[error("{what}: expected {expected}, found {found}")]
     Argument { what: &'static str, expected: String, found: String },
 
+    /// What `moebius tune` found cannot be used.
+    #[error("{file} is not what `moebius tune` writes: {problem}")]
+    Tuning { file: String, problem: String },
+
     /// A line of a trace is not what it has to be.
     #[error("{file}, line {line}: {problem}")]
     Trace { file: String, line: usize, problem: String },
@@ -149,6 +153,7 @@ impl Error {
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())
             }
+            Error::Tuning { .. } => Some("delete it and tune again, or set MOEBIUS_TUNING=off to leave it aside".to_owned()),
             Error::Trace { .. } => Some("`moebius trace MODEL --out FILE` writes such files".to_owned()),
             Error::NoAdapter { .. } => Some(
                 "install a Vulkan driver (Debian/Ubuntu: apt install mesa-vulkan-drivers), see `moebius devices`, or use --device cpu"

@@ -8,6 +8,7 @@ mod run;
 mod subject;
 mod sweep;
 mod test;
+mod tune;
 
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};
@@ -17,3 +18,4 @@ pub use run::Bench;
 pub use subject::{Subject, SubjectOptions, open_device};
 pub use sweep::{sweep_curves, sweep_tests};
 pub use test::{Test, TestReport, Work};
+pub use tune::{Trial, TuneOptions, Tuned, Verdict};

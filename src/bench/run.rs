@@ -173,7 +173,7 @@ impl Bench {
     }
 
     /// Random tokens, the same for the same positions.
-    fn ids(&self, position: usize, len: usize) -> Vec<u32> {
+    pub(super) fn ids(&self, position: usize, len: usize) -> Vec<u32> {
         let vocab_size = self.spec.vocab_size as u32;
         (position as u32..).take(len).map(|position| pcg(position) % vocab_size).collect()
     }

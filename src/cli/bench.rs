@@ -11,7 +11,6 @@ use clap::Args;
 use moebius::DeviceDescription;
 use moebius::bench::{self, Bench, RoofOptions, Roofs, Subject, SubjectOptions, Test, Work};
 use moebius::error::human_bytes;
-use moebius::gpu::DeviceOptions;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -75,7 +74,7 @@ impl BenchArgs {
         let context = global.ctx.map(|tokens| tokens.get());
         let options = SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context };
         subject.check(&tests, &options).await?;
-        let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
+        let (device, description) = bench::open_device(&model::device_options(global)).await?;
         talk!("device   {}", model::describe(&description));
 
         let bar = model::progress_bar("load", BYTES);
@@ -140,6 +139,7 @@ fn say_what_runs(subject: &Subject, description: &DeviceDescription, bench: &Ben
     let spec = bench.spec();
     let driver = if description.driver.is_empty() { "unknown" } else { &description.driver };
     talk!("driver   {driver}");
+    stats::say_tuning(bench.device());
     let random = if matches!(subject, Subject::Synthetic { .. }) { ", random weights" } else { "" };
     let (path, layers, formats) = (subject.path().display(), spec.layers.len(), bench.formats().join(", "));
     talk!("model    {path}: {}, {layers} layers, weights in {formats}{random}", spec.family);

@@ -2,12 +2,12 @@
 
 use super::failure::Failure;
 use super::talk::talk;
-use super::{Global, model, table};
+use super::{Global, model, stats, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
 use moebius::conformance::{self, CaseReport, KernelSummary, Report};
-use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
+use moebius::gpu::{Device, DeviceChoice};
 use moebius::kernels::KERNELS;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -41,9 +41,10 @@ impl CheckArgs {
             let problem = "cpu is the reference itself: there is nothing to compare it with";
             return Err(Failure::new(problem, "choose another --device; `moebius devices` lists them").into());
         }
-        let device = Device::open(&DeviceOptions::from_env(global.device.clone())).await?;
+        let device = Device::open(&model::device_options(global)).await?;
         let description = describe(&device);
         talk!("device   {}", model::describe(&description));
+        stats::say_tuning(&device);
         let report = self.check(&device).await?;
 
         let mut stdout = std::io::stdout().lock();

@@ -28,6 +28,7 @@ mod table;
 mod talk;
 mod trace;
 mod trace_report;
+mod tune;
 
 use clap::{Args, Parser, Subcommand};
 use moebius::gpu::DeviceChoice;
@@ -86,6 +87,7 @@ enum Command {
     TraceReport(trace_report::TraceReportArgs),
     Check(check::CheckArgs),
     Bench(bench::BenchArgs),
+    Tune(tune::TuneArgs),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
 }
@@ -105,6 +107,7 @@ pub async fn main() -> ExitCode {
         Command::TraceReport(args) => args.run(),
         Command::Check(args) => args.run(global).await,
         Command::Bench(args) => args.run(global).await,
+        Command::Tune(args) => args.run(global).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),
     };

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::talk::talk;
-use super::{Global, files};
+use super::{Global, files, tune};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moebius::gating::RoutingOverride;
@@ -59,10 +59,15 @@ pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
     }
 }
 
+/// The device of the command line, as the environment and `moebius tune` have it.
+pub fn device_options(global: &Global) -> DeviceOptions {
+    DeviceOptions { tunings: tune::tunings_path(), ..DeviceOptions::from_env(global.device.clone()) }
+}
+
 /// Loads the model in `directory`, with a progress bar, and says which device was chosen and why.
 pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     let options = LoadOptions {
-        device: DeviceOptions::from_env(global.device.clone()),
+        device: device_options(global),
         quant: global.quant,
         kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),

@@ -5,7 +5,7 @@ use super::talk;
 use super::talk::talk;
 use moebius::Engine;
 use moebius::error::human_bytes;
-use moebius::gpu::{Device, DeviceKind, Profile};
+use moebius::gpu::{Device, DeviceKind};
 use moebius::model::LoadStats;
 use moebius::quant::CacheFormat;
 use serde_json::{Value, json};
@@ -22,10 +22,18 @@ pub fn print(engine: &Engine) {
     };
     talk!("memory   {}", memory(engine.load_stats(), device));
     let pipelines = device.pipelines();
-    talk!("profile  {}: {} kernels in {} pipelines", profile(device), num_kernels(device), pipelines.len());
+    talk!("profile  {}: {} kernels in {} pipelines", device.caps().profile.name(), num_kernels(device), pipelines.len());
+    say_tuning(device);
     let rows: Vec<Vec<String>> =
         pipelines.iter().map(|(kernel, variant)| vec![(*kernel).to_owned(), variant.describe()]).collect();
     talk::text(&table::aligned(&["kernel", "variant"], &rows));
+}
+
+/// What `moebius tune` chose, if anything.
+pub fn say_tuning(device: &Device) {
+    if !device.caps().tuning.is_empty() {
+        talk!("tuned    {}", device.caps().tuning);
+    }
 }
 
 /// One line about the memory of a loaded model.
@@ -62,7 +70,8 @@ pub fn json(engine: &Engine) -> Value {
         let variant =
             |(kernel, variant): &(&str, moebius::gpu::Variant)| json!({ "kernel": kernel, "variant": variant.describe() });
         json!({
-            "profile": profile(device),
+            "profile": device.caps().profile.name(),
+            "tuning": device.caps().tuning,
             "kernels": num_kernels(device),
             "pipelines": pipelines.iter().map(variant).collect::<Vec<_>>(),
         })
@@ -72,11 +81,4 @@ pub fn json(engine: &Engine) -> Value {
 
 fn num_kernels(device: &Device) -> usize {
     device.pipelines().iter().map(|(kernel, _)| *kernel).collect::<BTreeSet<_>>().len()
-}
-
-fn profile(device: &Device) -> &'static str {
-    match device.caps().profile {
-        Profile::Gpu => "gpu",
-        Profile::Cpu => "cpu",
-    }
 }

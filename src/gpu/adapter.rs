@@ -63,7 +63,7 @@ impl AdapterSummary {
         AdapterSummary {
             name: info.name.clone(),
             backend: info.backend.to_str().to_owned(),
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            driver: driver_of(&info),
             caps: caps_of(adapter, &info, overrides),
         }
     }
@@ -118,6 +118,10 @@ async fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
     adapters.sort_by_key(|adapter| kind_of(&adapter.get_info()));
     adapters
+}
+
+pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info).trim().to_owned()
 }
 
 pub(super) fn kind_of(info: &wgpu::AdapterInfo) -> DeviceKind {

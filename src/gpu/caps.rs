@@ -1,5 +1,6 @@
 //! What a device offers, asked once.
 
+use super::tuning::Tuning;
 use std::fmt;
 
 /// How kernels are tuned.
@@ -9,6 +10,15 @@ pub enum Profile {
     Gpu,
     /// A CPU that plays GPU (lavapipe, SwiftShader, WARP): scalar loads, dear barriers.
     Cpu,
+}
+
+impl Profile {
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Gpu => "gpu",
+            Profile::Cpu => "cpu",
+        }
+    }
 }
 
 /// Kind of adapter, in the order of preference.
@@ -52,6 +62,8 @@ pub struct Caps {
     pub timestamps: bool,
     /// Memory that the adapter calls its own, in bytes, where it can be asked.
     pub memory_bytes: Option<u64>,
+    /// What was measured to be quicker than what kernels choose by the rest.
+    pub tuning: Tuning,
 }
 
 /// What the environment takes away from a device, for tests and for finding out what a problem depends on.
@@ -117,6 +129,7 @@ impl Caps {
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             memory_bytes: None,
+            tuning: Tuning::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use super::pipeline::{Kernel, PipelineCache};
 use super::profile::Profiler;
 use super::readback::ReadbackRing;
 use super::shader::Variant;
+use super::tuning::{TunedFor, Tuning, Tunings};
 use crate::error::{Error, Result};
 use crate::platform;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,6 +22,8 @@ pub struct DeviceOptions {
     pub choice: DeviceChoice,
     pub overrides: Overrides,
     pub pace: Pace,
+    /// Where [`Tunings`] are kept; `None`: the device is untuned.
+    pub tunings: Option<PathBuf>,
     /// Write the WGSL of every compiled variant to this directory (`MOEBIUS_DUMP_WGSL`).
     pub dump_wgsl: Option<PathBuf>,
     /// Compile this kernel so that it does nothing (`MOEBIUS_TEST_BREAK_KERNEL`), to prove that checks notice.
@@ -30,12 +33,13 @@ pub struct DeviceOptions {
 }
 
 impl DeviceOptions {
-    /// `choice`, with the switches that the environment sets.
+    /// `choice`, with the switches that the environment sets, untuned.
     pub fn from_env(choice: DeviceChoice) -> Self {
         DeviceOptions {
             choice,
             overrides: Overrides::from_env(),
             pace: Pace::from_env(),
+            tunings: None,
             dump_wgsl: std::env::var_os("MOEBIUS_DUMP_WGSL").map(PathBuf::from),
             break_kernel: std::env::var("MOEBIUS_TEST_BREAK_KERNEL").ok().filter(|name| !name.is_empty()),
             max_binding_bytes: None,
@@ -51,6 +55,8 @@ pub struct Device {
     pub(super) pipelines: PipelineCache,
     pub(super) readbacks: ReadbackRing,
     caps: Caps,
+    /// Without the tuning.
+    untuned: Caps,
     pace: Pace,
     info: wgpu::AdapterInfo,
     why: String,
@@ -80,10 +86,14 @@ impl Device {
     pub async fn open(options: &DeviceOptions) -> Result<Self> {
         let (adapter, why) = adapter::select(&options.choice).await?;
         let info = adapter.get_info();
-        let mut caps = adapter::caps_of(&adapter, &info, options.overrides);
+        let mut untuned = adapter::caps_of(&adapter, &info, options.overrides);
         if let Some(bytes) = options.max_binding_bytes {
-            caps.max_binding_bytes = caps.max_binding_bytes.min(bytes);
+            untuned.max_binding_bytes = untuned.max_binding_bytes.min(bytes);
         }
+        let tuning = match &options.tunings {
+            Some(path) => Tunings::of_device(path, &tuned_for(&info, &untuned), &untuned).await?,
+            None => Tuning::default(),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("moebius"),
             required_features: adapter::wanted_features(&adapter, options.overrides),
@@ -112,7 +122,8 @@ impl Device {
             queue,
             pipelines: PipelineCache::default(),
             readbacks: ReadbackRing::default(),
-            caps,
+            caps: untuned.tuned(tuning),
+            untuned,
             pace: options.pace,
             info,
             why,
@@ -131,6 +142,21 @@ impl Device {
         &self.caps
     }
 
+    /// What it would be without a tuning.
+    pub fn untuned(&self) -> &Caps {
+        &self.untuned
+    }
+
+    /// What a tuning of this device is kept under.
+    pub fn tuned_for(&self) -> TunedFor {
+        tuned_for(&self.info, &self.untuned)
+    }
+
+    /// Takes effect in what is recorded from now on.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.caps = self.untuned.tuned(tuning);
+    }
+
     /// How much work to give it at once.
     pub fn pace(&self) -> Pace {
         self.pace
@@ -146,7 +172,7 @@ impl Device {
     }
 
     pub fn driver(&self) -> String {
-        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_owned()
+        adapter::driver_of(&self.info)
     }
 
     /// Why this adapter and no other.
@@ -267,5 +293,15 @@ impl Device {
             let words: String = variant.describe().replace([' ', '='], "_").chars().take(160).collect();
             let _ = platform::write_file(&directory.join(format!("{}.{words}.{hash:016x}.wgsl", kernel.name)), source.as_bytes());
         }
+    }
+}
+
+fn tuned_for(info: &wgpu::AdapterInfo, caps: &Caps) -> TunedFor {
+    TunedFor {
+        adapter: info.name.clone(),
+        backend: info.backend.to_str().to_owned(),
+        driver: adapter::driver_of(info),
+        profile: caps.profile.name().to_owned(),
+        moebius: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -11,6 +11,7 @@ mod profile;
 mod readback;
 mod recording;
 mod shader;
+mod tuning;
 
 pub use adapter::{AdapterSummary, DeviceChoice, list_adapters};
 pub use buffer::{Buffer, Shard, Sharded};
@@ -23,3 +24,4 @@ pub use profile::DispatchTime;
 pub use readback::Readback;
 pub use recording::{Bound, Command, Dispatch, DispatchDescriptor, Recording};
 pub use shader::{Variant, compose};
+pub use tuning::{Knob, TunedFor, Tuning, Tunings};

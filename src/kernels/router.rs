@@ -6,7 +6,7 @@ use super::router_topk::{self, PARAMS, Params, top_k};
 use super::tile::Tile;
 use crate::error::Result;
 use crate::gating::RouterSpec;
-use crate::gpu::{Access, Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Sharded, Variant, When};
+use crate::gpu::{Access, Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Knob, Recording, Sharded, Variant, When};
 use crate::quant::Quant;
 
 pub static KERNEL: Kernel = Kernel {
@@ -30,9 +30,6 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(12, "logit_bias").only(When::Flag("LOGIT_BIAS")),
     ],
 };
-
-/// Most weights that one workgroup reads sooner than another dispatch starts.
-const MAX_WEIGHTS: usize = 1 << 17;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Problem<'a> {
@@ -79,11 +76,11 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// `None` where it takes two dispatches, of [`matmul`] and [`router_topk`]: more than one token, more weights than one workgroup should
-/// read, or more buffers than the device binds.
+/// `None` where it takes two dispatches, of [`matmul`] and [`router_topk`]: more than one token, more weights than one workgroup reads sooner
+/// than another dispatch starts, or more buffers than the device binds.
 pub fn choose(caps: &Caps, problem: &Problem) -> Option<Variant> {
     let Problem { num_tokens, router, cols, norm, quant, .. } = *problem;
-    if num_tokens > 1 || router.num_experts * cols > MAX_WEIGHTS {
+    if num_tokens > 1 || router.num_experts * cols > caps.knob(Knob::RouterWeights) {
         return None;
     }
     let variant = Tile::whole(caps, router.num_experts)?

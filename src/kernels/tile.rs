@@ -1,6 +1,6 @@
 //! How the matmul kernels cut their work: the consts and flags of `shaders/lib/matmul.wgsl` and `weights.wgsl`.
 
-use crate::gpu::{Caps, Profile, Variant};
+use crate::gpu::{Caps, Knob, Profile, Variant};
 use crate::quant::{BLOCK, Quant, padded};
 
 /// Rows that one team computes at a time; fixed in the shader.
@@ -8,11 +8,6 @@ const QUAD: usize = 4;
 
 /// Tokens of one tile where a few share the weights.
 pub(super) const FEW_TOKENS: usize = 8;
-
-/// Tokens of one tile of slices where more do: every one needs a vector register, of which processors with narrower
-/// vectors than [`SLICE_LANES`] have fewer.
-const SLICE_TOKENS: usize = 16;
-const SLICE_LANES: u32 = 8;
 
 /// Rows of a staged tile: with 64 tokens, and 32 columns of both at a time, just what every device grants of workgroup memory.
 const STAGED_ROWS: usize = 64;
@@ -52,11 +47,11 @@ pub(super) fn tile_tokens(caps: &Caps, num_tokens: usize) -> usize {
     match (caps.profile, num_tokens) {
         (_, ..=1) => 1,
         (_, ..=FEW_TOKENS) => FEW_TOKENS,
-        (Profile::Cpu, _) if caps.subgroup_size >= Some(SLICE_LANES) => SLICE_TOKENS,
-        (Profile::Cpu, _) => FEW_TOKENS,
-        (Profile::Gpu, ..=24) => 16,
-        (Profile::Gpu, ..=96) => 32,
-        (Profile::Gpu, _) => 64,
+        (Profile::Cpu, _) if Knob::TileTokens.values(caps).is_empty() => FEW_TOKENS,
+        (Profile::Cpu, _) => caps.knob(Knob::TileTokens),
+        (Profile::Gpu, ..=24) => 16.min(caps.knob(Knob::TileTokens)),
+        (Profile::Gpu, ..=96) => 32.min(caps.knob(Knob::TileTokens)),
+        (Profile::Gpu, _) => caps.knob(Knob::TileTokens),
     }
 }
 
@@ -81,15 +76,21 @@ impl Tile {
         let subgroup = caps.subgroup_size.map(|size| size as usize);
         match (caps.profile, subgroup) {
             // A software device runs a subgroup as one vector, and loads lane by lane: what is in registers costs nothing to use again.
-            (Profile::Cpu, Some(size)) => Tile { workgroup: size, rows: slice_rows(tokens, num_rows), tokens, work: Work::Slice },
-            (Profile::Cpu, None) => Tile { workgroup: 8, rows: 8 * QUAD, tokens, work: Work::Alone },
-            (Profile::Gpu, Some(size)) if tokens == 1 => {
-                let workgroup = size.max(64);
-                Tile { workgroup, rows: workgroup / size * QUAD, tokens, work: Work::Subgroups }
+            (Profile::Cpu, Some(size)) => {
+                Tile { workgroup: size, rows: slice_rows(caps, tokens, num_rows), tokens, work: Work::Slice }
             }
-            (Profile::Gpu, _) if tokens == 1 => Tile { workgroup: 64, rows: 2 * QUAD, tokens, work: Work::Teams(32) },
+            (Profile::Cpu, None) => Tile { workgroup: 8, rows: 8 * QUAD, tokens, work: Work::Alone },
+            (Profile::Gpu, _) if tokens == 1 => {
+                let lanes = caps.knob(Knob::DecodeLanes);
+                let workgroup = caps.knob(Knob::DecodeWorkgroup).max(lanes);
+                let work = if subgroup == Some(lanes) { Work::Subgroups } else { Work::Teams(lanes) };
+                Tile { workgroup, rows: workgroup / lanes * QUAD, tokens, work }
+            }
             // Eight lanes read 128 consecutive bytes of a row.
-            (Profile::Gpu, _) => Tile { workgroup: 64, rows: 8 * QUAD, tokens, work: Work::Teams(8) },
+            (Profile::Gpu, _) => {
+                let lanes = caps.knob(Knob::BatchLanes);
+                Tile { workgroup: 64, rows: 64 / lanes * QUAD, tokens, work: Work::Teams(lanes) }
+            }
         }
     }
 
@@ -146,13 +147,13 @@ impl Tile {
 
 /// Rows of a workgroup that keeps slices: many, because filling them costs as much as some rows; few enough to give every core work, of
 /// which many tokens bring more.
-fn slice_rows(tokens: usize, num_rows: usize) -> usize {
+fn slice_rows(caps: &Caps, tokens: usize, num_rows: usize) -> usize {
     let (many, few, enough) = match tokens {
-        1 => (64, 16, 4),
-        ..=FEW_TOKENS => (256, 64, 2),
-        _ => (256, 64, 1),
+        1 => (caps.knob(Knob::DecodeRows), 16, 4),
+        ..=FEW_TOKENS => (caps.knob(Knob::TileRows), 64, 2),
+        _ => (caps.knob(Knob::TileRows), 64, 1),
     };
-    if num_rows >= enough * many { many } else { few }
+    if num_rows >= enough * many { many } else { few.min(many) }
 }
 
 /// Words of a row of `cols` columns that a lane of `lanes` takes in one pass, no more than four: whole blocks where they have scales,

@@ -11,7 +11,7 @@ use super::state::{LayerTaps, RING, State, kv_bytes};
 use super::weights::{DeviceWeights, Uploader};
 use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
-use crate::gpu::{Device, Recording};
+use crate::gpu::{Device, Recording, Tuning};
 use crate::platform::HostPeak;
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::reference::sample::{mark_seen, seen_words};
@@ -138,6 +138,14 @@ impl GpuDecoder {
         self.history.clear();
         self.ahead.clear();
         Ok(())
+    }
+
+    /// Records anew with other choices of the kernels. The KV cache stays.
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.device.set_tuning(tuning);
+        self.plans.clear();
+        self.ahead.clear();
+        self.step_time = StepTime::default();
     }
 
     /// What one token takes.

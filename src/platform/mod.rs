@@ -22,11 +22,13 @@ pub use hub::{
     fetch_headers_with, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
-pub use native::{CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, for_each_row, unix_seconds, write_file};
+pub use native::{
+    CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, cache_directory, for_each_row, replace_file, unix_seconds, write_file,
+};
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
     ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row,
-    is_file, read_model_text, read_text, unix_seconds, write_file,
+    is_file, read_model_text, read_text, replace_file, unix_seconds, write_file,
 };

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A thread may wait here; a browser page may not.
@@ -36,6 +36,29 @@ pub fn for_each_row<T: Send>(rows: &mut [T], row_len: usize, work: impl Fn(usize
 #[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     std::fs::write(path, content).map_err(Error::io("write", path))
+}
+
+/// Creates or replaces a file together with the directories above it; whoever reads meanwhile sees the old one or the new one.
+///
+/// # Errors
+/// [`Error::Io`].
+#[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = path.with_extension(format!("{}.part", std::process::id()));
+    let directory = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(&temporary, content))
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|error| {
+            let _ = std::fs::remove_file(&temporary);
+            Error::io("write", path)(error)
+        })
+}
+
+/// Where this user's programs keep what they can make again: `XDG_CACHE_HOME`, or `.cache` at home.
+pub fn cache_directory() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    set.or_else(|| Some(std::env::home_dir()?.join(".cache")))
 }
 
 /// Seconds since 1970 in UTC; 0 for a clock that is set before that.

@@ -160,6 +160,14 @@ pub fn write_file(path: &Path, _content: &[u8]) -> Result<()> {
     Err(Error::io("write", path)(io::ErrorKind::Unsupported.into()))
 }
 
+/// Always fails, as [`write_file`] does.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    write_file(path, content)
+}
+
 /// What native code writes files into. A page has none: nothing of this type ever exists.
 #[derive(Debug)]
 pub enum NewDirectory {}

@@ -97,7 +97,7 @@ fn write_model(directory: &Path) -> u64 {
 
 /// The JSON that a run of the program prints, in a process of its own: memory is counted from its start.
 fn moebius(args: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(args).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(args).env("MOEBIUS_TUNING", "off").output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

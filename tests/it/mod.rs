@@ -34,5 +34,6 @@ mod stop;
 mod text_stream;
 mod tokenizer;
 mod trace;
+mod tune;
 mod twins;
 mod twins_sample;

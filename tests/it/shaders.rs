@@ -3,7 +3,7 @@
 use crate::common::required;
 use moebius::bench::{PROBES, probe_variants};
 use moebius::conformance::cases;
-use moebius::gpu::{Access, Caps, Kernel, Profile, Variant};
+use moebius::gpu::{Access, Caps, Kernel, Knob, Profile, Tuning, Variant};
 use moebius::kernels::sample::Sampling;
 use moebius::kernels::{KERNELS, expert_sort, matmul};
 use moebius::quant::QUANTS;
@@ -30,17 +30,26 @@ struct Shader {
 /// Every variant that the cases produce on any of these devices.
 static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     let plain = Caps::webgpu_default();
+    let wide = Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() };
+    let tuned = |caps: &Caps, values: &[(Knob, usize)]| {
+        caps.tuned(values.iter().fold(Tuning::default(), |tuning, (knob, value)| tuning.with(*knob, *value)))
+    };
     let devices = [
         plain.clone(),
         Caps { subgroup_size: Some(32), ..plain.clone() },
         Caps { subgroup_size: Some(64), ..plain.clone() },
-        Caps { profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() },
+        wide.clone(),
         Caps { profile: Profile::Cpu, subgroup_size: Some(4), ..plain.clone() },
         Caps { profile: Profile::Cpu, ..plain.clone() },
         // Some variants exist only where more buffers can be bound than WebGPU promises.
         Caps { max_storage_buffers: 16, ..plain.clone() },
         Caps { max_storage_buffers: 16, profile: Profile::Cpu, subgroup_size: Some(8), ..plain.clone() },
-        Caps { max_storage_buffers: 16, profile: Profile::Cpu, ..plain },
+        Caps { max_storage_buffers: 16, profile: Profile::Cpu, ..plain.clone() },
+        // What `moebius tune` may choose instead.
+        tuned(&plain, &[(Knob::DecodeLanes, 16), (Knob::DecodeWorkgroup, 256), (Knob::BatchLanes, 32), (Knob::TileTokens, 32)]),
+        tuned(&plain, &[(Knob::DecodeLanes, 64), (Knob::DecodeWorkgroup, 128), (Knob::BatchLanes, 16), (Knob::TileTokens, 8)]),
+        tuned(&wide, &[(Knob::DecodeRows, 256), (Knob::TileTokens, 8), (Knob::TileRows, 512)]),
+        tuned(&wide, &[(Knob::DecodeRows, 16), (Knob::TileRows, 64)]),
     ];
     let cases = cases();
     let mut variants: BTreeMap<(&str, Variant), u32> = BTreeMap::new();

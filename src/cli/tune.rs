@@ -65,11 +65,7 @@ impl TuneArgs {
             let problem = "there is nowhere to keep what is found: MOEBIUS_TUNING is off, or there is no home directory";
             Failure::new(problem, "set MOEBIUS_TUNING to the file to keep it in")
         })?;
-        // Before anybody waits: a file that cannot be read is not to be replaced, and one that cannot be written is no place.
         let mut tunings = Tunings::read(&path).await?;
-        if !self.dry_run {
-            tunings.write(&path)?;
-        }
         let (device, description) = bench::open_device(&DeviceOptions::from_env(global.device.clone())).await?;
         talk!("device   {}", model::describe(&description));
         let tuned_for = device.tuned_for();
@@ -78,6 +74,11 @@ impl TuneArgs {
             tunings.write(&path)?;
             talk!("untuned  {}", path.display());
             return Ok(ExitCode::SUCCESS);
+        }
+
+        if !self.dry_run {
+            // Before anybody waits: whether it can be written at all.
+            tunings.write(&path)?;
         }
 
         let subject = match &self.synthetic {

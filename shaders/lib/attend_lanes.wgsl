@@ -3,7 +3,7 @@
 // queries, maxima, sums and outputs. Nothing goes through workgroup memory, and no lane waits.
 // needs     rows, q, k_cache, v_cache, y, sinks (#ifdef SINKS), fn first_visible of attention
 // consts    MEMBERS = OWN * LANES = ROWS * GROUP; KEY_SLICES and VALUE_SLICES quads of a key and of a value per lane; TILE keys between
-//           two looks at the maxima
+//           two looks at the maxima, a multiple of the KEY_STEP keys that are met together
 // source, twin  as attention
 
 // Rows first_row .. first_row + num_rows, which follow each other in one sequence. `one` keeps loops loops: a bound that is known to be TILE
@@ -42,29 +42,40 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #for M in OWN
         let before_$M = top_$M;
 #end
-        for (var key = 0u; key < count; key++) {
-            let k = (cache + tile + key) * HEAD_QUADS + local;
+        for (var key = 0u; key < count; key += KEY_STEP) {
+            // Beyond the last key: that one again, which is then too far for every member.
+#for K in KEY_STEP
+            let k_$K = (cache + min(tile + key + $Ku, end_key - 1u)) * HEAD_QUADS + local;
 #for S in KEY_SLICES
-            let k_$S = from_cache(k_cache[k + $Su * LANES]);
+            let k_$K_$S = from_cache(k_cache[k_$K + $Su * LANES]);
 #end
 #for M in OWN
-            var score_$M = 0.0;
+            var score_$M_$K = 0.0;
+#end
 #end
 #for S in KEY_SLICES
 #for L in LANES
-            let k_$S_$L = subgroupBroadcast(k_$S, $Lu);
+#for K in KEY_STEP
+            let k_$K_$S_$L = subgroupBroadcast(k_$K_$S, $Lu);
+#end
 #for M in OWN
-            score_$M += dot(q_$M[$Su * LANES + $Lu], k_$S_$L);
+            let q_$M_$S_$L = q_$M[$Su * LANES + $Lu];
+#for K in KEY_STEP
+            score_$M_$K += dot(q_$M_$S_$L, k_$K_$S_$L);
 #end
 #end
 #end
+#end
+#for K in KEY_STEP
+            let place_$K = tile + key + $Ku;
 #for M in OWN
 #ifdef SOFTCAP
-            score_$M = CAP * tanh(clamp(score_$M / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
+            score_$M_$K = CAP * tanh(clamp(score_$M_$K / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
 #endif
-            score_$M = select(LOWEST, score_$M, tile + key >= visible_$M && tile + key <= position_$M);
-            scores_$M[key] = score_$M;
-            top_$M = max(top_$M, score_$M);
+            score_$M_$K = select(LOWEST, score_$M_$K, place_$K >= visible_$M && place_$K <= position_$M);
+            scores_$M[key + $Ku] = score_$M_$K;
+            top_$M = max(top_$M, score_$M_$K);
+#end
 #end
         }
 
@@ -77,20 +88,28 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #end
 #end
 #end
-        for (var key = 0u; key < count; key++) {
-            let v = (cache + tile + key) * V_STRIDE + local;
+        for (var key = 0u; key < count; key += KEY_STEP) {
+#for K in KEY_STEP
+            let v_$K = (cache + min(tile + key + $Ku, end_key - 1u)) * V_STRIDE + local;
 #for S in VALUE_SLICES
-            let v_$S = from_cache(v_cache[v + $Su * LANES]);
+            let v_$K_$S = from_cache(v_cache[v_$K + $Su * LANES]);
 #end
 #for M in OWN
-            let weight_$M = select(exp(scores_$M[key] - top_$M), 0.0, scores_$M[key] == LOWEST);
-            sum_$M += weight_$M;
+            let weight_$M_$K = select(exp(scores_$M[key + $Ku] - top_$M), 0.0, scores_$M[key + $Ku] == LOWEST);
+            sum_$M += weight_$M_$K;
+#end
 #end
 #for S in VALUE_SLICES
 #for L in LANES
-            let v_$S_$L = subgroupBroadcast(v_$S, $Lu);
+#for K in KEY_STEP
+            let v_$K_$S_$L = subgroupBroadcast(v_$K_$S, $Lu);
+#end
 #for M in OWN
-            out_$M[$Su * LANES + $Lu] += weight_$M * v_$S_$L;
+            var out_$M_$S_$L = out_$M[$Su * LANES + $Lu];
+#for K in KEY_STEP
+            out_$M_$S_$L += weight_$M_$K * v_$K_$S_$L;
+#end
+            out_$M[$Su * LANES + $Lu] = out_$M_$S_$L;
 #end
 #end
 #end

@@ -154,6 +154,8 @@ const MAX_SLICE: usize = 8;
 const LANES: usize = 8;
 /// Quads of all members' queries, and of their outputs, that an invocation has to itself.
 const MAX_OWN_QUADS: usize = 32;
+/// Keys that such an invocation meets with each load of its queries and outputs, of which there are more than registers.
+const KEY_STEP: usize = 2;
 
 /// Quads of outputs that an invocation of other software devices keeps: eight of them, as a browser translates them, take SwiftShader a minute.
 const NARROW_REGISTERS: usize = 4;
@@ -280,6 +282,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
             .flag("SUBGROUPS")
             .u32("OWN", own)
             .u32("LANES", LANES)
+            .u32("KEY_STEP", KEY_STEP)
             .u32("KEY_SLICES", problem.head_dim / 4 / LANES)
             .u32("VALUE_SLICES", value_quads / LANES),
     };

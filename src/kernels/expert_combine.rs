@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::gating::WeightOn;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
 use crate::quant::padded;
 
 pub static KERNEL: Kernel = Kernel {
@@ -32,9 +32,13 @@ pub struct Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
+    let (workgroup, row_quads) = (caps.plain_workgroup(), padded(problem.hidden_size) / 4);
+    // A software device starts a workgroup for every few quads no sooner than it computes them.
+    let groups = if caps.profile == Profile::Cpu { 1 } else { row_quads.div_ceil(workgroup) };
     Variant::new()
-        .u32("WG", caps.plain_workgroup())
-        .u32("ROW_QUADS", padded(problem.hidden_size) / 4)
+        .u32("WG", workgroup)
+        .u32("GROUPS", groups)
+        .u32("ROW_QUADS", row_quads)
         .u32("TOP_K", problem.num_experts_per_tok)
         .f32("SCALE", problem.scale)
         .flag_if(problem.weight_on == WeightOn::Input, "WEIGHT_INPUT")
@@ -48,7 +52,7 @@ pub fn record(
     buffers: &Buffers,
 ) -> Result<()> {
     let variant = choose(device.caps(), problem);
-    let groups = variant.get("ROW_QUADS").div_ceil(variant.get("WG")) as usize;
+    let groups = variant.get("GROUPS") as usize;
     recording.dispatch(
         device,
         &DispatchDescriptor {

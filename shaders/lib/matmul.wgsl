@@ -55,10 +55,18 @@ const PASSES: u32 = (ROW_CHUNKS + SLICE_CHUNKS * WG - 1u) / (SLICE_CHUNKS * WG);
 
 #ifdef ONE_TOKEN
 var<workgroup> wg_sums: array<f32, ROWS>;
+
+fn sum_of(row: u32, token: u32) -> f32 {
+    return wg_sums[row];
+}
 #else
 // Of every row, for the tokens whose number modulo WG is this lane's. Workgroup memory would cost more: there a lane takes a branch for every
 // access, and the barrier makes a coroutine of the shader.
 var<private> own_sums: array<f32, ROWS * LANE_TOKENS>;
+
+fn sum_of(row: u32, token: u32) -> f32 {
+    return own_sums[row * LANE_TOKENS + token / WG];
+}
 #endif
 var<private> slice_began: bool; // the sums hold something
 
@@ -118,7 +126,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #endif
             let total = factor * lane_sum(sum);
             if lane == 0u {
-                wg_sums[row] = total + select(0.0, wg_sums[row], slice_began);
+                wg_sums[row] = total + select(0.0, sum_of(row, 0u), slice_began);
             }
         }
 #else
@@ -141,7 +149,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #end
 #end
 #end
-            var totals: array<f32, TOKENS / 4u>;
+            var totals: array<f32, TOKEN_QUADS>;
 #for G in TOKEN_QUADS
             totals[$G] = factor * lane_sum_of_four(vec4<f32>(parts[4 * $G], parts[4 * $G + 1], parts[4 * $G + 2], parts[4 * $G + 3]), lane);
 #end
@@ -150,16 +158,24 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #for G in TOKEN_QUADS
                 total = select(total, totals[$G], token / 4u == $Gu);
 #end
-                let index = row * LANE_TOKENS + token / WG;
                 if slice_began {
-                    total += own_sums[index];
+                    total += sum_of(row, token);
                 }
-                own_sums[index] = total;
+                own_sums[row * LANE_TOKENS + token / WG] = total;
             }
         }
 #endif
         slice_began = true;
     }
+}
+
+// Stores four rows from `row` on; beyond the last one that again.
+fn store_quad(token: u32, first: u32, row: u32, count: u32, scale: f32) {
+    var sums: vec4<f32>;
+    for (var j = 0u; j < 4u; j++) {
+        sums[j] = select(0.0, scale * sum_of(min(row + j, count - 1u), token), slice_began);
+    }
+    store(token, first + row, sums);
 }
 
 // `first` is the row that row 0 of the workgroup is to store().
@@ -171,20 +187,12 @@ fn matmul_store(lane: u32, first: u32, count: u32) {
 #ifdef ONE_TOKEN
     workgroupBarrier();
     for (var row = lane * 4u; row < count; row += 4u * WG) {
-        var sums: vec4<f32>;
-        for (var j = 0u; j < 4u; j++) {
-            sums[j] = select(0.0, scale * wg_sums[min(row + j, count - 1u)], slice_began);
-        }
-        store(0u, first + row, sums);
+        store_quad(0u, first, row, count, scale);
     }
 #else
     for (var token = lane; token < TOKENS; token += WG) {
         for (var row = 0u; row < count; row += 4u) {
-            var sums: vec4<f32>;
-            for (var j = 0u; j < 4u; j++) {
-                sums[j] = select(0.0, scale * own_sums[min(row + j, count - 1u) * LANE_TOKENS + token / WG], slice_began);
-            }
-            store(token, first + row, sums);
+            store_quad(token, first, row, count, scale);
         }
     }
 #endif

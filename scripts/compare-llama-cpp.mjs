@@ -9,7 +9,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 
 const json = path => JSON.parse(readFileSync(path, "utf8"));
-const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
+const median = values => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 function request(expectedPath, numPrompt, numNew, repetitions, folder) {
     const prompts = json(expectedPath).map(({ ids, greedy }) => ({ ids, greedy }));
@@ -81,20 +81,22 @@ function table(folder) {
         const same = texts.filter((ids, index) => JSON.stringify(ids) === JSON.stringify(prompts[index].greedy)).length;
         return `${same} of ${prompts.length}`;
     };
-    const ours = json(join(folder, "moebius.json"));
-    const speed = name => ours.tests.find(test => test.name === name).tokens_per_second;
+    const turns = name => [1, 2, 3].map(turn => json(join(folder, `${name}-${turn}.json`)));
+    const ours = turns("moebius");
+    const speed = name => median(ours.flatMap(turn => turn.tests.find(test => test.name === name).samples));
     const texts = readFileSync(join(folder, "moebius-texts.json"), "utf8").trim().split("\n").map(line => JSON.parse(line));
     const moebius = { prefill: speed(`pp${tokens.length}`), decode: speed(`tg${numNew}`) };
     const theirs = name => {
-        const { devices, first, samples, texts } = json(join(folder, `${name}.json`));
-        return { devices, first, prefill: mean(samples.prefill), decode: mean(samples.decode), texts };
+        const of = turns(name);
+        const [prefill, decode] = ["prefill", "decode"].map(what => median(of.flatMap(turn => turn.samples[what])));
+        return { ...of[0], prefill, decode };
     };
     const [vulkan, cpu] = [theirs("vulkan"), theirs("cpu")];
     const digits = value => value.toFixed(value < 10 ? 2 : 1);
     const row = (...cells) => console.log(`| ${cells.join(" | ")} |`);
     row("engine", "device", `pp${tokens.length}, tokens/s`, `tg${numNew}, tokens/s`, "greedy texts as stored");
     row("---", "---", "---", "---", "---");
-    row("moebius", ours.device.name, digits(moebius.prefill), digits(moebius.decode), agreement(texts.map(text => text.ids)));
+    row("moebius", ours[0].device.name, digits(moebius.prefill), digits(moebius.decode), agreement(texts.map(text => text.ids)));
     row("llama.cpp, Vulkan", vulkan.devices.join(", "), digits(vulkan.prefill), digits(vulkan.decode), agreement(vulkan.texts));
     row("llama.cpp, Vulkan, first run", "", digits(vulkan.first.prefill), digits(vulkan.first.decode), "");
     row("llama.cpp, CPU", "", digits(cpu.prefill), digits(cpu.decode), agreement(cpu.texts));

@@ -4,8 +4,9 @@
 #
 #   usage: scripts/compare-llama-cpp.sh [PROMPT-TOKENS [NEW-TOKENS [REPETITIONS]]]     512, 64 and 3 where left out
 #
-# llama.cpp compiles its shaders during its first run, which takes ten minutes and more on a software device of two cores; that run is printed,
-# and not compared. Mesa keeps what it compiled in target/llama-cpp/shaders, so that another start of the script is quick.
+# The engines take turns three times, with REPETITIONS each; medians are compared. llama.cpp compiles its shaders during its first run, which takes
+# ten minutes and more on a software device of two cores; that run is printed, and not compared. Mesa keeps what it compiled in
+# target/llama-cpp/shaders, so that another start of the script is quick.
 set -eu
 cd "$(dirname "$0")/.."
 num_prompt=${1:-512} num_new=${2:-64} repetitions=${3:-3}
@@ -46,16 +47,19 @@ cargo build --release --quiet
 moebius=target/release/moebius
 node "$work/compare.mjs" request "$model/expected.json" "$num_prompt" "$num_new" "$repetitions" "$work"
 
-say 'measuring moebius'
-"$moebius" bench "$model" --quant f16 -p "$num_prompt" -n "$num_new" -r "$repetitions" --json >"$work/moebius.json"
 for ids in "$work"/prompt-*.json; do
     "$moebius" run "$model" --ids-file "$ids" --quant f16 --temp 0 --ignore-eos -n 48 --json 2>/dev/null
 done >"$work/moebius-texts.json"
 
 export MESA_SHADER_CACHE_DIR="${MESA_SHADER_CACHE_DIR:-$PWD/$work/shaders}"
-# Without the variable llama.cpp leaves out devices that are no hardware, and quietly takes the CPU instead.
-for backend in vulkan cpu; do
-    say "measuring llama.cpp, $backend"
-    GGML_VK_VISIBLE_DEVICES=0 node "$work/compare.mjs" measure "$work/demo.gguf" "$backend" "$work/request.json" >"$work/$backend.json"
+# In turns, because other work on the machine comes and goes.
+for turn in 1 2 3; do
+    say "measuring moebius, $turn of 3"
+    "$moebius" bench "$model" --quant f16 -p "$num_prompt" -n "$num_new" -r "$repetitions" --json >"$work/moebius-$turn.json"
+    for backend in vulkan cpu; do
+        say "measuring llama.cpp, $backend, $turn of 3"
+        # Without the variable llama.cpp leaves out devices that are no hardware, and quietly takes the CPU instead.
+        GGML_VK_VISIBLE_DEVICES=0 node "$work/compare.mjs" measure "$work/demo.gguf" "$backend" "$work/request.json" >"$work/$backend-$turn.json"
+    done
 done
 node "$work/compare.mjs" table "$work"

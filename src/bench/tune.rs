@@ -49,7 +49,7 @@ pub enum Verdict {
     NotQuicker,
     /// Another value of the knob is quicker still.
     Beaten,
-    /// The logits differ from those of the untuned kernels by this much: see [`Error::Gpu`] for whom to tell.
+    /// The logits differ from those of the untuned kernels by this much: a mistake of the kernels or of the driver's compiler.
     Wrong(f64),
     /// The device does not compile or run it.
     Failed(String),

@@ -82,7 +82,7 @@ impl Device {
     /// Opens the adapter that the options stand for.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] if there is none, [`Error::Gpu`] if it refuses.
+    /// [`Error::NoAdapter`] if there is none, [`Error::Gpu`] if it refuses; [`Error::Tuning`] and [`Error::Io`] where its tuning cannot be used.
     pub async fn open(options: &DeviceOptions) -> Result<Self> {
         let (adapter, why) = adapter::select(&options.choice).await?;
         let info = adapter.get_info();
@@ -302,6 +302,7 @@ fn tuned_for(info: &wgpu::AdapterInfo, caps: &Caps) -> TunedFor {
         backend: info.backend.to_str().to_owned(),
         driver: adapter::driver_of(info),
         profile: caps.profile.name().to_owned(),
+        subgroup_size: caps.subgroup_size,
         moebius: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -148,7 +148,7 @@ impl fmt::Display for Tuning {
     }
 }
 
-/// Which device a tuning is for. Another driver, profile or version of the kernels is another device.
+/// Which device a tuning is for. With another driver, profile or version of the kernels, or without its subgroups, it is another device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunedFor {
@@ -157,6 +157,7 @@ pub struct TunedFor {
     pub driver: String,
     /// Name of the [`Profile`].
     pub profile: String,
+    pub subgroup_size: Option<u32>,
     pub moebius: String,
 }
 

@@ -41,7 +41,7 @@ fn a_device_has_the_knobs_that_its_kernels_turn() {
 
 fn tuned_for(driver: &str) -> TunedFor {
     let [adapter, backend, profile, moebius] = ["a card", "vulkan", "gpu", "0.1"].map(str::to_owned);
-    TunedFor { adapter, backend, driver: driver.to_owned(), profile, moebius }
+    TunedFor { adapter, backend, driver: driver.to_owned(), profile, subgroup_size: Some(32), moebius }
 }
 
 #[test]
@@ -238,6 +238,20 @@ fn tune_keeps_what_it_finds_where_later_commands_look() {
     let reset = moebius(&["tune", "--reset"], &path);
     assert_eq!(reset.status.code(), Some(0), "{}", stderr(&reset));
     assert!(!stderr(&moebius(&run, &path)).contains("tuned "));
+
+    // Without its subgroups it is another device.
+    tunings.set(device.tuned_for(), tuning(&[(Knob::RouterWeights, 0)]));
+    tunings.write(&path).unwrap();
+    let check = ["check", "embed"];
+    assert!(stderr(&moebius(&check, &path)).contains("tuned    router_weights 0\n"));
+    let other = Command::new(env!("CARGO_BIN_EXE_moebius"))
+        .args(check)
+        .env("MOEBIUS_TUNING", &path)
+        .env("MOEBIUS_NO_SUBGROUPS", "1")
+        .output()
+        .unwrap();
+    assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
+    assert_eq!(stderr(&other).contains("tuned "), device.caps().subgroup_size.is_none(), "{}", stderr(&other));
 
     // A damaged file stops everything that would use it, and stays as it is.
     std::fs::write(&path, "{").unwrap();

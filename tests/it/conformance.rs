@@ -170,13 +170,14 @@ fn a_kernel_that_does_nothing_is_reported_by_name() {
         let Some(device) = gpu_device_with(&options) else { return };
         // All cases of the broken kernel, and one of every other.
         let mut chosen: Vec<Case> = Vec::new();
-        for case in cases() {
+        // Some cases of `router` take two other kernels instead.
+        for case in cases().into_iter().filter(|case| !case.variants(device.caps()).is_empty()) {
             if case.kernel == kernel.name || chosen.iter().all(|other| other.kernel != case.kernel) {
                 chosen.push(case);
             }
         }
         let report = pollster::block_on(run_cases(&device, &chosen, &mut |_| {})).unwrap();
-        assert!(!report.passed());
+        assert!(!report.passed(), "{}", kernel.name);
         for case in &report.cases {
             assert_eq!(case.passed, case.kernel != kernel.name, "{} broken: {} {}", kernel.name, case.kernel, case.case);
             assert_eq!(case.passed, case.detail.is_empty());

@@ -17,5 +17,5 @@ pub use roofs::{RoofOptions, Roofs, measure_read_roof, measure_roofs};
 pub use run::Bench;
 pub use subject::{Subject, SubjectOptions, open_device};
 pub use sweep::{sweep_curves, sweep_tests};
-pub use test::{Test, TestReport, Work};
+pub use test::{Test, TestReport, Work, median};
 pub use tune::{Trial, TuneOptions, Tuned, Verdict};

@@ -101,6 +101,16 @@ impl TestReport {
     }
 }
 
+/// The middle one, of an even number the higher of the two in the middle.
+///
+/// # Panics
+/// If there are none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
 fn mean_and_deviation(samples: &[f64]) -> (f64, f64) {
     let len = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / len;

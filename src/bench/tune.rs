@@ -1,7 +1,7 @@
 //! Which values of the knobs make a model quickest on a device: one knob after the other, each value in turns with the one to beat.
 
 use super::run::Bench;
-use super::test::{Test, Work};
+use super::test::{Test, Work, median};
 use crate::error::{Error, Result};
 use crate::gpu::{Knob, Tuning};
 use crate::model::Decoder;
@@ -213,10 +213,4 @@ fn wins(ratios: &[Vec<f64>; 2]) -> f64 {
 fn mean(ratios: &[Option<f64>; 2]) -> f64 {
     let logs: Vec<f64> = ratios.iter().flatten().map(|ratio| ratio.ln()).collect();
     (logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp()
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

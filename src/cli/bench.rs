@@ -1,15 +1,14 @@
 //! `moebius bench`: tokens per second, and how near they come to what the device can do.
 
-use super::Global;
 use super::bench_figures::Figures;
 use super::files::NewFile;
-use super::model::{self, BYTES};
-use super::stats;
+use super::subject::{self, SubjectArgs};
 use super::talk::talk;
+use super::{Global, model, stats};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
-use moebius::bench::{self, Bench, RoofOptions, Roofs, Subject, SubjectOptions, Test, Work};
+use moebius::bench::{self, Bench, Roofs, Subject, Test, Work};
 use moebius::error::human_bytes;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -32,8 +31,6 @@ The device's own limits are measured first; the last columns are shares of them.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// A directory in Hugging Face layout or a hub id (org/name); the bundled model if left out.
-    model: Option<String>,
     /// Lengths of prompts, in tokens; 0 for none.
     #[arg(short = 'p', long = "prompt", value_name = "TOKENS", value_delimiter = ',', default_value = "512")]
     prompts: Vec<usize>,
@@ -46,12 +43,8 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up.
     #[arg(short, long, value_name = "TIMES", default_value = "5")]
     repetitions: NonZeroUsize,
-    /// Random weights in the shapes of this config.json, instead of a model; the context may be longer than the model's own.
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
-    synthetic: Option<PathBuf>,
-    /// Only the first so many layers.
-    #[arg(long, requires = "synthetic")]
-    layers: Option<usize>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Mebibytes over which the device's limits are measured: several times what its last cache holds.
     #[arg(long, value_name = "MIB", default_value = "1024")]
     roof_size: NonZeroUsize,
@@ -68,24 +61,14 @@ pub struct BenchArgs {
 
 impl BenchArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
-        let subject = self.subject()?;
+        let subject = self.subject.subject()?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
         let tests = self.tests();
-        let context = global.ctx.map(|tokens| tokens.get());
-        let options = SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context };
-        subject.check(&tests, &options).await?;
+        subject.check(&tests, &subject::options(global)).await?;
         let (device, description) = bench::open_device(&model::device_options(global)).await?;
         talk!("device   {}", model::describe(&description));
 
-        let bar = model::progress_bar("load", BYTES);
-        let roofs = RoofOptions { bytes: (self.roof_size.get() as u64) << 20, ..RoofOptions::default() };
-        let mut progress = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        };
-        let bench = Bench::load(device, &subject, &tests, (&options, &roofs), &mut progress).await;
-        bar.finish_and_clear();
-        let mut bench = bench?;
+        let mut bench = subject::load(device, &subject, &tests, global, (self.roof_size.get() as u64) << 20).await?;
         say_what_runs(&subject, &description, &bench);
 
         let figures = self.measure(&mut bench, &tests).await?;
@@ -111,13 +94,6 @@ impl BenchArgs {
             }
         }
         Ok(figures)
-    }
-
-    fn subject(&self) -> Result<Subject> {
-        match &self.synthetic {
-            Some(config) => Ok(Subject::Synthetic { config: config.clone(), layers: self.layers }),
-            None => Ok(Subject::Checkpoint(model::directory(self.model.as_deref())?)),
-        }
     }
 
     /// Every prompt and every number of tokens at every depth.

@@ -24,6 +24,7 @@ mod sampling;
 mod stats;
 mod stored;
 mod stream;
+mod subject;
 mod table;
 mod talk;
 mod trace;

@@ -9,6 +9,7 @@ use super::{Global, model};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use moebius::Engine;
+use moebius::bench;
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream};
 use moebius::platform::Stopwatch;
 use moebius::reference::LayerRouting;
@@ -175,7 +176,7 @@ impl TraceArgs {
                 }
             }
         }
-        let [plain, traced] = seconds.map(|seconds| 1.0 / median(seconds));
+        let [plain, traced] = seconds.map(|seconds| 1.0 / bench::median(&seconds));
         Ok(Some(Cost { plain, traced }))
     }
 }
@@ -269,9 +270,4 @@ async fn decode_seconds(engine: &mut Engine, ids: &[u32], max_tokens: usize, tra
     let watch = Stopwatch::start();
     while generation.next().await?.is_some() {}
     Ok(watch.seconds())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,13 +1,13 @@
 //! `moebius tune`: which variants of the kernels are quickest on this device.
 
 use super::failure::Failure;
-use super::model::{self, BYTES};
+use super::subject::{self, SubjectArgs};
 use super::talk::talk;
-use super::{Global, table};
+use super::{Global, model, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
-use moebius::bench::{self, Bench, RoofOptions, Subject, SubjectOptions, Test, Trial, TuneOptions, Tuned, Verdict, Work};
+use moebius::bench::{self, Test, Trial, TuneOptions, Tuned, Verdict, Work};
 use moebius::gpu::{DeviceOptions, Tuning, Tunings};
 use moebius::platform;
 use serde_json::{Value, json};
@@ -31,8 +31,6 @@ leaves it aside. Nothing else should run meanwhile.";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TuneArgs {
-    /// A directory in Hugging Face layout or a hub id (org/name); the bundled model if left out.
-    model: Option<String>,
     /// Length of the prompt that is timed, in tokens.
     #[arg(short = 'p', long = "prompt", value_name = "TOKENS", default_value = "512")]
     prompt: NonZeroUsize,
@@ -42,12 +40,8 @@ pub struct TuneArgs {
     /// How often each value is timed, each time after a warm-up.
     #[arg(short, long, value_name = "TIMES", default_value = "7")]
     repetitions: NonZeroUsize,
-    /// Random weights in the shapes of this config.json, instead of a model.
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
-    synthetic: Option<PathBuf>,
-    /// Only the first so many layers.
-    #[arg(long, requires = "synthetic")]
-    layers: Option<usize>,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// Measure, but keep what was known before.
     #[arg(long)]
     dry_run: bool,
@@ -81,24 +75,11 @@ impl TuneArgs {
             tunings.write(&path)?;
         }
 
-        let subject = match &self.synthetic {
-            Some(config) => Subject::Synthetic { config: config.clone(), layers: self.layers },
-            None => Subject::Checkpoint(model::directory(self.model.as_deref())?),
-        };
+        let subject = self.subject.subject()?;
         let options = TuneOptions { prompt: self.prompt.get(), generate: self.generate.get(), rounds: self.repetitions.get() };
         let tests = [Work::Prefill(options.prompt), Work::Decode(options.generate)].map(|work| Test { work, depth: 0 });
-        let context = global.ctx.map(|tokens| tokens.get());
-        let subject_options = SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context };
-        let bar = model::progress_bar("load", BYTES);
-        let mut progress = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        };
         // Roofs are no matter here: as few bytes as can be.
-        let roofs = RoofOptions { bytes: 1 << 20, ..RoofOptions::default() };
-        let bench = Bench::load(device, &subject, &tests, (&subject_options, &roofs), &mut progress).await;
-        bar.finish_and_clear();
-        let mut bench = bench?;
+        let mut bench = subject::load(device, &subject, &tests, global, 1 << 20).await?;
         talk!("model    {}: {}, weights in {}\n", subject.path().display(), bench.spec().family, bench.formats().join(", "));
 
         let mut trials = Vec::new();

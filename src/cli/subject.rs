@@ -1,0 +1,47 @@
+//! What `bench` and `tune` measure: a model, or random weights in the shapes of one.
+
+use super::Global;
+use super::model::{self, BYTES};
+use anyhow::Result;
+use clap::Args;
+use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test};
+use moebius::gpu::Device;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct SubjectArgs {
+    /// A directory in Hugging Face layout or a hub id (org/name); the bundled model if left out.
+    model: Option<String>,
+    /// Random weights in the shapes of this config.json, instead of a model; the context may be longer than the model's own.
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    synthetic: Option<PathBuf>,
+    /// Only the first so many layers.
+    #[arg(long, requires = "synthetic")]
+    layers: Option<usize>,
+}
+
+impl SubjectArgs {
+    pub fn subject(&self) -> Result<Subject> {
+        match &self.synthetic {
+            Some(config) => Ok(Subject::Synthetic { config: config.clone(), layers: self.layers }),
+            None => Ok(Subject::Checkpoint(model::directory(self.model.as_deref())?)),
+        }
+    }
+}
+
+pub fn options(global: &Global) -> SubjectOptions {
+    SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context: global.ctx.map(|tokens| tokens.get()) }
+}
+
+/// Measures the roofs over so many bytes, then loads the subject, with a progress bar.
+pub async fn load(device: Device, subject: &Subject, tests: &[Test], global: &Global, roof_bytes: u64) -> Result<Bench> {
+    let bar = model::progress_bar("load", BYTES);
+    let roofs = RoofOptions { bytes: roof_bytes, ..RoofOptions::default() };
+    let mut progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let bench = Bench::load(device, subject, tests, (&options(global), &roofs), &mut progress).await;
+    bar.finish_and_clear();
+    Ok(bench?)
+}

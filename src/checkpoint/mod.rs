@@ -79,9 +79,7 @@ impl Checkpoint {
     /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
-        if let Some(reason) = spec.cannot_run() {
-            return Err(Error::NotRun { family: spec.family, reason });
-        }
+        spec.check_runnable()?;
         let shards = Shards::open(directory).await?;
         if let Some(packed) = PackedInfo::read(&shards)? {
             let ignored = packed.check(&shards, spec)?;

@@ -36,14 +36,26 @@ pub fn bundled() -> Result<PathBuf> {
 /// The directory of `name`, downloaded if it is a hub id; of the bundled model without a name.
 pub fn directory(name: Option<&str>) -> Result<PathBuf> {
     let Some(name) = name else { return bundled() };
+    if let Some(endpoint) = platform::hub_of(name)? {
+        talk!("download `{name}` is no directory here: asking {endpoint}");
+    }
     let bar = progress_bar("download", BYTES);
-    let directory = platform::resolve_model(name, &mut |progress| {
-        bar.set_length(progress.total_bytes);
+    let directory = platform::resolve_model(name, &check_config, &mut |progress| {
+        if let Some(reason) = progress.waiting {
+            bar.suspend(|| talk!("waiting  {reason}"));
+            return;
+        }
+        bar.set_length(progress.total_bytes.unwrap_or(progress.received_bytes));
         bar.set_position(progress.received_bytes);
         bar.set_message(progress.file.to_owned());
     });
     bar.finish_and_clear();
     Ok(directory?)
+}
+
+/// Refuses what cannot be run by the text of its `config.json`, before anyone fetches its weights.
+fn check_config(text: &str) -> moebius::Result<()> {
+    ModelSpec::parse(text, CONFIG)?.check_runnable()
 }
 
 /// Refuses ids that the model in `directory` does not have, before anyone waits for its weights.

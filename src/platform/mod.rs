@@ -18,8 +18,8 @@ mod web;
 pub use files::{ByteSource, is_file, read_model_text, read_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
-    DownloadProgress, HubOptions, OnProgress, RemoteHeader, fetch_config_only, fetch_config_only_with, fetch_headers,
-    fetch_headers_with, resolve_model, resolve_model_with,
+    AcceptConfig, DownloadProgress, HubOptions, OnProgress, RemoteHeader, fetch_config_only, fetch_config_only_with,
+    fetch_headers, fetch_headers_with, hub_of, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{

@@ -520,6 +520,14 @@ impl ModelSpec {
         })
     }
 
+    /// Refuses a model that can only be counted.
+    ///
+    /// # Errors
+    /// [`Error::NotRun`].
+    pub fn check_runnable(&self) -> Result<()> {
+        self.cannot_run().map_or(Ok(()), |reason| Err(Error::NotRun { family: self.family, reason }))
+    }
+
     /// The same model with other routing.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
-//! A hub on this machine: the few addresses and headers that downloading a model needs.
+//! A hub on this machine, with the few addresses and headers that downloading a model needs, a second host that plays its storage, and
+//! whatever faults a test wants.
 
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,25 +10,91 @@ use std::sync::{Arc, Mutex};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    Hub,
+    Storage,
+}
+
 /// One request, as `GET /path`, with the first byte of the asked-for range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    pub host: Host,
+    pub method: String,
     pub path: String,
     pub range_start: Option<usize>,
     /// The byte after the last one asked for, where one is named.
     pub range_end: Option<usize>,
-    /// Asked only for the first byte, to learn the size.
-    pub is_probe: bool,
     pub authorization: Option<String>,
 }
 
-#[derive(Default)]
-struct State {
+impl Request {
+    pub fn file(&self) -> &str {
+        self.path.rsplit('/').next().unwrap()
+    }
+}
+
+/// What the server says instead of the right answer.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    pub status: &'static str,
+    /// Lines of `Name: value\r\n`.
+    pub headers: String,
+    pub body: Vec<u8>,
+    /// More bytes than `body` has are promised.
+    pub missing: usize,
+    /// After the body nothing comes, and the connection stays open.
+    pub stalls: bool,
+}
+
+impl Reply {
+    pub fn status(status: &'static str) -> Self {
+        Reply { status, ..Reply::default() }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
+        self
+    }
+
+    pub fn body(self, body: &[u8]) -> Self {
+        Reply { body: body.to_vec(), ..self }
+    }
+}
+
+type Fault = Box<dyn FnMut(&Request, &Server) -> Option<Reply> + Send>;
+
+/// What a fault may look at.
+pub struct Server {
     files: BTreeMap<String, Vec<u8>>,
+    pub hub: String,
+    pub storage: String,
+}
+
+impl Server {
+    pub fn bytes(&self, file: &str) -> &[u8] {
+        &self.files[file]
+    }
+
+    /// As the hub names a file: large ones by their SHA-256, small ones as Git does.
+    pub fn etag(&self, file: &str) -> String {
+        let bytes = &self.files[file];
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        if file.ends_with(".safetensors") {
+            hex(&Sha256::digest(bytes))
+        } else {
+            hex(&Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
+        }
+    }
+}
+
+struct State {
+    server: Server,
     requests: Vec<Request>,
+    /// Asked one after the other, before the right answer is given.
+    faults: Vec<Fault>,
     /// Of this file, after how many bytes to hang up; used up from the front.
     cuts: Vec<(String, usize)>,
-    ignores_ranges: bool,
 }
 
 /// Serves the model `org/name` until the process ends.
@@ -37,26 +106,44 @@ pub struct HubServer {
 impl HubServer {
     pub fn start(files: &[(&str, &[u8])]) -> Self {
         let files = files.iter().map(|&(name, bytes)| (name.to_owned(), bytes.to_vec())).collect();
-        let state = Arc::new(Mutex::new(State { files, ..Default::default() }));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = shared.clone();
-                std::thread::spawn(move || answer(&state, stream));
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [hub, storage] = [0, 1].map(|index| format!("http://{}", listeners[index].local_addr().unwrap()));
+        let server = Server { files, hub: hub.clone(), storage };
+        let state = State { server, requests: Vec::new(), faults: Vec::new(), cuts: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        for (listener, host) in listeners.into_iter().zip([Host::Hub, Host::Storage]) {
+            let shared = state.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let state = shared.clone();
+                    std::thread::spawn(move || answer(&state, stream, host));
+                }
+            });
+        }
+        HubServer { state, endpoint: hub }
+    }
+
+    /// Adds a fault: where it gives a reply, that is the answer.
+    pub fn fault(&self, fault: impl FnMut(&Request, &Server) -> Option<Reply> + Send + 'static) {
+        self.state.lock().unwrap().faults.push(Box::new(fault));
+    }
+
+    /// Sends every `.safetensors` file from the other host, as the hub does, with `status`.
+    pub fn use_storage(&self, status: &'static str) {
+        self.fault(move |request, server| {
+            let is_away = request.host == Host::Storage || !request.file().ends_with(".safetensors");
+            if is_away || !request.path.contains("/resolve/") {
+                return None;
             }
+            let reply = Reply::status(status).header("Location", &format!("{}{}?signature=1", server.storage, request.path));
+            let reply = reply.header("X-Linked-ETag", &format!("\"{}\"", server.etag(request.file())));
+            Some(reply.header("X-Linked-Size", &server.bytes(request.file()).len().to_string()))
         });
-        HubServer { state, endpoint }
     }
 
     /// Hangs up after `sent` bytes of `file`, once per call.
     pub fn cut(&self, file: &str, sent: usize) {
         self.state.lock().unwrap().cuts.push((file.to_owned(), sent));
-    }
-
-    pub fn ignore_ranges(&self) {
-        self.state.lock().unwrap().ignores_ranges = true;
     }
 
     /// The requests since the last call.
@@ -66,20 +153,21 @@ impl HubServer {
 
     /// Of the requests since the last call, those for content: the file and the byte from which on it was asked for.
     pub fn take_downloads(&self) -> Vec<(String, usize)> {
-        let downloads = self.take_requests().into_iter().filter(|request| !request.is_probe && request.range_start.is_some());
-        downloads.map(|request| (request.path.rsplit('/').next().unwrap().to_owned(), request.range_start.unwrap())).collect()
+        let is_download = |request: &Request| request.method == "GET" && request.path.contains("/resolve/");
+        let downloads = self.take_requests().into_iter().filter(is_download);
+        downloads.map(|request| (request.file().to_owned(), request.range_start.unwrap_or(0))).collect()
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<Request> {
+fn read_request(stream: &TcpStream, host: Host) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let path = lines.next()?.split(' ').nth(1)?.to_owned();
-    let mut request = Request { path, range_start: None, range_end: None, is_probe: false, authorization: None };
+    let first = lines.next()?;
+    let (method, path) = (first.split(' ').next()?.to_owned(), first.split(' ').nth(1)?.split('?').next()?.to_owned());
+    let mut request = Request { host, method, path, range_start: None, range_end: None, authorization: None };
     for line in lines.take_while(|line| !line.is_empty()) {
         let (name, value) = line.split_once(": ")?;
         match name.to_ascii_lowercase().as_str() {
             "range" => {
-                request.is_probe = value == "bytes=0-0";
                 let (start, end) = value.strip_prefix("bytes=")?.split_once('-')?;
                 request.range_start = start.parse().ok();
                 request.range_end = end.parse().ok().map(|last: usize| last + 1);
@@ -91,48 +179,63 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(request)
 }
 
-fn answer(state: &Mutex<State>, mut stream: TcpStream) {
-    let Some(request) = read_request(&stream) else { return };
-    let mut state = state.lock().unwrap();
-    state.requests.push(request.clone());
-    let prefix = format!("/org/name/resolve/{COMMIT}/");
-    // A client that hangs up early is none of the server's business.
-    let _ = if request.path.starts_with("/api/models/org/name/revision/") && !request.path.ends_with("/missing") {
-        let siblings: Vec<_> = state.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
-        let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
-        send(&mut stream, "200 OK", "Content-Type: application/json\r\n", body.as_bytes(), body.len())
-    } else if let Some(file) = request.path.strip_prefix(&prefix).filter(|file| state.files.contains_key(*file)) {
-        send_file(&mut stream, &mut state, &request, file)
-    } else if request.path.contains("private") {
-        send(&mut stream, "401 Unauthorized", "", b"", 0)
-    } else {
-        send(&mut stream, "404 Not Found", "", b"", 0)
+fn answer(state: &Mutex<State>, mut stream: TcpStream, host: Host) {
+    let Some(request) = read_request(&stream, host) else { return };
+    let reply = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(request.clone());
+        let State { server, faults, .. } = &mut *state;
+        let fault = faults.iter_mut().find_map(|fault| fault(&request, server));
+        fault.unwrap_or_else(|| right_answer(&mut state, &request))
     };
+    // A client that hangs up early is none of the server's business.
+    let _ = send(&mut stream, &reply, request.method == "HEAD");
+    if reply.stalls {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
 }
 
-fn send_file(stream: &mut TcpStream, state: &mut State, request: &Request, file: &str) -> std::io::Result<()> {
-    let bytes = &state.files[file];
-    let size = bytes.len();
-    let start = request.range_start.unwrap_or(0);
+fn right_answer(state: &mut State, request: &Request) -> Reply {
+    let prefix = format!("/org/name/resolve/{COMMIT}/");
+    if request.path.starts_with("/api/models/org/name/revision/") && !request.path.ends_with("/missing") {
+        let siblings: Vec<_> = state.server.files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+        let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+        return Reply::status("200 OK").header("Content-Type", "application/json").body(body.as_bytes());
+    }
+    match request.path.strip_prefix(&prefix).filter(|file| state.server.files.contains_key(*file)) {
+        Some(file) => file_answer(state, request, file),
+        None if request.path.contains("private") => Reply::status("401 Unauthorized"),
+        None => Reply::status("404 Not Found"),
+    }
+}
+
+fn file_answer(state: &mut State, request: &Request, file: &str) -> Reply {
+    let bytes = &state.server.files[file];
+    let (size, start) = (bytes.len(), request.range_start.unwrap_or(0));
     let end = request.range_end.map_or(size, |end| end.min(size));
-    let etag = bytes.iter().fold(size as u64, |hash, &byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-    let headers = format!("ETag: \"{etag:016x}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
-    if start >= size {
-        return send(stream, "416 Range Not Satisfiable", &format!("{headers}Content-Range: bytes */{size}\r\n"), b"", 0);
+    let headers = Reply::default().header("ETag", &format!("\"{}\"", state.server.etag(file))).header("X-Repo-Commit", COMMIT);
+    if start >= size && size > 0 {
+        return Reply { status: "416 Range Not Satisfiable", ..headers.header("Content-Range", &format!("bytes */{size}")) };
     }
-    let body = if state.ignores_ranges && !request.is_probe { &bytes[..] } else { &bytes[start..end] };
-    let cut = if request.is_probe { None } else { state.cuts.iter().position(|(name, _)| name == file) };
-    let sent = cut.map_or(body.len(), |index| state.cuts[index].1.min(body.len()));
-    let headers = format!("{headers}Content-Range: bytes {start}-{}/{size}\r\n", end - 1);
-    let result = send(stream, "206 Partial Content", &headers, &body[..sent], body.len());
-    if let Some(index) = cut {
-        state.cuts.remove(index);
+    let body = &bytes[start..end];
+    let cut = if request.method == "HEAD" { None } else { state.cuts.iter().position(|(name, _)| name == file) };
+    let sent = cut.map_or(body.len(), |index| state.cuts.remove(index).1.min(body.len()));
+    let reply = Reply { missing: body.len() - sent, ..headers.body(&body[..sent]) };
+    match request.range_start {
+        None => Reply { status: "200 OK", ..reply },
+        Some(_) => {
+            let reply = reply.header("Content-Range", &format!("bytes {start}-{}/{size}", end - 1));
+            Reply { status: "206 Partial Content", ..reply }
+        }
     }
-    result
 }
 
-fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8], announced: usize) -> std::io::Result<()> {
+fn send(stream: &mut TcpStream, reply: &Reply, is_head: bool) -> std::io::Result<()> {
+    let announced = reply.body.len() + reply.missing;
+    let Reply { status, headers, body, .. } = reply;
     write!(stream, "HTTP/1.1 {status}\r\n{headers}Content-Length: {announced}\r\nConnection: close\r\n\r\n")?;
-    stream.write_all(body)?;
+    if !is_head {
+        stream.write_all(body)?;
+    }
     stream.flush()
 }

@@ -15,6 +15,7 @@ mod families;
 mod float8;
 mod gating;
 mod hub;
+mod hub_faults;
 mod kv_cache;
 mod latent;
 mod layers;

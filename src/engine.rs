@@ -236,7 +236,7 @@ impl Engine {
             cached: &mut self.cached,
             context: self.context,
         };
-        Ok(Generation::new(context, prompt_ids, options))
+        Generation::new(context, prompt_ids, options)
     }
 
     /// Logits and routing at every position of `ids`.
@@ -252,12 +252,12 @@ impl Engine {
     /// What the routers do with `ids`, in windows of the context's length. `on_window` gets the routing of each, one entry per layer with a
     /// router, for as many tokens as the window has.
     ///
-    /// Later windows begin with the beginning-of-text token, where the tokenizer has one; that one is left out.
+    /// Later windows begin with the beginning-of-text token, where the tokenizer puts one before a text; that one is left out.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub async fn trace(&mut self, ids: &[u32], on_window: &mut dyn FnMut(&[u32], &[LayerRouting])) -> Result<()> {
-        let bos: Vec<u32> = self.tokenizer.bos_id().into_iter().collect();
+        let bos = self.opening();
         self.cached.clear();
         let (mut rest, mut opening) = (ids, &[][..]);
         loop {
@@ -283,12 +283,13 @@ impl Engine {
 
     /// How well the model predicts `ids`, in windows of the context's length. `progress` hears the tokens done and the tokens in all.
     ///
-    /// A window begins with the beginning-of-text token, where the tokenizer has one; the first token of a window is not predicted otherwise.
+    /// A window begins with the beginning-of-text token, where the tokenizer puts one before a text; the first token of a window is not predicted
+    /// otherwise.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); [`Error::Argument`] for fewer than two tokens.
     pub async fn perplexity(&mut self, ids: &[u32], progress: &mut dyn FnMut(usize, usize)) -> Result<Perplexity> {
-        let bos: Vec<u32> = self.tokenizer.bos_id().into_iter().collect();
+        let bos = self.opening();
         let ids = ids.strip_prefix(bos.as_slice()).unwrap_or(ids);
         if ids.is_empty() || bos.len() + ids.len() < 2 {
             let (expected, found) = ("at least two tokens".to_owned(), ids.len().to_string());
@@ -314,6 +315,11 @@ impl Engine {
         Ok(Perplexity { tokens, mean_nll: nll / tokens as f64 })
     }
 
+    /// The beginning-of-text token, where the tokenizer puts one before a text.
+    fn opening(&self) -> Vec<u32> {
+        self.tokenizer.bos_id().filter(|_| self.tokenizer.adds_bos()).into_iter().collect()
+    }
+
     fn check_ids(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             let (expected, found) = ("at least one token".to_owned(), "none".to_owned());
@@ -332,7 +338,11 @@ impl Engine {
     }
 }
 
-fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> {
+/// The context of a model: `wanted`, or what it was made for, but at most 4096.
+///
+/// # Errors
+/// [`Error::Argument`] for more than the model was made for, or nothing.
+pub fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> {
     match wanted {
         None => Ok(spec.max_positions.min(DEFAULT_CONTEXT)),
         Some(context) if context > 0 && context <= spec.max_positions => Ok(context),

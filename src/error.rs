@@ -133,6 +133,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Tokenizer { hint, .. } => hint.clone(),
+            Error::ChatTemplate { .. } => {
+                Some("mend chat_template.jinja in the model's folder, or continue a text of your own with `moebius run`".to_owned())
+            }
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
             }

@@ -170,7 +170,7 @@ impl Engine {
             generation.keep_routing();
         }
         while let Some(piece) = generation.next().await.map_err(thrown)? {
-            let step = serde_json::json!({ "id": piece.id, "text": piece.text, "routing": json::by_token(generation.routing(), &num_experts) });
+            let step = serde_json::json!({ "id": piece.id, "text": piece.text, "parts": piece.parts, "routing": json::by_token(generation.routing(), &num_experts) });
             let answer = on_step.call1(&JsValue::NULL, &to_js(&step))?;
             if JsFuture::from(js_sys::Promise::resolve(&answer)).await?.as_bool() == Some(false) {
                 break;

@@ -7,7 +7,14 @@ const FOLDER = "moebius-models";
 const RECORD = "record.json";
 const PIECE_BYTES = 4 << 20;
 const REQUIRED = ["config.json", "tokenizer.json"];
-const OPTIONAL = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+const OPTIONAL = [
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "generation_config.json",
+  "chat_template.jinja",
+  "chat_template.json",
+];
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 const HUB = "https://huggingface.co";

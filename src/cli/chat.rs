@@ -1,14 +1,20 @@
 //! `moebius chat`: a conversation.
 
+use super::chat_command::{self, HELP, Typed};
+use super::chat_input::Input;
+use super::failure::Failure;
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
-use super::stream::{print_statistics, stream};
+use super::stream::{Printer, Thinking, ThinkingArgs, dim, print_statistics, stream};
 use super::talk::{self, talk};
-use super::{Global, model};
-use anyhow::Result;
+use super::{Global, files, loads, model};
+use anyhow::{Context, Result};
 use clap::Args;
-use moebius::generate::{ChatMessage, ChatTemplate, Tokenizer};
-use std::io::{BufRead, IsTerminal, Write};
+use moebius::Engine;
+use moebius::generate::{ChatMessage, ChatTemplate, GenerateOptions, StopReason, Summary, Tokenizer};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -17,8 +23,11 @@ Examples:
   moebius chat ./my-model --system \"Answer in one sentence.\" --temp 0.7
   echo \"Once upon a time\" | moebius chat
 
-/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C ends an answer.
+On a terminal there is a line editor with a history. /help lists the commands inside, Ctrl-C ends an answer, Ctrl-D the conversation.
 A model without a chat template gets the conversation as lines of `User:` and `Assistant:`.";
+
+/// The longest answer of a model without a chat template, which does not know where an answer ends.
+const MAX_PLAIN_TOKENS: usize = 128;
 
 /// Talk with a model, through its chat template where it has one.
 #[derive(Args)]
@@ -30,6 +39,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
+    thinking: ThinkingArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     routing: RoutingArgs,
@@ -39,50 +50,193 @@ impl ChatArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         self.sampling.check()?;
         let directory = model::directory(self.model.as_deref())?;
+        let template = self.template(&directory).await?;
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
-        let template = ChatTemplate::of(engine.tokenizer())?;
         let mut options = self.sampling.options(engine.tokenizer());
+        if !self.sampling.limits_tokens() {
+            options.stop.max_tokens = if template.is_plain() { MAX_PLAIN_TOKENS } else { engine.context() };
+        }
         options.stop.stop_strings.extend(template.stop_strings().iter().map(|&text| text.to_owned()));
-        let mut conversation = Conversation::new(&template, self.system.as_deref());
-        let interactive = std::io::stdin().is_terminal();
-        let mut stdin = std::io::stdin().lock();
-        let mut stdout = std::io::stdout().lock();
-        loop {
-            let mut line = String::new();
-            if interactive {
-                talk::text("> ");
-            }
-            if stdin.read_line(&mut line)? == 0 {
-                return Ok(ExitCode::SUCCESS);
-            }
-            match line.trim() {
-                "" => continue,
-                "/exit" => return Ok(ExitCode::SUCCESS),
-                "/clear" => conversation = Conversation::new(&template, self.system.as_deref()),
-                text => {
-                    conversation.say("user", text);
-                    let ids = conversation.ids(engine.tokenizer())?;
-                    if interactive && ids.len() > engine.context() {
-                        let (found, limit) = (ids.len(), engine.context());
-                        talk!("That would make {found} tokens, and the context holds {limit}: say less, or /clear.");
-                        conversation.take_back();
-                        continue;
-                    }
-                    let summary = stream(&mut engine, &ids, &options, &mut stdout).await?;
-                    writeln!(stdout)?;
-                    conversation.say("assistant", summary.text.trim());
-                    if global.verbose {
-                        print_statistics(&summary, &options);
-                    }
-                }
+        let mut input = Input::open()?;
+        let mut session = Session {
+            conversation: Conversation::new(&template, self.system.as_deref()),
+            options,
+            thinking: self.thinking.shown_on(&std::io::stdout()),
+            interactive: input.is_terminal(),
+            verbose: global.verbose,
+            last: None,
+        };
+        session.greet(&engine, &directory);
+        while let Some(text) = input.next()? {
+            if !session.take(&mut engine, &text).await? {
+                break;
             }
         }
+        Ok(ExitCode::SUCCESS)
     }
+
+    /// The template of the model, tried on a short conversation: what it cannot do is said before anyone waits for the weights.
+    async fn template(&self, directory: &Path) -> Result<ChatTemplate> {
+        let template = ChatTemplate::of(&Tokenizer::open(directory).await?)?;
+        let mut trial = Conversation::new(&template, self.system.as_deref());
+        trial.messages.push(ChatMessage::new("user", "Hi"));
+        template.render(&trial.messages, true)?;
+        Ok(template)
+    }
+}
+
+/// A conversation with what belongs to it.
+struct Session<'a> {
+    conversation: Conversation<'a>,
+    options: GenerateOptions,
+    thinking: Thinking,
+    interactive: bool,
+    verbose: bool,
+    /// The last answer.
+    last: Option<Summary>,
+}
+
+impl Session<'_> {
+    fn greet(&self, engine: &Engine, directory: &Path) {
+        if self.conversation.template.is_plain() {
+            talk!("note     this model has no chat template: it gets the conversation as lines of `User:` and `Assistant:`");
+        }
+        if self.interactive {
+            let name = directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy();
+            talk!("{name}, {} tokens of context. Say something.", engine.context());
+            talk!(
+                "{}",
+                dim("/help lists the commands; Alt-Enter begins a new line; Ctrl-C ends an answer, Ctrl-D the conversation.")
+            );
+        }
+    }
+
+    /// Does what was typed; false at the end.
+    async fn take(&mut self, engine: &mut Engine, text: &str) -> Result<bool> {
+        match chat_command::read(text) {
+            Typed::Exit => return Ok(false),
+            Typed::Message(text) => self.answer(engine, text).await?,
+            Typed::Help => talk!("{HELP}"),
+            Typed::Clear => {
+                self.conversation.messages.retain(|message| message.role == "system");
+                talk!("The conversation is forgotten.");
+            }
+            Typed::System(text) => self.system(text),
+            Typed::Set(None) => talk!("{}", chat_command::settings(&self.options)),
+            Typed::Set(Some((name, value))) => match chat_command::set(&mut self.options, name, value) {
+                Ok(()) => talk!("{}", chat_command::settings(&self.options)),
+                Err(error) => talk!("{error}"),
+            },
+            Typed::Experts => self.experts(),
+            Typed::Save(file) => match self.conversation.save(Path::new(file)) {
+                Ok(()) => talk!("{} messages are in {file}.", self.conversation.messages.len()),
+                Err(error) => talk!("{error:#}"),
+            },
+            Typed::Load(file) => match self.conversation.load(Path::new(file)) {
+                Ok(()) => talk!("The conversation goes on after {} messages of {file}.", self.conversation.messages.len()),
+                Err(error) => talk!("{error:#}"),
+            },
+            Typed::Wrong(problem) => talk!("{problem}"),
+        }
+        Ok(true)
+    }
+
+    async fn answer(&mut self, engine: &mut Engine, text: &str) -> Result<()> {
+        self.conversation.messages.push(ChatMessage::new("user", text));
+        let outcome = self.generate(engine).await;
+        let summary = match outcome {
+            Ok(summary) => summary,
+            // Somebody who sits there can say something else; a script has to hear of it.
+            Err(error) if self.interactive && error.is::<moebius::Error>() => {
+                self.conversation.messages.pop();
+                talk!("{error}");
+                if let Some(hint) = error.downcast_ref::<moebius::Error>().and_then(moebius::Error::hint) {
+                    talk!("hint: {hint}; /clear forgets the conversation");
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if self.verbose {
+            print_statistics(&summary, &self.options);
+        } else if self.interactive {
+            talk!("{}", dim(&speed(&summary, engine.context())));
+        }
+        if summary.stop == StopReason::Cancelled && summary.answer.trim().is_empty() {
+            self.conversation.messages.pop();
+            talk!("Nothing was answered, so the question is not kept.");
+        } else {
+            let mut message = ChatMessage::new("assistant", summary.answer.trim());
+            message.thinking = Some(summary.thinking.trim().to_owned()).filter(|thinking| !thinking.is_empty());
+            self.conversation.messages.push(message);
+        }
+        self.last = Some(summary);
+        Ok(())
+    }
+
+    async fn generate(&self, engine: &mut Engine) -> Result<Summary> {
+        let ids = self.conversation.ids(engine.tokenizer())?;
+        let mut stdout = std::io::stdout().lock();
+        let mut printer = Printer::new(&mut stdout, self.thinking).trimmed();
+        let summary = stream(engine, &ids, &self.options, &mut printer).await?;
+        writeln!(stdout)?;
+        Ok(summary)
+    }
+
+    fn system(&mut self, text: Option<&str>) {
+        let messages = &mut self.conversation.messages;
+        let Some(text) = text else {
+            match messages.iter().find(|message| message.role == "system") {
+                Some(message) => talk!("{}", message.content),
+                None => talk!("The model is told nothing before the conversation. /system TEXT changes that."),
+            }
+            return;
+        };
+        messages.retain(|message| message.role != "system");
+        if text.is_empty() {
+            talk!("The model is told nothing before the conversation.");
+        } else {
+            messages.insert(0, ChatMessage::new("system", text));
+            talk!("The model is told so from the next message on.");
+        }
+    }
+
+    fn experts(&self) {
+        match &self.last {
+            Some(summary) if summary.expert_loads.iter().any(|layer| !layer.is_empty()) => {
+                talk!(
+                    "load of each expert in the last answer, its prompt included where it had to be run, as a share of its layer:"
+                );
+                talk::text(&loads::render(&summary.expert_loads));
+            }
+            Some(_) => talk!("This model has no experts."),
+            None => talk!("There is no answer yet."),
+        }
+    }
+}
+
+/// How fast the answer came, in a line.
+fn speed(summary: &Summary, context: usize) -> String {
+    let used = summary.prompt_ids.len() + summary.ids.len();
+    let why = match &summary.stop {
+        StopReason::Eos | StopReason::StopString(_) => String::new(),
+        StopReason::MaxTokens => "; cut at max-tokens (/set max-tokens)".to_owned(),
+        StopReason::ContextFull => "; the context is full (/clear)".to_owned(),
+        StopReason::Cancelled => "; stopped".to_owned(),
+    };
+    let (tokens, rate) = (summary.ids.len(), summary.decode_rate());
+    format!("{tokens} tokens, {rate:.1} tokens/s; {used} of {context} tokens of context used{why}")
 }
 
 /// All that was said so far.
 struct Conversation<'a> {
     template: &'a ChatTemplate,
+    messages: Vec<ChatMessage>,
+}
+
+/// A conversation in a file.
+#[derive(Serialize, Deserialize)]
+struct Saved {
     messages: Vec<ChatMessage>,
 }
 
@@ -92,16 +246,31 @@ impl<'a> Conversation<'a> {
         Conversation { template, messages }
     }
 
-    fn say(&mut self, role: &str, content: &str) {
-        self.messages.push(ChatMessage::new(role, content));
-    }
-
-    fn take_back(&mut self) {
-        self.messages.pop();
-    }
-
     /// The whole conversation, up to where the model is to answer.
     fn ids(&self, tokenizer: &Tokenizer) -> moebius::Result<Vec<u32>> {
         tokenizer.encode(&self.template.render(&self.messages, true)?, !self.template.writes_special_tokens())
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let saved = Saved { messages: self.messages.clone() };
+        let text = serde_json::to_string_pretty(&saved).context("cannot write the conversation as JSON")?;
+        files::NewFile::prepare(path)?.write((text + "\n").as_bytes())
+    }
+
+    /// Takes the messages of a file instead of these; a file that is none changes nothing.
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let text = files::read_text(path)?;
+        let messages = if text.trim_start().starts_with('[') {
+            serde_json::from_str(&text)
+        } else {
+            serde_json::from_str::<Saved>(&text).map(|saved| saved.messages)
+        };
+        let messages: Vec<ChatMessage> = messages.map_err(|error| {
+            let problem = format!("{} is no conversation: {error}", path.display());
+            Failure::new(problem, "/save FILE writes one: {\"messages\": [{\"role\": .., \"content\": ..}]}")
+        })?;
+        self.template.render(&messages, true)?;
+        self.messages = messages;
+        Ok(())
     }
 }

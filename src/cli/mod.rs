@@ -5,6 +5,8 @@
 mod bench;
 mod bench_figures;
 mod chat;
+mod chat_command;
+mod chat_input;
 mod check;
 mod devices;
 mod failure;

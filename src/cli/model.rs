@@ -6,10 +6,11 @@ use super::{Global, files, tune};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moebius::gating::RoutingOverride;
+use moebius::generate::Tokenizer;
 use moebius::gpu::DeviceOptions;
 use moebius::platform;
 use moebius::spec::ModelSpec;
-use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions};
+use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions, choose_context};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,22 @@ pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
     }
 }
 
+/// Refuses a prompt that is longer than the context, before anyone waits for the weights.
+pub async fn check_prompt(directory: &Path, text: &str, global: &Global) -> Result<()> {
+    let config = platform::read_model_text(directory, CONFIG).await?;
+    let spec = ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?;
+    let limit = choose_context(&spec, global.ctx.map(|tokens| tokens.get()))?;
+    // No token has less than a byte, so most prompts need no second look at a large tokenizer.
+    if text.len() < limit {
+        return Ok(());
+    }
+    let found = Tokenizer::open(directory).await?.encode(text, true)?.len();
+    if found > limit {
+        return Err(moebius::Error::PromptTooLong { found, limit }.into());
+    }
+    Ok(())
+}
+
 /// The device of the command line, as the environment and `moebius tune` have it.
 pub fn device_options(global: &Global) -> DeviceOptions {
     DeviceOptions { tunings: tune::tunings_path(), ..DeviceOptions::from_env(global.device.clone()) }
@@ -95,6 +112,9 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     .await;
     bar.finish_and_clear();
     let engine = engine?;
+    for note in engine.tokenizer().notes() {
+        talk!("note     {note}");
+    }
     if global.verbose {
         say_more(&engine);
     }

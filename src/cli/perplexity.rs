@@ -39,6 +39,11 @@ impl PerplexityArgs {
         let directory = model::directory(Some(&self.model))?;
         let mut engine = model::load(&directory, global).await?;
         let ids = engine.tokenizer().encode(&text, true)?;
+        let begins_with_bos = engine.tokenizer().adds_bos();
+        if engine.tokenizer().bos_id().is_some() {
+            let how = if begins_with_bos { "with a" } else { "without a" };
+            talk!("windows  begin {how} beginning-of-text token, as the tokenizer says");
+        }
         let shown = std::io::stderr().is_terminal();
         let result = engine
             .perplexity(&ids, &mut |done, total| {
@@ -57,6 +62,7 @@ impl PerplexityArgs {
                 "device": model::device_json(engine.device()),
                 "file": self.file,
                 "context": engine.context(),
+                "begins_with_bos": begins_with_bos,
                 "tokens": result.tokens,
                 "mean_nll": result.mean_nll,
                 "perplexity": result.value(),

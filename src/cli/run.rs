@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stats;
-use super::stream::{print_statistics, stream};
+use super::stream::{Printer, ThinkingArgs, print_statistics, stream};
 use super::talk;
 use super::talk::talk;
 use super::{Global, files, model};
@@ -40,6 +40,8 @@ pub struct RunArgs {
     #[arg(value_name = "PROMPT", conflicts_with = "ids_file")]
     second: Option<String>,
     #[command(flatten)]
+    thinking: ThinkingArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     routing: RoutingArgs,
@@ -65,8 +67,9 @@ impl RunArgs {
         let (model, prompt) = self.model_and_prompt()?;
         self.sampling.check()?;
         let directory = model::directory(model)?;
-        if let Prompt::Ids(ids) = &prompt {
-            model::check_ids(&directory, ids)?;
+        match &prompt {
+            Prompt::Ids(ids) => model::check_ids(&directory, ids)?,
+            Prompt::Text(text) => model::check_prompt(&directory, text, global).await?,
         }
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let options = self.sampling.options(engine.tokenizer());
@@ -78,10 +81,13 @@ impl RunArgs {
             talk::text(&format!("\n{text}"));
         }
         let summary = if self.json {
-            stream(&mut engine, &prompt_ids, &options, &mut std::io::stderr()).await?
+            let mut stderr = std::io::stderr();
+            let thinking = self.thinking.shown_on(&stderr);
+            stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stderr, thinking)).await?
         } else {
             let mut stdout = std::io::stdout().lock();
-            let summary = stream(&mut engine, &prompt_ids, &options, &mut stdout).await?;
+            let thinking = self.thinking.shown_on(&stdout);
+            let summary = stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stdout, thinking)).await?;
             writeln!(stdout)?;
             summary
         };
@@ -138,6 +144,8 @@ fn result_json(engine: &Engine, directory: &Path, summary: &Summary, seed: u64) 
         "prompt_ids": summary.prompt_ids,
         "ids": summary.ids,
         "text": summary.text,
+        "thinking": summary.thinking,
+        "answer": summary.answer,
         "stop": summary.stop,
         "seed": seed,
         "prefill_seconds": summary.prefill_seconds,

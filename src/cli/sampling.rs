@@ -5,11 +5,14 @@ use moebius::generate::{GenerateOptions, SamplingOptions, StopRules, Tokenizer};
 use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The most tokens where nothing was said.
+const MAX_TOKENS: usize = 128;
+
 #[derive(Args)]
 pub struct SamplingArgs {
-    /// The most tokens to write.
-    #[arg(short = 'n', long, default_value = "128", value_name = "TOKENS")]
-    max_tokens: NonZeroUsize,
+    /// The most tokens to write. Without it 128; in `chat`, where the model has a chat template, as many as the context holds.
+    #[arg(short = 'n', long, value_name = "TOKENS")]
+    max_tokens: Option<NonZeroUsize>,
     /// Temperature; 0 always takes the most likely token. Without it, the checkpoint's own suggestion.
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temp: Option<f32>,
@@ -50,6 +53,11 @@ impl SamplingArgs {
         GenerateOptions { sampling, stop: self.stop_rules(eos_ids) }
     }
 
+    /// Whether the number of tokens was given.
+    pub fn limits_tokens(&self) -> bool {
+        self.max_tokens.is_some()
+    }
+
     fn over(&self, suggested: SamplingOptions) -> SamplingOptions {
         SamplingOptions {
             temperature: self.temp.unwrap_or(suggested.temperature),
@@ -62,7 +70,7 @@ impl SamplingArgs {
     }
 
     fn stop_rules(&self, eos_ids: Vec<u32>) -> StopRules {
-        StopRules { eos_ids, max_tokens: self.max_tokens.get(), stop_strings: self.stop.clone() }
+        StopRules { eos_ids, max_tokens: self.max_tokens.map_or(MAX_TOKENS, NonZeroUsize::get), stop_strings: self.stop.clone() }
     }
 }
 

@@ -5,20 +5,127 @@ use super::loads;
 use super::talk;
 use super::talk::talk;
 use anyhow::Result;
+use clap::Args;
 use moebius::Engine;
-use moebius::generate::{GenerateOptions, StopReason, Summary};
-use std::io::Write;
+use moebius::generate::{GenerateOptions, Part, PartText, StopReason, Summary};
+use std::io::{IsTerminal, Write};
 
-/// Writes each piece to `out` as it comes. The first Ctrl-C ends the text as if it had come to its end.
-pub async fn stream(engine: &mut Engine, prompt_ids: &[u32], options: &GenerateOptions, out: &mut dyn Write) -> Result<Summary> {
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+
+#[derive(Args)]
+pub struct ThinkingArgs {
+    /// Leave out what the model thinks before its answer. Without this, terminals show it dimmed, and files have it between `<think>` and
+    /// `</think>`.
+    #[arg(long)]
+    hide_thinking: bool,
+}
+
+impl ThinkingArgs {
+    /// How thinking is shown on `out`, which may be a terminal.
+    pub fn shown_on(&self, out: &impl IsTerminal) -> Thinking {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match (self.hide_thinking, out.is_terminal() && !plain) {
+            (true, _) => Thinking::Hidden,
+            (false, true) => Thinking::Dimmed,
+            (false, false) => Thinking::Marked,
+        }
+    }
+}
+
+/// How what a model thinks is told apart from its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thinking {
+    Hidden,
+    Dimmed,
+    /// Between `<think>` and `</think>`.
+    Marked,
+}
+
+/// Writes the parts of one answer.
+pub struct Printer<'a> {
+    out: &'a mut dyn Write,
+    thinking: Thinking,
+    /// White space at the start of the text is left out.
+    trims: bool,
+    inside: bool,
+}
+
+impl<'a> Printer<'a> {
+    pub fn new(out: &'a mut dyn Write, thinking: Thinking) -> Self {
+        Printer { out, thinking, trims: false, inside: false }
+    }
+
+    /// The same without white space at the start.
+    pub fn trimmed(self) -> Self {
+        Printer { trims: true, ..self }
+    }
+
+    fn write(&mut self, parts: &[PartText]) -> std::io::Result<()> {
+        for PartText { part, text } in parts {
+            let text = if self.trims { text.trim_start() } else { text };
+            if text.is_empty() || (*part == Part::Thinking && self.thinking == Thinking::Hidden) {
+                continue;
+            }
+            self.trims = false;
+            match (part, self.inside) {
+                (Part::Thinking, false) => self.open()?,
+                (Part::Answer, true) => self.close("\n\n")?,
+                _ => {}
+            }
+            self.out.write_all(text.as_bytes())?;
+        }
+        self.out.flush()
+    }
+
+    fn open(&mut self) -> std::io::Result<()> {
+        self.inside = true;
+        self.out.write_all(if self.thinking == Thinking::Dimmed { DIM.as_bytes() } else { b"<think>\n" })
+    }
+
+    fn close(&mut self, after: &str) -> std::io::Result<()> {
+        self.inside = false;
+        let end = if self.thinking == Thinking::Dimmed { PLAIN } else { "\n</think>" };
+        write!(self.out, "{end}{after}")
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        if self.inside {
+            self.close("")?;
+        }
+        self.out.flush()
+    }
+}
+
+/// Writes each piece as it comes. The first Ctrl-C ends the text as if it had come to its end.
+pub async fn stream(
+    engine: &mut Engine,
+    prompt_ids: &[u32],
+    options: &GenerateOptions,
+    printer: &mut Printer<'_>,
+) -> Result<Summary> {
     let watch = Watch::start()?;
     let mut generation = engine.generate(prompt_ids, options)?;
-    while !watch.requested() {
-        let Some(piece) = generation.next().await? else { break };
-        out.write_all(piece.text.as_bytes())?;
-        out.flush()?;
-    }
+    let written = loop {
+        if watch.requested() {
+            break Ok(());
+        }
+        match generation.next().await {
+            Ok(Some(piece)) => printer.write(&piece.parts)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    // Also after an error: a terminal must not stay dimmed.
+    printer.finish()?;
+    written?;
     Ok(generation.finish().await?)
+}
+
+/// `text` in the colour of what is said beside the matter.
+pub fn dim(text: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if std::io::stderr().is_terminal() && !plain { format!("{DIM}{text}{PLAIN}") } else { text.to_owned() }
 }
 
 /// Speeds, the end and the load of each expert, on stderr.
@@ -40,7 +147,7 @@ fn rate(tokens: usize, seconds: f64, tokens_per_second: f64) -> String {
 }
 
 /// Why the text ended, in words.
-fn reason(stop: &StopReason) -> String {
+pub fn reason(stop: &StopReason) -> String {
     match stop {
         StopReason::Eos => "at the model's end of text".to_owned(),
         StopReason::MaxTokens => "after as many tokens as -n allows".to_owned(),

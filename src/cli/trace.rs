@@ -252,9 +252,9 @@ async fn trace_generation(engine: &mut Engine, ids: &[u32], options: &GenerateOp
     writer.add(&layers, "prompt", traced_tokens(engine, &all)?, &routings)
 }
 
-/// The tokens of a text, their texts put together being the text.
+/// The tokens of a text, their texts put together being the text with its control tokens spelled out.
 fn traced_tokens(engine: &Engine, ids: &[u32]) -> Result<Vec<TracedToken>> {
-    let mut stream = TextStream::new(engine.tokenizer(), true);
+    let mut stream = TextStream::new(engine.tokenizer(), false);
     let token = |(position, &id): (usize, &u32)| Ok(TracedToken { domain: 0, position, id, text: stream.push(id)? });
     ids.iter().enumerate().map(token).collect()
 }

@@ -1,12 +1,14 @@
 //! Conversations to prompts: the chat template of a checkpoint, or a plain transcript.
 
+use super::jinja;
 use super::tokenizer::{SpecialTokens, Tokenizer};
 use crate::error::{Error, Result};
 use crate::platform;
-use chrono::DateTime;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind, context};
+use chrono::{DateTime, FixedOffset};
+use minijinja::Environment;
+use minijinja::value::{Serde, Value};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 use std::fmt::Write;
 
 /// One turn of a conversation.
@@ -14,13 +16,50 @@ use std::fmt::Write;
 pub struct ChatMessage {
     /// `system`, `user` or `assistant`; templates may know more.
     pub role: String,
+    /// What was said; of an answer, without its thinking.
+    #[serde(default)]
     pub content: String,
+    /// What the model thought before it answered. Templates see it as `thinking` and as `reasoning_content`, and leave it out where the model
+    /// was trained so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+    /// Whatever else templates know, such as `tool_calls` or `name`.
+    #[serde(flatten)]
+    pub more: Map<String, Json>,
 }
 
 impl ChatMessage {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        ChatMessage { role: role.into(), content: content.into() }
+        ChatMessage { role: role.into(), content: content.into(), thinking: None, more: Map::new() }
     }
+
+    /// The message as templates see it.
+    fn variables(&self) -> Json {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), self.role.clone().into());
+        fields.insert("content".to_owned(), self.content.clone().into());
+        if let Some(thinking) = &self.thinking {
+            fields.insert("thinking".to_owned(), thinking.clone().into());
+            fields.insert("reasoning_content".to_owned(), thinking.clone().into());
+        }
+        fields.extend(self.more.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())));
+        Json::Object(fields)
+    }
+}
+
+/// What a template is given.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChatRequest<'a> {
+    pub messages: &'a [ChatMessage],
+    /// End where the answer of the model begins.
+    pub add_generation_prompt: bool,
+    /// Functions that the model may call, each in the JSON schema of OpenAI's interface (`{"type": "function", "function": {..}}`). A
+    /// checkpoint may have a template of its own for them, named `tool_use`.
+    pub tools: Option<&'a [Json]>,
+    /// Texts that the answer is to be drawn from.
+    pub documents: Option<&'a [Json]>,
+    /// More variables, which the model's page names, such as `enable_thinking`.
+    pub variables: Option<&'a Map<String, Json>>,
 }
 
 /// Writes a conversation the way a model was trained to see it.
@@ -28,14 +67,15 @@ impl ChatMessage {
 pub struct ChatTemplate {
     /// `None` for the plain transcript.
     environment: Option<Environment<'static>>,
+    /// Whether there is a template of its own for tools.
+    has_tool_template: bool,
     special: SpecialTokens,
 }
 
-/// The name of the one template in its environment; also what error messages call it.
+/// The name of the template in its environment; also what error messages call it.
 const NAME: &str = "chat_template";
-
-/// Instructions that a template may execute. A long conversation takes some hundred thousand; this many take about a second.
-const FUEL: u64 = 10_000_000;
+/// The name that checkpoints give to the template for conversations with tools.
+const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
     /// The template of the checkpoint, or [`Self::plain`] where it has none.
@@ -44,26 +84,24 @@ impl ChatTemplate {
     /// [`Error::ChatTemplate`] if it does not compile.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
         match tokenizer.chat_template() {
-            Some(source) => Self::compile(source, tokenizer.special_tokens()),
+            Some(source) => Self::compile_with_tools(source, tokenizer.named_template(TOOL_USE), tokenizer.special_tokens()),
             None => Ok(Self::plain()),
         }
     }
 
-    /// Compiles a template in the dialect of Hugging Face: Jinja with Python's string and dictionary methods.
+    /// Compiles a template in the dialect of Hugging Face: Jinja as Python runs it.
     ///
     /// # Errors
     /// [`Error::ChatTemplate`] with the line of the mistake.
     pub fn compile(source: &str, special: &SpecialTokens) -> Result<Self> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, without_generation_blocks(source)).map_err(template_error)?;
-        Ok(ChatTemplate { environment: Some(environment), special: special.clone() })
+        Self::compile_with_tools(source, None, special)
+    }
+
+    fn compile_with_tools(source: &str, tool_use: Option<&str>, special: &SpecialTokens) -> Result<Self> {
+        let mut templates = vec![(NAME, source)];
+        templates.extend(tool_use.map(|source| (TOOL_USE, source)));
+        let environment = jinja::environment(&templates, local_now).map_err(template_error)?;
+        Ok(ChatTemplate { environment: Some(environment), has_tool_template: tool_use.is_some(), special: special.clone() })
     }
 
     /// A transcript for models without a template, which they continue like any other text:
@@ -79,18 +117,23 @@ impl ChatTemplate {
     ///
     /// The last line is there with `add_generation_prompt`. Other roles are capitalised in the same way.
     pub fn plain() -> Self {
-        ChatTemplate { environment: None, special: SpecialTokens::default() }
+        ChatTemplate { environment: None, has_tool_template: false, special: SpecialTokens::default() }
+    }
+
+    /// Whether there is no template, so that the conversation is a plain transcript.
+    pub fn is_plain(&self) -> bool {
+        self.environment.is_none()
     }
 
     /// Texts at which an answer ends although the model may write on as the other side. None for real templates, whose answers end with a
     /// token.
     pub fn stop_strings(&self) -> &'static [&'static str] {
-        if self.environment.is_none() { &["\nUser:"] } else { &[] }
+        if self.is_plain() { &["\nUser:"] } else { &[] }
     }
 
     /// Whether the rendered text spells out its special tokens, so that [`Tokenizer::encode`] must not add them again.
     pub fn writes_special_tokens(&self) -> bool {
-        self.environment.is_some()
+        !self.is_plain()
     }
 
     /// The prompt for `messages`; with `add_generation_prompt` it ends where the model's answer begins.
@@ -98,21 +141,29 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::ChatTemplate`] if the template fails, refuses the conversation (`raise_exception`) or runs for too long.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
-        let Some(environment) = &self.environment else { return Ok(transcript(messages, add_generation_prompt)) };
-        let text = |token: &Option<String>| token.clone().unwrap_or_default();
-        let none = Value::from(());
-        let variables = context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => text(&self.special.bos),
-            eos_token => text(&self.special.eos),
-            unk_token => text(&self.special.unk),
-            pad_token => text(&self.special.pad),
-            // Templates ask `tools is not none`, which an undefined variable would satisfy.
-            tools => none,
-            documents => none,
+        self.render_with(&ChatRequest { messages, add_generation_prompt, ..ChatRequest::default() })
+    }
+
+    /// As [`render`](Self::render), with tools, documents and variables. The plain transcript knows only messages.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_with(&self, request: &ChatRequest<'_>) -> Result<String> {
+        let Some(environment) = &self.environment else {
+            return Ok(transcript(request.messages, request.add_generation_prompt));
         };
-        environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(template_error)
+        let list = |items: Option<&[Json]>| items.map_or(Json::Null, |items| Json::Array(items.to_vec()));
+        let mut variables = Map::new();
+        variables.extend(self.special.named().map(|(name, text)| (name.to_owned(), text.into())));
+        variables.insert("messages".to_owned(), request.messages.iter().map(ChatMessage::variables).collect());
+        variables.insert("add_generation_prompt".to_owned(), request.add_generation_prompt.into());
+        // Templates ask `tools is not none`, which an undefined variable would satisfy.
+        variables.insert("tools".to_owned(), list(request.tools));
+        variables.insert("documents".to_owned(), list(request.documents));
+        variables.extend(request.variables.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
+        let name = if request.tools.is_some() && self.has_tool_template { TOOL_USE } else { NAME };
+        let template = environment.get_template(name).map_err(template_error)?;
+        template.render(Value::from(Serde(&variables))).map_err(template_error)
     }
 }
 
@@ -138,16 +189,6 @@ fn transcript(messages: &[ChatMessage], add_generation_prompt: bool) -> String {
     text
 }
 
-/// `{% generation %}` marks for training what the assistant said, and is no Jinja. An `if` keeps the whitespace control.
-fn without_generation_blocks(source: &str) -> String {
-    let mut source = source.to_owned();
-    for (left, right) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-        source = source.replace(&format!("{left} generation {right}"), &format!("{left} if true {right}"));
-        source = source.replace(&format!("{left} endgeneration {right}"), &format!("{left} endif {right}"));
-    }
-    source
-}
-
 /// The message of the engine, with the line, and those of its causes.
 fn template_error(error: minijinja::Error) -> Error {
     let mut problem = error.to_string();
@@ -159,51 +200,10 @@ fn template_error(error: minijinja::Error) -> Error {
     Error::ChatTemplate { problem }
 }
 
-fn raise_exception(message: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// The date and time in UTC in the notation of Python's `strftime`.
-fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
-    let now =
-        i64::try_from(platform::unix_seconds()).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0)).unwrap_or_default();
-    let mut text = String::new();
-    write!(text, "{}", now.format(format))
-        .map_err(|_| minijinja::Error::new(ErrorKind::InvalidOperation, format!("`{format}` is not a strftime format")))?;
-    Ok(text)
-}
-
-/// Python's `json.dumps`: `", "` and `": "` between the parts, nothing escaped for HTML.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
-    let failed = |error: serde_json::Error| {
-        minijinja::Error::new(ErrorKind::InvalidOperation, "cannot serialize to JSON").with_source(error)
-    };
-    let indent: Option<usize> = options.get("indent")?;
-    let mut bytes = Vec::new();
-    match indent {
-        Some(width) => {
-            let indent = " ".repeat(width.min(16));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter)).map_err(failed)?;
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Spaced)).map_err(failed)?,
-    }
-    Ok(Value::from_safe_string(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Writes JSON on one line with a space after each comma and colon.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
+/// The time in the zone of this machine.
+fn local_now() -> DateTime<FixedOffset> {
+    let seconds = i64::try_from(platform::unix_seconds()).unwrap_or_default();
+    let zone = FixedOffset::east_opt(platform::local_offset_seconds())
+        .unwrap_or(FixedOffset::east_opt(0).expect("no offset is in range"));
+    DateTime::from_timestamp(seconds, 0).unwrap_or_default().with_timezone(&zone)
 }

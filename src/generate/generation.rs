@@ -1,5 +1,6 @@
 //! One text in the making: token by token, until a stop rule holds.
 
+use super::parts::{AnswerParts, Part, PartText};
 use super::sampling::SamplingOptions;
 use super::stop::{StopMatcher, StopReason, StopRules};
 use super::text_stream::TextStream;
@@ -20,7 +21,10 @@ pub struct GenerateOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     pub id: u32,
+    /// As the model writes, without control tokens: prompt and pieces put together are the text of all ids.
     pub text: String,
+    /// The same with thinking and answer told apart, without the marks between them.
+    pub parts: Vec<PartText>,
 }
 
 /// What a generation came to.
@@ -30,6 +34,10 @@ pub struct Summary {
     /// New tokens, the one that ends the text included.
     pub ids: Vec<u32>,
     pub text: String,
+    /// What the model thought before its answer; empty for most models.
+    pub thinking: String,
+    /// The text without the thinking and the marks around it.
+    pub answer: String,
     pub stop: StopReason,
     /// Prompt tokens that were run; the others were in the KV cache already.
     pub prefill_tokens: usize,
@@ -70,6 +78,9 @@ pub struct Generation<'a> {
     keeps_routing: bool,
     ids: Vec<u32>,
     text: String,
+    parts: AnswerParts,
+    /// Thinking and answer so far.
+    told_apart: [String; 2],
     stop: Option<StopReason>,
     prefill_seconds: f64,
     decode_seconds: f64,
@@ -88,10 +99,15 @@ pub(crate) struct GenerationContext<'a> {
 
 impl<'a> Generation<'a> {
     /// `prompt_ids` must not be empty, nor longer than the context, nor beyond the vocabulary.
-    pub(crate) fn new(context: GenerationContext<'a>, prompt_ids: &[u32], options: &GenerateOptions) -> Self {
+    pub(crate) fn new(context: GenerationContext<'a>, prompt_ids: &[u32], options: &GenerateOptions) -> Result<Self> {
+        /// Ids from which a template's opening of the thinking can be told.
+        const TAIL: usize = 64;
+        let tail = context.tokenizer.decode(&prompt_ids[prompt_ids.len().saturating_sub(TAIL)..], false)?;
         let common = context.cached.iter().zip(prompt_ids).take_while(|(cached, wanted)| cached == wanted).count();
-        Generation {
-            stream: TextStream::new(context.tokenizer, true),
+        Ok(Generation {
+            stream: TextStream::after(context.tokenizer, prompt_ids, true)?,
+            parts: AnswerParts::after(&tail),
+            told_apart: [String::new(), String::new()],
             matcher: options.stop.matcher(),
             options: options.clone(),
             prompt_ids: prompt_ids.to_vec(),
@@ -104,7 +120,7 @@ impl<'a> Generation<'a> {
             prefill_seconds: 0.0,
             decode_seconds: 0.0,
             context,
-        }
+        })
     }
 
     /// From now on [`routing`](Self::routing) tells what the routers do. Call it before the first [`next`](Self::next): then the whole
@@ -135,22 +151,31 @@ impl<'a> Generation<'a> {
             _ => self.decode_seconds += watch.seconds(),
         }
         self.ids.push(id);
-        let text = self.take_text(id)?;
+        let mut parts = Vec::new();
+        let text = self.take_text(id, &mut parts)?;
         self.text.push_str(&text);
-        Ok(Some(Piece { id, text }))
+        parts.iter().for_each(|piece| self.told_apart[piece.part as usize].push_str(&piece.text));
+        Ok(Some(Piece { id, text, parts }))
     }
 
     /// Ends the generation, finished or not.
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub async fn finish(self) -> Result<Summary> {
+    pub async fn finish(mut self) -> Result<Summary> {
+        let held = self.parts.finish();
+        let [mut thinking, mut answer] = self.told_apart;
+        for piece in held {
+            if piece.part == Part::Thinking { &mut thinking } else { &mut answer }.push_str(&piece.text);
+        }
         Ok(Summary {
             expert_loads: self.context.decoder.expert_loads().await?,
             prefill_tokens: if self.ids.is_empty() { 0 } else { self.prompt_ids.len() - self.reused },
             prompt_ids: self.prompt_ids,
             ids: self.ids,
             text: self.text,
+            thinking,
+            answer,
             stop: self.stop.unwrap_or(StopReason::Cancelled),
             prefill_seconds: self.prefill_seconds,
             decode_seconds: self.decode_seconds,
@@ -178,31 +203,52 @@ impl<'a> Generation<'a> {
         Ok(id)
     }
 
-    /// The text that `id` makes certain, and whether it is the last.
-    fn take_text(&mut self, id: u32) -> Result<String> {
-        let output = self.matcher.push(&self.stream.push(id)?);
-        let mut text = output.text;
-        self.stop = match output.stopped_by {
-            Some(stop_string) => return self.end(text, StopReason::StopString(stop_string)),
-            None => self.options.stop.after_token(id, self.ids.len()),
+    /// The text that `id` makes certain, its parts, and whether it is the last.
+    fn take_text(&mut self, id: u32, parts: &mut Vec<PartText>) -> Result<String> {
+        let mut text = String::new();
+        let tokenizer = self.context.tokenizer;
+        let mark = tokenizer.token_text(id).filter(|token| tokenizer.is_special(id) && self.parts.heeds(token));
+        let piece = match &mark {
+            // What was held back belongs to the part before.
+            Some(_) => self.stream.flush()?,
+            None => self.stream.push(id)?,
         };
-        // The newest token needs a position to be fed back from.
-        if self.stop.is_none() && self.prompt_ids.len() + self.ids.len() > self.context.context {
-            self.stop = Some(StopReason::ContextFull);
+        let mut stopped = self.take_piece(&piece, &mut text, parts);
+        if let Some(mark) = mark.filter(|_| stopped.is_none()) {
+            let held = self.matcher.flush();
+            parts.extend(self.parts.push(&held));
+            text.push_str(&held);
+            parts.extend(self.parts.control(&mark));
         }
-        if self.stop.is_some() {
-            let rest = self.matcher.push(&self.stream.flush()?);
-            text.push_str(&rest.text);
-            match rest.stopped_by {
-                Some(stop_string) => return self.end(text, StopReason::StopString(stop_string)),
-                None => text.push_str(&self.matcher.flush()),
-            }
+        stopped = stopped.or_else(|| self.options.stop.after_token(id, self.ids.len()));
+        // The newest token needs a position to be fed back from.
+        if stopped.is_none() && self.prompt_ids.len() + self.ids.len() > self.context.context {
+            stopped = Some(StopReason::ContextFull);
+        }
+        if let Some(reason) = stopped {
+            let by_text = matches!(reason, StopReason::StopString(_));
+            self.stop = Some(if by_text { reason } else { self.take_rest(reason, &mut text, parts)? });
+            parts.extend(self.parts.finish());
         }
         Ok(text)
     }
 
-    fn end(&mut self, text: String, reason: StopReason) -> Result<String> {
-        self.stop = Some(reason);
-        Ok(text)
+    /// What is still held back, when `reason` ends the text; it may hold a stop string yet.
+    fn take_rest(&mut self, reason: StopReason, text: &mut String, parts: &mut Vec<PartText>) -> Result<StopReason> {
+        let rest = self.stream.flush()?;
+        if let Some(stopped) = self.take_piece(&rest, text, parts) {
+            return Ok(stopped);
+        }
+        let held = self.matcher.flush();
+        parts.extend(self.parts.push(&held));
+        text.push_str(&held);
+        Ok(reason)
+    }
+
+    fn take_piece(&mut self, piece: &str, text: &mut String, parts: &mut Vec<PartText>) -> Option<StopReason> {
+        let output = self.matcher.push(piece);
+        parts.extend(self.parts.push(&output.text));
+        text.push_str(&output.text);
+        output.stopped_by.map(StopReason::StopString)
     }
 }

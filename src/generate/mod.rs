@@ -1,16 +1,24 @@
 //! Text in, text out: what stands between a person's words and the token ids of a model.
 
+mod added_tokens;
 mod chat;
 mod generation;
+mod jinja;
+mod parts;
 mod sampling;
 mod stop;
 mod text_stream;
 mod tokenizer;
+mod tokenizer_config;
+mod tokenizer_files;
+mod tokenizer_legacy;
 
-pub use chat::{ChatMessage, ChatTemplate};
+pub use chat::{ChatMessage, ChatRequest, ChatTemplate};
 pub(crate) use generation::GenerationContext;
 pub use generation::{GenerateOptions, Generation, Piece, Summary};
+pub use parts::{AnswerParts, Part, PartText};
 pub use sampling::SamplingOptions;
 pub use stop::{StopMatcher, StopOutput, StopReason, StopRules};
 pub use text_stream::TextStream;
-pub use tokenizer::{GenerationDefaults, SpecialTokens, Tokenizer, TokenizerFiles};
+pub use tokenizer::{GenerationDefaults, SpecialTokens, Tokenizer};
+pub use tokenizer_files::TokenizerFiles;

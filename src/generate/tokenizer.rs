@@ -1,33 +1,14 @@
 //! The tokenizer of a checkpoint, with what the files beside it say about special tokens and about generating.
 
+use super::added_tokens;
+use super::tokenizer_config::{TokenizerConfig, parse};
+use super::tokenizer_files::{CONFIG, GENERATION_CONFIG, OwnedFiles, TOKENIZER, TokenizerFiles};
 use crate::error::{Error, Result};
-use crate::platform;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
-const CONFIG: &str = "config.json";
-const CHAT_TEMPLATE: &str = "chat_template.jinja";
-
-/// The texts of the files that [`Tokenizer::from_parts`] reads; only `tokenizer` is required.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TokenizerFiles<'a> {
-    /// `tokenizer.json`
-    pub tokenizer: &'a str,
-    /// `tokenizer_config.json`
-    pub tokenizer_config: Option<&'a str>,
-    /// `generation_config.json`
-    pub generation_config: Option<&'a str>,
-    /// `config.json`, where `generation_config.json` does not name the ids that begin and end a text
-    pub config: Option<&'a str>,
-    /// `chat_template.jinja`, which wins over the template in `tokenizer_config.json`
-    pub chat_template: Option<&'a str>,
-}
 
 /// The texts of the tokens with a role of their own, as chat templates use them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +17,17 @@ pub struct SpecialTokens {
     pub eos: Option<String>,
     pub unk: Option<String>,
     pub pad: Option<String>,
+    /// Others by their key in `tokenizer_config.json`, such as `image_token`.
+    pub others: Vec<(String, String)>,
+}
+
+impl SpecialTokens {
+    /// The key of each token, as templates name them, and its text.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        let known = [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk), ("pad_token", &self.pad)];
+        let known = known.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?)));
+        known.chain(self.others.iter().map(|(key, text)| (key.as_str(), text.as_str())))
+    }
 }
 
 /// How the makers of a checkpoint want it to be sampled, from `generation_config.json`. Nothing here is checked for sense.
@@ -58,29 +50,22 @@ pub struct Tokenizer {
     eos_ids: Vec<u32>,
     /// The checkpoint wants a beginning-of-text token that its `tokenizer.json` does not add.
     prepends_bos: bool,
-    chat_template: Option<String>,
+    /// [`Self::encode`] begins a text with the beginning-of-text token.
+    adds_bos: bool,
+    /// By name, the default one first.
+    chat_templates: Vec<(String, String)>,
+    notes: Vec<String>,
     defaults: GenerationDefaults,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where they are there, the files beside it in `dir`.
+    /// Reads `tokenizer.json` and, where they are there, the files beside it in `dir`. Of the older layout of two files, `vocab.json` and
+    /// `merges.txt`, it reads what GPT-2 and Qwen2 tokenizers have.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] without a usable `tokenizer.json`, [`Error::Json`] for damage in the other files, [`Error::Io`].
     pub async fn open(dir: &Path) -> Result<Self> {
-        let optional = async |name: &'static str| match platform::read_model_text(dir, name).await {
-            Ok(text) => Ok(Some(text)),
-            Err(Error::MissingFile { .. }) => Ok(None),
-            Err(error) => Err(error),
-        };
-        let Some(tokenizer) = optional(TOKENIZER).await? else { return Err(no_tokenizer(dir).await) };
-        Self::from_parts(&TokenizerFiles {
-            tokenizer: &tokenizer,
-            tokenizer_config: optional(TOKENIZER_CONFIG).await?.as_deref(),
-            generation_config: optional(GENERATION_CONFIG).await?.as_deref(),
-            config: optional(CONFIG).await?.as_deref(),
-            chat_template: optional(CHAT_TEMPLATE).await?.as_deref(),
-        })
+        Self::from_parts(&OwnedFiles::read(dir).await?.as_files())
     }
 
     /// The same from the texts of the files, for where there is no directory.
@@ -88,24 +73,22 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for a damaged `tokenizer.json`, [`Error::Json`] for damage in the other files.
     pub fn from_parts(files: &TokenizerFiles<'_>) -> Result<Self> {
+        let text = files.tokenizer.trim_start_matches('\u{feff}');
         // `tokenizers` panics on text that is not JSON, and in a browser no panic can be caught.
-        serde_json::from_str::<IgnoredAny>(files.tokenizer).map_err(damaged)?;
-        let mut inner = contained(|| files.tokenizer.parse::<tokenizers::Tokenizer>()).map_err(damaged)?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(damaged)?;
+        let mut inner = contained(|| text.parse::<tokenizers::Tokenizer>()).map_err(damaged)?;
         // Both belong to batched training: one would cut a prompt silently, the other fill it up.
         inner.with_truncation(None).map_err(damaged)?;
         inner.with_padding(None);
 
-        let raw: RawTokenizerConfig = parse(TOKENIZER_CONFIG, files.tokenizer_config)?;
         let generation: RawIds = parse(GENERATION_CONFIG, files.generation_config)?;
         let config: RawConfig = parse(CONFIG, files.config)?;
         let text_config = config.text_config.unwrap_or_default();
+        let mut settings = TokenizerConfig::parse(files)?;
+        let rows = config.ids.vocab_size.or(text_config.vocab_size);
+        contained(|| added_tokens::add(&mut inner, &mut settings, rows)).map_err(damaged)?;
+        let TokenizerConfig { special, add_bos, templates, notes, .. } = settings;
 
-        let special = SpecialTokens {
-            bos: raw.bos_token.map(TokenText::into_text),
-            eos: raw.eos_token.map(TokenText::into_text),
-            unk: raw.unk_token.map(TokenText::into_text),
-            pad: raw.pad_token.map(TokenText::into_text),
-        };
         let id_of = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
         let first = |ids: Option<Ids>| ids.and_then(|ids| ids.into_vec().first().copied());
         let bos_id =
@@ -123,13 +106,17 @@ impl Tokenizer {
             bos_id,
             eos_ids,
             prepends_bos: false,
-            chat_template: files.chat_template.map(str::to_owned).or(raw.chat_template.and_then(RawTemplate::into_default)),
+            adds_bos: false,
+            chat_templates: templates,
+            notes,
             defaults: parse(GENERATION_CONFIG, files.generation_config)?,
         };
         // One round trip, also so that a tokenizer that cannot work fails here and not in the middle of a conversation.
         let probe = tokenizer.encode("a", true)?;
         tokenizer.decode(&probe, false)?;
-        tokenizer.prepends_bos = raw.add_bos_token == Some(true) && probe.first().copied() != bos_id;
+        let begins = bos_id.is_some() && probe.first().copied() == bos_id;
+        tokenizer.prepends_bos = add_bos == Some(true) && !begins;
+        tokenizer.adds_bos = begins || (tokenizer.prepends_bos && bos_id.is_some());
         Ok(tokenizer)
     }
 
@@ -186,9 +173,24 @@ impl Tokenizer {
         &self.special
     }
 
-    /// The source of the checkpoint's chat template, where it has one.
+    /// The source of the checkpoint's chat template, where it has one: of several, the one named `default`, or else the first.
     pub fn chat_template(&self) -> Option<&str> {
-        self.chat_template.as_deref()
+        self.chat_templates.first().map(|(_, source)| source.as_str())
+    }
+
+    /// The source of the chat template of that name.
+    pub fn named_template(&self, name: &str) -> Option<&str> {
+        self.chat_templates.iter().find(|(other, _)| other == name).map(|(_, source)| source.as_str())
+    }
+
+    /// What of the files could not be honoured, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Whether [`Self::encode`] begins a text with the beginning-of-text token.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
     }
 
     pub fn generation_defaults(&self) -> &GenerationDefaults {
@@ -216,90 +218,17 @@ fn failed(action: &str, source: impl Display) -> Error {
     }
 }
 
-/// Says which other tokenizer file lies there instead, and how to convert it.
-async fn no_tokenizer(dir: &Path) -> Error {
-    const OTHERS: [&str; 5] = ["tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "spiece.model"];
-    let mut found = None;
-    for name in OTHERS {
-        if platform::is_file(&dir.join(name)).await {
-            found = Some(name);
-            break;
-        }
-    }
-    let convert = "transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)";
-    Error::Tokenizer {
-        problem: match found {
-            Some(other) => format!("{} has no {TOKENIZER}, only {other}", dir.display()),
-            None => format!("{} has no {TOKENIZER}", dir.display()),
-        },
-        hint: Some(match found {
-            Some(other) => format!("convert {other} to {TOKENIZER} with Python: {convert}"),
-            None => format!("copy {TOKENIZER} from the model's page, or write it with Python: {convert}"),
-        }),
-    }
-}
-
-/// The file as `T`, or the default for a file that is not there.
-fn parse<T: DeserializeOwned + Default>(file: &str, text: Option<&str>) -> Result<T> {
-    let Some(text) = text else { return Ok(T::default()) };
-    serde_json::from_str(text).map_err(|source| Error::Json { file: file.to_owned(), message: source.to_string() })
-}
-
-#[derive(Default, Deserialize)]
-struct RawTokenizerConfig {
-    bos_token: Option<TokenText>,
-    eos_token: Option<TokenText>,
-    unk_token: Option<TokenText>,
-    pad_token: Option<TokenText>,
-    add_bos_token: Option<bool>,
-    chat_template: Option<RawTemplate>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a special token must be a string or an object with a `content`")]
-enum TokenText {
-    Plain(String),
-    Described { content: String },
-}
-
-impl TokenText {
-    fn into_text(self) -> String {
-        match self {
-            TokenText::Plain(text) | TokenText::Described { content: text } => text,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "chat_template must be a string or a list of objects with `name` and `template`")]
-enum RawTemplate {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-impl RawTemplate {
-    /// The template named `default`, or else the first.
-    fn into_default(self) -> Option<String> {
-        match self {
-            RawTemplate::One(template) => Some(template),
-            RawTemplate::Named(mut list) => {
-                let index = list.iter().position(|entry| entry.name == "default").unwrap_or(0);
-                (index < list.len()).then(|| list.swap_remove(index).template)
-            }
-        }
-    }
-}
-
 #[derive(Default, Deserialize)]
 struct RawIds {
     bos_token_id: Option<Ids>,
     eos_token_id: Option<Ids>,
+    #[serde(default, deserialize_with = "number_or_none")]
+    vocab_size: Option<u32>,
+}
+
+/// Other readers of the file complain about what is no number.
+fn number_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(serde_json::Value::deserialize(deserializer)?.as_u64().and_then(|rows| u32::try_from(rows).ok()))
 }
 
 #[derive(Default, Deserialize)]

@@ -23,12 +23,13 @@ pub use hub::{
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{
-    CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, cache_directory, for_each_row, replace_file, unix_seconds, write_file,
+    CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, cache_directory, for_each_row, local_offset_seconds, replace_file,
+    unix_seconds, write_file,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
     ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row,
-    is_file, read_model_text, read_text, replace_file, unix_seconds, write_file,
+    is_file, local_offset_seconds, read_model_text, read_text, replace_file, unix_seconds, write_file,
 };

@@ -66,6 +66,11 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
+/// Seconds by which local time is ahead of UTC, now.
+pub fn local_offset_seconds() -> i32 {
+    chrono::Local::now().offset().local_minus_utc()
+}
+
 /// The most memory that this process takes from some moment on, beyond what it had then; pages of mapped files count as long as they are
 /// mapped in.
 #[derive(Debug)]

@@ -234,6 +234,12 @@ pub fn unix_seconds() -> u64 {
     (js_sys::Date::now() / 1000.0).max(0.0) as u64
 }
 
+/// Seconds by which local time is ahead of UTC, now.
+pub fn local_offset_seconds() -> i32 {
+    // JavaScript counts the other way round, in minutes.
+    -(js_sys::Date::new_0().get_timezone_offset() as i32) * 60
+}
+
 /// What native builds measure; browsers do not tell.
 #[derive(Debug)]
 pub struct HostPeak;

@@ -96,7 +96,8 @@ pub(super) fn summary(summary: &Summary) -> Value {
         other => json!(other),
     };
     json!({
-        "promptIds": summary.prompt_ids, "ids": summary.ids, "text": summary.text, "stop": stop,
+        "promptIds": summary.prompt_ids, "ids": summary.ids, "text": summary.text, "thinking": summary.thinking,
+        "answer": summary.answer, "stop": stop,
         "prefillTokens": summary.prefill_tokens, "prefillSeconds": summary.prefill_seconds, "decodeSeconds": summary.decode_seconds,
         "decodeRate": summary.decode_rate(), "expertLoads": summary.expert_loads,
     })

@@ -95,7 +95,7 @@ fn bos_is_prepended_where_only_the_config_asks_for_it() {
 fn eos_comes_from_generation_config_before_config_and_always_from_the_tokenizer() {
     let json = demo_json();
     let eos = |tokenizer_config: Option<&str>, generation_config: Option<&str>, config: Option<&str>| {
-        let files = TokenizerFiles { tokenizer: &json, tokenizer_config, generation_config, config, chat_template: None };
+        let files = TokenizerFiles { tokenizer: &json, tokenizer_config, generation_config, config, ..Default::default() };
         Tokenizer::from_parts(&files).map(|tokenizer| tokenizer.eos_ids().to_vec())
     };
     assert_eq!(eos(None, None, None).unwrap(), [] as [u32; 0]);

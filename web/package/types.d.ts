@@ -71,6 +71,8 @@ export interface Step {
   id: number;
   /** The text that is certain because of it, often empty. */
   text: string;
+  /** The same with what the model thinks told apart from its answer. */
+  parts: { part: "thinking" | "answer"; text: string }[];
   /** Of the tokens that were run for it: the whole prompt at first, then the token before. Empty without `trace`. */
   routing: TokenRouting[];
 }
@@ -84,6 +86,10 @@ export interface Summary {
   promptIds: number[];
   ids: number[];
   text: string;
+  /** What the model thought before its answer; empty for most models. */
+  thinking: string;
+  /** The text without the thinking and the marks around it. */
+  answer: string;
   stop: "eos" | "max_tokens" | "stop_string" | "context_full" | "cancelled";
   prefillTokens: number;
   prefillSeconds: number;

@@ -1,6 +1,6 @@
 //! The one door to the library: load a model, generate, look at its numbers.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
@@ -97,6 +97,7 @@ pub struct Engine {
     device: DeviceDescription,
     context: usize,
     ignored_tensors: Vec<String>,
+    notes: Vec<String>,
     load_stats: LoadStats,
     /// The tokens whose keys and values the KV cache holds.
     cached: Vec<u32>,
@@ -111,12 +112,12 @@ impl Engine {
     /// # Errors
     /// What the files, the options or the device can be wrong about; see [`Error`].
     pub async fn load(directory: &Path, options: &LoadOptions, progress: &mut dyn FnMut(LoadEvent)) -> Result<Self> {
-        let config = platform::read_model_text(directory, "config.json").await?;
-        let spec = ModelSpec::parse(&config, &directory.join("config.json").display().to_string())?;
+        let spec = checkpoint::read_spec(directory).await?;
         let context = choose_context(&spec, options.context)?;
         let tokenizer = Tokenizer::open(directory).await?;
         let checkpoint = Checkpoint::open(directory, &spec).await?;
-        let ignored_tensors = checkpoint.ignored().to_vec();
+        let spec = checkpoint.spec().clone();
+        let (ignored_tensors, notes) = (checkpoint.ignored().to_vec(), checkpoint.notes().to_vec());
 
         let source = WeightSource::Checkpoint(&checkpoint);
         let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
@@ -124,7 +125,7 @@ impl Engine {
             progress(LoadEvent::Device(&description));
             let host_peak = HostPeak::start();
             let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
-            let decoder = load_reference(&spec, &checkpoint, (context, kv_cache_format), progress).await?;
+            let decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), progress).await?;
             let weight_bytes = Parameters::of(&spec).total() * 4;
             let peak_host_bytes = host_peak.bytes();
             (decoder, description, LoadStats { weight_bytes, kv_cache_format, peak_host_bytes, ..LoadStats::default() })
@@ -146,10 +147,16 @@ impl Engine {
             device,
             context,
             ignored_tensors,
+            notes,
             load_stats,
             cached: Vec::new(),
             routing: RoutingOverride::default(),
         })
+    }
+
+    /// What the user should know about the files of the model, a sentence each: what was decided where they contradict each other.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The model as it was trained, whatever [`set_routing`](Self::set_routing) changed.
@@ -354,10 +361,10 @@ pub fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> 
     }
 }
 
-/// The reference widens every weight to f32 in host memory, and keeps keys and values in it, whatever they are rounded to.
+/// The reference widens every weight to f32 in host memory, as the asked-for format holds it, and keeps keys and values in f32, whatever they are
+/// rounded to.
 async fn load_reference(
-    spec: &ModelSpec,
-    checkpoint: &Checkpoint,
+    (spec, source, quant): (&ModelSpec, &WeightSource<'_>, QuantChoice),
     cache: (usize, CacheFormat),
     progress: &mut dyn FnMut(LoadEvent<'_>),
 ) -> Result<Decoder> {
@@ -373,7 +380,7 @@ async fn load_reference(
         });
     }
     let mut report = |done_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
-    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, checkpoint, cache, &mut report).await?)))
+    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, (source, quant), cache, &mut report).await?)))
 }
 
 /// `-log softmax(logits)[target]`

@@ -35,6 +35,26 @@ pub enum Error {
     #[error("unknown model_type `{model_type}`; known: {}", known.join(", "))]
     UnknownArchitecture { model_type: String, known: Vec<&'static str> },
 
+    /// `model_type` names a model without experts.
+    #[error("`{model_type}` is a dense model: Moebius runs Mixture-of-Experts models, and this one has no experts")]
+    Dense { model_type: String },
+
+    /// `model_type` names a model with experts that this version cannot run.
+    #[error("`{model_type}` cannot be run yet: {reason}")]
+    NotYet { model_type: String, reason: &'static str },
+
+    /// The config says that the weights are in a format that is not read.
+    #[error("config.json: the weights are quantised with {method}, as `{key}` says, and this format is not read")]
+    ForeignQuantization { key: &'static str, method: String },
+
+    /// A directory holds a model in another layout than that of transformers.
+    #[error("{} has no {missing}; it has `{found}`: {what}", directory.display())]
+    ForeignLayout { directory: PathBuf, missing: &'static str, found: String, what: &'static str },
+
+    /// The checkpoint holds more than the config uses: whole layers or experts.
+    #[error("config.json cuts the model: {found}, but {expected}")]
+    CutModel { expected: String, found: String, key: &'static str },
+
     /// The architecture is known well enough to count its parameters, but not to run it.
     #[error("{family} cannot be run: {reason}")]
     NotRun { family: &'static str, reason: String },
@@ -147,11 +167,24 @@ impl Error {
             Error::PackedVersion { .. } => Some("use a newer moebius, or quantise the original again with this one".to_owned()),
             Error::Occupied { .. } => Some("name a directory that is not there yet".to_owned()),
             Error::AlreadyPacked { .. } => Some("quantise the original checkpoint: what is lost once does not come back".to_owned()),
+            Error::MissingTensors { missing, .. } if missing.iter().all(|name| name.ends_with("lm_head.weight")) => Some(
+                "where the embedding serves as the head, config.json says `\"tie_word_embeddings\": true`; is that key missing or wrong?"
+                    .to_owned(),
+            ),
             Error::MissingTensors { .. } => {
                 Some("compare num_hidden_layers and the expert count in config.json with the files; is a shard missing?".to_owned())
             }
             Error::TensorShape { .. } => Some("config.json and the weights belong to different models".to_owned()),
             Error::NotANumber { .. } => Some("the file is damaged: fetch it again, or ask whoever quantised it".to_owned()),
+            Error::CutModel { key, .. } => {
+                Some(format!("correct config.json, or add `\"{key}\": true` to it to run the model without the rest"))
+            }
+            Error::ForeignQuantization { .. } => Some(
+                "take the repository without quantised weights and quantise while loading (--quant q4_0); of quantised ones MXFP4 \
+                 (gpt-oss) and FP8 in blocks (DeepSeek-V3, Qwen3-FP8) are read as they are"
+                    .to_owned(),
+            ),
+            Error::Dense { .. } | Error::NotYet { .. } => Some("`moebius list archs` prints what can be run".to_owned()),
             Error::UnknownArchitecture { .. } => Some("`moebius list archs` prints what each one covers".to_owned()),
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())

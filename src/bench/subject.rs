@@ -93,7 +93,7 @@ impl Subject {
         match self {
             Subject::Checkpoint(directory) => {
                 let checkpoint = Checkpoint::open(directory, spec).await?;
-                let source = WeightSource::Checkpoint(&checkpoint);
+                let (source, spec) = (WeightSource::Checkpoint(&checkpoint), checkpoint.spec());
                 GpuDecoder::load(LoadParts { device, spec, source, quant, cache, context }, progress).await
             }
             Subject::Synthetic { .. } => {

@@ -27,6 +27,27 @@ pub(super) struct StoredTensor {
     pub bytes: Range<u64>,
 }
 
+/// Enough to tell other files from this format.
+const START_BYTES: u64 = 64;
+
+/// What a file in place of safetensors is, where its first bytes tell. A header's own begin with its length and `{`.
+fn foreign(start: &[u8]) -> Option<&'static str> {
+    let text = start.trim_ascii_start();
+    if start.is_empty() {
+        Some("it is empty")
+    } else if text.starts_with(b"version https://git-lfs") {
+        Some("it is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
+    } else if text.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case(b"<html") || tag.eq_ignore_ascii_case(b"<!doc")) {
+        Some("it is a web page, not the weights: a download went wrong")
+    } else if start.starts_with(b"GGUF") {
+        Some("it is a GGUF file, the format of llama.cpp, which is not read")
+    } else if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80\x02") {
+        Some("it is a Python pickle (pytorch_model.bin), which may run code and is not read: convert it with `save_pretrained`")
+    } else {
+        None
+    }
+}
+
 /// What a header says.
 pub(super) struct Header {
     /// In the order of their bytes.
@@ -38,6 +59,10 @@ pub(super) struct Header {
 /// Reads and checks the header of `source`, which is the shard numbered `index`.
 pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Header> {
     let invalid = |problem: String| Error::Safetensors { file: source.name(), problem };
+    let start = source.read(0..source.len().min(START_BYTES)).await?;
+    if let Some(what) = foreign(&start) {
+        return Err(invalid(what.to_owned()));
+    }
     if source.len() < PREFIX_BYTES {
         return Err(invalid(format!("it has {} bytes, but the length of its header alone takes {PREFIX_BYTES}", source.len())));
     }

@@ -11,14 +11,15 @@ mod mxfp4;
 pub mod packed;
 mod recipe;
 mod shards;
+mod unused;
 
 pub use canonical::WeightKey;
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
 
-use crate::platform::ByteSource;
+use crate::platform::{ByteSource, read_model_text};
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
-use crate::spec::ModelSpec;
+use crate::spec::{ExpertStorage, ModelSpec};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
@@ -38,6 +39,23 @@ pub struct Checkpoint {
     /// Of a checkpoint in the layout of device memory.
     packed: Option<PackedInfo>,
     ignored: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Rows of embedding and head that are compared at a time.
+const COMPARED_ROWS: usize = 1024;
+
+/// The spec with the layout of experts that the files have, where one of two is possible and their shapes tell which.
+fn as_stored(spec: &ModelSpec, shards: &Shards) -> ModelSpec {
+    let mut spec = spec.clone();
+    let ExpertStorage::Transposed { gate_up, down, interleaved: false } = spec.names.experts else { return spec };
+    let Some((layer, moe)) = spec.moe_layers().next() else { return spec };
+    let name = format!("{}{gate_up}", spec.names.prefix).replace("{l}", &(layer / spec.names.sub_layers).to_string());
+    let (experts, hidden, rows) = (moe.router.num_weighted(), spec.hidden_size, 2 * moe.expert.intermediate_size);
+    if hidden != rows && shards.get(&name).is_some_and(|stored| stored.shape == [experts, rows, hidden]) {
+        spec.names.experts = ExpertStorage::Stacked { gate_up, down };
+    }
+    spec
 }
 
 /// The number format of one tensor.
@@ -72,6 +90,19 @@ impl Numbers {
     }
 }
 
+/// The spec of the model in `directory`, from its `config.json`.
+///
+/// # Errors
+/// As [`ModelSpec::parse`]; without such a file [`Error::MissingFile`], or [`Error::ForeignLayout`] where the files of another layout are there.
+pub async fn read_spec(directory: &Path) -> Result<ModelSpec> {
+    const CONFIG: &str = "config.json";
+    let config = match read_model_text(directory, CONFIG).await {
+        Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
+        other => other?,
+    };
+    ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())
+}
+
 impl Checkpoint {
     /// Opens `model.safetensors` in `directory`, or the shards that `model.safetensors.index.json` names there.
     ///
@@ -82,9 +113,13 @@ impl Checkpoint {
         spec.check_runnable()?;
         let shards = Shards::open(directory).await?;
         if let Some(packed) = PackedInfo::read(&shards)? {
-            let ignored = packed.check(&shards, spec)?;
-            return Ok(Checkpoint { spec: spec.clone(), shards, packed: Some(packed), ignored });
+            // It was written with a head of its own.
+            let has_head = shards.get(&WeightKey::Head.packed_name()).is_some();
+            let spec = ModelSpec { tied_embeddings: spec.tied_embeddings && !has_head, ..spec.clone() };
+            let ignored = packed.check(&shards, &spec)?;
+            return Ok(Checkpoint { spec, shards, packed: Some(packed), ignored, notes: Vec::new() });
         }
+        let spec = &as_stored(spec, &shards);
         let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
         let mut names = BTreeSet::new();
         // A tensor that holds all experts is needed by each of them, but only once.
@@ -102,8 +137,47 @@ impl Checkpoint {
         for (needed, float8) in [(&needed, block.is_some()), (&scales, false)] {
             needed.iter().try_for_each(|needed| needed.check(&shards[needed.name.as_str()], float8))?;
         }
-        let ignored = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
-        Ok(Checkpoint { spec: spec.clone(), shards, packed: None, ignored })
+        let ignored: Vec<String> = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
+        unused::check(spec, &ignored)?;
+        let mut checkpoint = Checkpoint { spec: spec.clone(), shards, packed: None, ignored, notes: Vec::new() };
+        checkpoint.untie_other_head().await?;
+        Ok(checkpoint)
+    }
+
+    /// A head beside the embedding that it is said to be is used where the two differ, as transformers does since version 5.
+    async fn untie_other_head(&mut self) -> Result<()> {
+        let name = format!("{}{}", self.spec.names.prefix, self.spec.names.head);
+        let untied = ModelSpec { tied_embeddings: false, ..self.spec.clone() };
+        let same_shape = |stored: &StoredTensor| stored.shape == [self.spec.vocab_size, self.spec.hidden_size];
+        let readable_head = self.shards.get(&name).filter(|stored| same_shape(stored) && readable(stored.dtype).is_some());
+        if !self.spec.tied_embeddings || readable_head.is_none() {
+            return Ok(());
+        }
+        let tied = std::mem::replace(&mut self.spec, untied);
+        let num_rows = tied.vocab_size;
+        for first in (0..num_rows).step_by(COMPARED_ROWS) {
+            let rows = first..num_rows.min(first + COMPARED_ROWS);
+            let embedding = self.read(WeightKey::Embedding, rows.clone()).await?;
+            if self.read(WeightKey::Head, rows).await?.values != embedding.values {
+                self.ignored.retain(|ignored| *ignored != name);
+                self.notes.push(format!(
+                    "config.json says that the embedding is the head (tie_word_embeddings), but the checkpoint has another, `{name}`: it is used"
+                ));
+                return Ok(());
+            }
+        }
+        self.spec = tied;
+        Ok(())
+    }
+
+    /// The spec of these weights: the one it was opened with, except where the files say otherwise ([`notes`](Self::notes)).
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// What the user should know about these files, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What `moebius quantize` wrote about the weights in `directory`; `None` for an ordinary checkpoint. Reads headers only.

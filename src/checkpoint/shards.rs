@@ -1,7 +1,8 @@
 //! The files of a checkpoint and the tensors in them.
 
 use super::header::{Header, StoredTensor, read_header};
-use crate::platform::{ByteSource, is_file, read_model_text};
+use crate::platform::{ByteSource, file_names, is_file, read_model_text};
+use crate::spec::parse_json;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,8 @@ impl Shards {
         } else if is_file(&directory.join(INDEX)).await {
             let text = read_model_text(directory, INDEX).await?;
             let file = directory.join(INDEX).display().to_string();
-            let ShardIndex { weight_map } =
-                serde_json::from_str(&text).map_err(|error| Error::Json { file, message: error.to_string() })?;
+            let ShardIndex { weight_map } = serde_json::from_value(parse_json(&text, &file)?)
+                .map_err(|error| Error::Json { file, message: error.to_string() })?;
             for shard in weight_map.values().collect::<BTreeSet<_>>() {
                 check_shard_name(directory, shard)?;
                 if !is_file(&directory.join(shard)).await {
@@ -44,7 +45,7 @@ impl Shards {
                 shards.add(directory, shard, &weight_map).await?;
             }
         } else {
-            return Err(Error::MissingFile { directory: directory.to_owned(), file: SINGLE });
+            return Err(without(directory, SINGLE));
         }
         Ok(shards)
     }
@@ -67,17 +68,21 @@ impl Shards {
         self.sources.iter().map(ByteSource::name).zip(&self.metadata)
     }
 
-    /// Adds the tensors of `shard`, except those that `weight_map` finds in another.
+    /// Adds the tensors of `shard`. What its own header lists counts; where another shard has the same tensor, `weight_map` decides.
     async fn add(&mut self, directory: &Path, shard: &str, weight_map: &BTreeMap<String, String>) -> Result<()> {
         let source = ByteSource::open(&directory.join(shard)).await?;
         let Header { tensors, metadata } = read_header(&source, self.sources.len()).await?;
         for (name, tensor) in tensors {
-            if weight_map.get(&name).is_some_and(|other| other != shard) {
-                continue;
-            }
             if let Some(other) = self.tensors.get(&name) {
                 let other = self.sources[other.source].name();
-                return Err(Error::Safetensors { file: source.name(), problem: format!("tensor `{name}` is also in {other}") });
+                match weight_map.get(&name) {
+                    Some(named) if *named == shard => {}
+                    Some(named) if Path::new(&other).ends_with(named) => continue,
+                    _ => {
+                        let problem = format!("tensor `{name}` is also in {other}");
+                        return Err(Error::Safetensors { file: source.name(), problem });
+                    }
+                }
             }
             self.tensors.insert(name, tensor);
         }
@@ -92,6 +97,37 @@ impl Index<&str> for Shards {
 
     fn index(&self, name: &str) -> &StoredTensor {
         &self.tensors[name]
+    }
+}
+
+/// Files of other layouts, by how their names end, and what to do with them.
+const FOREIGN: [(&str, &str); 8] = [
+    (".gguf", "weights for llama.cpp (GGUF), which are not read; look for the repository they were made from"),
+    ("params.json", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
+    ("consolidated.safetensors", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
+    (
+        "consolidated.00.pth",
+        "the layout of the model's makers, which is not read; look for the model in the layout of transformers",
+    ),
+    ("pytorch_model.bin", "weights as Python pickles, which may run code and are not read; convert them with `save_pretrained`"),
+    (
+        "pytorch_model.bin.index.json",
+        "weights as Python pickles, which may run code and are not read; convert them with `save_pretrained`",
+    ),
+    ("adapter_model.safetensors", "an adapter (LoRA), which is not read; merge it into its base model first"),
+    (
+        ".safetensors",
+        "safetensors under another name; an index, or the name `model.safetensors`, has to say that it is the model",
+    ),
+];
+
+/// The error of a directory without `missing`: what it has instead, where that is the layout of another program.
+pub(crate) fn without(directory: &Path, missing: &'static str) -> Error {
+    let names = file_names(directory);
+    let foreign = FOREIGN.iter().find_map(|&(end, what)| Some((names.iter().find(|name| name.ends_with(end))?, what)));
+    match foreign {
+        Some((found, what)) => Error::ForeignLayout { directory: directory.to_owned(), missing, found: found.clone(), what },
+        None => Error::MissingFile { directory: directory.to_owned(), file: missing },
     }
 }
 

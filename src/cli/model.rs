@@ -112,7 +112,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     .await;
     bar.finish_and_clear();
     let engine = engine?;
-    for note in engine.tokenizer().notes() {
+    for note in engine.notes().iter().chain(engine.tokenizer().notes()) {
         talk!("note     {note}");
     }
     if global.verbose {

@@ -4,9 +4,9 @@ use super::formats::Formats;
 use super::source::WeightSource;
 use super::weights::piece_rows;
 use crate::checkpoint::packed::{metadata, packed_shape};
-use crate::checkpoint::{Checkpoint, INDEX, SINGLE, WeightKey};
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE, WeightKey, read_spec};
 use crate::error::{Error, Result};
-use crate::platform::{self, NewDirectory};
+use crate::platform::NewDirectory;
 use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
 use crate::spec::ModelSpec;
 use serde_json::{Map, Value, json};
@@ -84,9 +84,8 @@ pub async fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Quantized> {
-    let config = platform::read_model_text(directory, "config.json").await?;
-    let spec = ModelSpec::parse(&config, &directory.join("config.json").display().to_string())?;
-    let checkpoint = Checkpoint::open(directory, &spec).await?;
+    let checkpoint = Checkpoint::open(directory, &read_spec(directory).await?).await?;
+    let spec = checkpoint.spec().clone();
     if let Some(info) = checkpoint.packed_info() {
         return Err(Error::AlreadyPacked { directory: directory.to_owned(), quant: info.quant.clone() });
     }

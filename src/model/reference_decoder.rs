@@ -1,9 +1,11 @@
 //! A decoder on the reference twins: slow, exact, and on any machine.
 
+use super::formats::Formats;
+use super::source::WeightSource;
 use super::{Forward, chunk_rows};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::WeightKey;
 use crate::error::Result;
-use crate::quant::CacheFormat;
+use crate::quant::{CacheFormat, QuantChoice};
 use crate::reference::sample::{mark_seen, sample, seen_words};
 use crate::reference::{self, LayerRouting, Row, Sampling};
 use crate::spec::ModelSpec;
@@ -29,19 +31,28 @@ pub struct ReferenceDecoder {
 }
 
 impl ReferenceDecoder {
-    /// Widens every weight to f32 in host memory. `cache` has so many positions and keeps as much of each value; `progress` hears the bytes of
-    /// f32 so far.
+    /// Widens every weight to f32 in host memory, with the values that its format holds. `cache` has so many positions and keeps as much of each
+    /// value; `progress` is told the bytes of f32 so far.
     ///
     /// # Errors
-    /// What reading the checkpoint can fail with.
+    /// What reading the checkpoint can fail with, and as [`QuantChoice::for_tied_embeddings`].
     pub async fn load(
         spec: &ModelSpec,
-        checkpoint: &Checkpoint,
+        (source, quant): (&WeightSource<'_>, QuantChoice),
         cache: (usize, CacheFormat),
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
+        let formats = Formats::of_model(source, spec, quant)?;
+        let read = async |key: WeightKey| {
+            let (rows, cols) = key.shape(spec);
+            let quant = formats.of(key);
+            if quant == source.stored_quant(key) {
+                return Ok(source.read(key, 0..rows).await?.values);
+            }
+            Ok(quant.unpack(&source.packed(key, 0..rows, quant).await?, cols))
+        };
         Ok(ReferenceDecoder {
-            decoder: reference::Decoder::load(spec, checkpoint, cache, progress).await?,
+            decoder: reference::Decoder::load(spec, read, cache, progress).await?,
             hidden_size: spec.hidden_size,
             sampling: Sampling::GREEDY,
             seen: vec![0; seen_words(spec.vocab_size)],

@@ -15,7 +15,7 @@ mod new_directory;
 mod web;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use files::{ByteSource, is_file, read_model_text, read_text};
+pub use files::{ByteSource, file_names, is_file, read_model_text, read_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
     AcceptConfig, DownloadProgress, HubOptions, OnProgress, RemoteHeader, fetch_config_only, fetch_config_only_with,
@@ -30,6 +30,6 @@ pub use native::{
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
-    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, for_each_row,
-    is_file, local_offset_seconds, read_model_text, read_text, replace_file, unix_seconds, write_file,
+    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, file_names,
+    for_each_row, is_file, local_offset_seconds, read_model_text, read_text, replace_file, unix_seconds, write_file,
 };

@@ -130,6 +130,16 @@ pub async fn is_file(path: &Path) -> bool {
     find(path).is_ok()
 }
 
+/// Names of the files that are mounted in `directory`, sorted.
+pub fn file_names(directory: &Path) -> Vec<String> {
+    FILES.with_borrow(|files| {
+        let inside = files.keys().filter(|path| path.parent() == Some(directory));
+        let mut names: Vec<String> = inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+        names.sort();
+        names
+    })
+}
+
 /// The whole of a UTF-8 text.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use super::layer::{Layer, Weights};
 use super::matmul::{add_bias, cap, matmul};
 use super::norm::norm;
 use super::{LayerRouting, Row};
-use crate::checkpoint::{Checkpoint, WeightKey};
+use crate::checkpoint::WeightKey;
 use crate::error::Result;
 use crate::quant::CacheFormat;
 use crate::spec::{ModelSpec, RopeScaling};
@@ -45,15 +45,14 @@ impl Decoder {
     /// [`Error::Io`](crate::Error::Io).
     pub async fn load(
         spec: &ModelSpec,
-        checkpoint: &Checkpoint,
+        read: impl AsyncFn(WeightKey) -> Result<Vec<f32>>,
         (context, cache): (usize, CacheFormat),
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let mut weights = Weights::default();
         let mut done_bytes = 0;
         for key in WeightKey::all(spec) {
-            let (rows, _) = key.shape(spec);
-            let values = checkpoint.read(key, 0..rows).await?.values;
+            let values = read(key).await?;
             done_bytes += size_of_val(values.as_slice()) as u64;
             progress(done_bytes);
             weights.insert(key, values);

@@ -19,11 +19,15 @@ impl ConfigJson {
     /// # Errors
     /// [`Error::Json`] if it is not a JSON object.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let json_error = |message: String| Error::Json { file: file.to_owned(), message };
-        match serde_json::from_str(text).map_err(|error| json_error(error.to_string()))? {
+        match parse_json(text, file)? {
             Value::Object(object) => Ok(ConfigJson { file: file.to_owned(), path: String::new(), object }),
-            other => Err(json_error(format!("expected an object, found {}", shown(&other)))),
+            other => Err(Error::Json { file: file.to_owned(), message: format!("expected an object, found {}", shown(&other)) }),
         }
+    }
+
+    /// The first of `keys` that is there, or `keys[0]`.
+    pub fn present<'k>(&self, keys: &[&'k str]) -> &'k str {
+        keys.iter().copied().find(|key| self.has(key)).unwrap_or(keys[0])
     }
 
     /// The object under `key`, or nothing.
@@ -36,6 +40,10 @@ impl ConfigJson {
             }
             Some(_) => Err(self.invalid(key, "an object or null")),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.object.is_empty()
     }
 
     /// Whether the key is there and not null.
@@ -184,6 +192,61 @@ impl ConfigJson {
             _ => Err(self.invalid(key, integer_range(*range.start(), *range.end()))),
         }
     }
+}
+
+/// Parses JSON as other programs write it: with a byte order mark in front, and with the words `Infinity`, `-Infinity` and `NaN` of Python's
+/// `json`, which become strings here, so that no number is made up where one is needed.
+///
+/// # Errors
+/// [`Error::Json`], which says so where the file is something else altogether.
+pub fn parse_json(text: &str, file: &str) -> Result<Value> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).or_else(|error| {
+        let words = with_quoted_words(text);
+        serde_json::from_str(&words).map_err(|_| {
+            let message = foreign_text(text).map_or_else(|| error.to_string(), str::to_owned);
+            Error::Json { file: file.to_owned(), message }
+        })
+    })
+}
+
+/// What a file in place of JSON is, where its beginning tells.
+fn foreign_text(text: &str) -> Option<&'static str> {
+    let start = text.trim_start();
+    if start.starts_with("version https://git-lfs") {
+        Some("it is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+    } else if start.starts_with('<') {
+        Some("it is a web page, not the file itself: a download went wrong, fetch it again")
+    } else if start.is_empty() {
+        Some("it is empty")
+    } else {
+        None
+    }
+}
+
+/// Puts quotes around the words for numbers that JSON does not have, outside of strings.
+fn with_quoted_words(text: &str) -> String {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    let mut quoted = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut in_string = false;
+    while let Some(character) = rest.chars().next() {
+        if let Some(word) = WORDS.into_iter().find(|word| !in_string && rest.starts_with(word)) {
+            quoted.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let mut len = character.len_utf8();
+        match character {
+            '"' => in_string = !in_string,
+            // With what it escapes.
+            '\\' if in_string => len += rest[len..].chars().next().map_or(0, char::len_utf8),
+            _ => {}
+        }
+        quoted.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    quoted
 }
 
 fn integer_range(min: usize, max: usize) -> String {

@@ -8,8 +8,8 @@ mod json;
 mod names;
 mod parameters;
 
-pub use arch::{ARCHS, Arch};
-pub use json::ConfigJson;
+pub use arch::{ARCHS, Arch, CUT_ON_PURPOSE};
+pub use json::{ConfigJson, parse_json};
 pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 
@@ -39,6 +39,8 @@ pub struct ModelSpec {
     pub logit_softcap: Option<f32>,
     pub layers: Vec<LayerSpec>,
     pub names: TensorNames,
+    /// Whole layers and experts of the checkpoint may stay unused: the config says so under [`CUT_ON_PURPOSE`].
+    pub may_be_cut: bool,
 }
 
 /// A mixer and a feed-forward part, each with its norm and its way into the residual stream.

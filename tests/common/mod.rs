@@ -29,6 +29,27 @@ pub fn all_models() -> Vec<PathBuf> {
     FIXTURES.iter().map(|name| golden("fixtures").join(name)).chain([demo_model()]).collect()
 }
 
+/// A copy of a fixture that a test may change.
+pub fn copy_of(fixture: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("fixtures").join(fixture)).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_str().unwrap().starts_with("expected") {
+            std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    copy
+}
+
+/// Changes keys of a JSON file; null removes one.
+pub fn change_json(path: &Path, changes: &[(&str, Value)]) {
+    let mut json: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for (key, value) in changes {
+        json[*key] = value.clone();
+    }
+    std::fs::write(path, json.to_string()).unwrap();
+}
+
 /// The spec of the model in `directory`.
 pub fn spec_of(directory: &Path) -> ModelSpec {
     let text = pollster::block_on(moebius::platform::read_model_text(directory, "config.json")).unwrap();

@@ -122,7 +122,7 @@ fn nonsense_rope_is_refused_by_name() {
         ("rope_scaling", json!({ "type": "ntk", "factor": 4.0 }), "`rope_scaling.type` must be `default`, `linear`, `llama3`"),
         ("rope_parameters", json!({ "rope_type": 3 }), "`rope_parameters.rope_type`"),
         ("rope_parameters", json!({ "rope_type": "llama3", "rope_theta": 1e4 }), "`rope_parameters.factor`"),
-        ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "`rope_scaling.alpha`"),
+        ("rope_scaling", json!({ "type": "dynamic", "alpha": -2.0 }), "`rope_scaling.alpha`"),
         ("rope_scaling", json!({ "type": "longrope", "short_factor": [1, 1], "long_factor": [1] }), "`rope_scaling.long_factor`"),
         ("rope_parameters", json!({ "rope_theta": -1 }), "`rope_parameters.rope_theta`"),
         ("rope_parameters", json!({ "partial_rotary_factor": 0.4 }), "`rope_parameters.partial_rotary_factor`"),
@@ -166,9 +166,9 @@ fn too_many_experts_over_all_layers_are_refused() {
 
 #[test]
 fn unknown_model_type_lists_the_known_ones() {
-    let error = parse(&[("model_type", json!("llama"))]).unwrap_err();
+    let error = parse(&[("model_type", json!("spiral"))]).unwrap_err();
     let known: Vec<&str> = ARCHS.iter().flat_map(|arch| arch.model_types).copied().collect();
-    assert_eq!(error.to_string(), format!("unknown model_type `llama`; known: {}", known.join(", ")));
+    assert_eq!(error.to_string(), format!("unknown model_type `spiral`; known: {}", known.join(", ")));
     assert!(error.hint().is_some());
 }
 

@@ -1,14 +1,19 @@
 //! The whole forward pass on the CPU against what transformers computed.
 
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
-use moebius::checkpoint::Checkpoint;
+use moebius::checkpoint::{Checkpoint, WeightKey};
 use moebius::quant::CacheFormat;
 use moebius::reference::{Decoder, Forward, Row};
 use moebius::spec::{ModelSpec, Parameters, RopeScaling};
 use serde_json::Value;
 
 fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> Decoder {
-    pollster::block_on(Decoder::load(spec, checkpoint, (context, CacheFormat::F32), &mut |_| {})).unwrap()
+    load_with(spec, checkpoint, context, &mut |_| {})
+}
+
+fn load_with(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Decoder {
+    let read = async |key: WeightKey| Ok(checkpoint.read(key, 0..key.shape(spec).0).await?.values);
+    pollster::block_on(Decoder::load(spec, read, (context, CacheFormat::F32), progress)).unwrap()
 }
 
 fn load_golden(golden: &Golden) -> Decoder {
@@ -138,8 +143,7 @@ fn loading_reports_every_byte_once() {
     let golden = &Golden::load("mixtral");
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
-    pollster::block_on(Decoder::load(&golden.spec, &checkpoint, (8, CacheFormat::F32), &mut |bytes| reports.push(bytes)))
-        .unwrap();
+    load_with(&golden.spec, &checkpoint, 8, &mut |bytes| reports.push(bytes));
     assert!(reports.is_sorted());
     assert_eq!(*reports.last().unwrap(), 4 * Parameters::of(&golden.spec).total());
 }

@@ -77,6 +77,7 @@ pub fn model_of(config: &ConfigJson, family: &'static str, defaults: &Defaults, 
         logit_softcap: None,
         layers,
         names: TensorNames::LLAMA,
+        may_be_cut: false,
     })
 }
 
@@ -157,8 +158,9 @@ pub fn rope(config: &ConfigJson, head_dim: usize, defaults: &Defaults) -> Result
         return Err(config.invalid_value(key, "one set of values for all layers", format!("a set of its own for `{name}`")));
     }
     let section = section.as_ref().unwrap_or(config);
+    // Both may be there: what transformers 5 wrote inside, and a default that an older version added outside.
     let nested = section.opt_f64("rope_theta", THETA)?;
-    let theta = config.opt_f64("rope_theta", THETA)?.or(nested).unwrap_or(defaults.rope_theta);
+    let theta = nested.or(config.opt_f64("rope_theta", THETA)?).unwrap_or(defaults.rope_theta);
     let partial = config.f64_or("partial_rotary_factor", defaults.partial_rotary_factor, 0.0..=1.0)?;
     let partial = section.f64_or("partial_rotary_factor", partial, 0.0..=1.0)?;
     let dims = rotary_dims(section, head_dim, partial)?;
@@ -194,19 +196,25 @@ fn scale_rope(config: &ConfigJson, section: &ConfigJson, defaults: &Defaults, ro
             high_freq_factor: section.f64("high_freq_factor", FACTOR)?,
             original_positions: original()?,
         },
-        "yarn" => RopeScaling::Yarn {
-            factor: factor()?,
-            beta_fast: section.f64_or("beta_fast", 32.0, FACTOR)?,
-            beta_slow: section.f64_or("beta_slow", 1.0, FACTOR)?,
-            original_positions: original()?,
-            truncate: section.bool_or("truncate", true)?,
-            attention_factor: yarn_attention_factor(section, factor()?)?,
-        },
+        "yarn" => {
+            // As in `_compute_yarn_parameters` of transformers, where there is no factor.
+            let stretch = max_positions()? as f64 / original()? as f64;
+            let factor = section.f64_or("factor", stretch.clamp(*FACTOR.start(), *FACTOR.end()), FACTOR)?;
+            RopeScaling::Yarn {
+                factor,
+                beta_fast: section.f64_or("beta_fast", 32.0, FACTOR)?,
+                beta_slow: section.f64_or("beta_slow", 1.0, FACTOR)?,
+                original_positions: original()?,
+                truncate: section.bool_or("truncate", true)?,
+                attention_factor: yarn_attention_factor(section, factor)?,
+            }
+        }
         "longrope" | "su" => long_rope(section, original()?, max_positions()?, rope.dims)?,
         "dynamic" => {
-            // With `alpha`, as in HunYuan, the base changes once and for all; without, it would follow the length of the text.
+            // With `alpha`, as in HunYuan, the base changes once and for all. Without, it follows the length of the text beyond
+            // max_position_embeddings, which is where our context ends.
             let dims = rope.dims as f64;
-            let alpha = section.f64("alpha", FACTOR)?;
+            let alpha = section.f64_or("alpha", 1.0, FACTOR)?;
             if rope.dims > 2 {
                 rope.theta *= alpha.powf(dims / (dims - 2.0));
             }
@@ -255,8 +263,13 @@ pub fn silu(intermediate_size: usize) -> MlpSpec {
     MlpSpec { intermediate_size, activation: Activation::Silu, bias: false }
 }
 
+/// The names under which configs give the number of experts: each family has its own, and tools write that of another.
+const EXPERTS_KEYS: [&str; 3] = ["num_experts", "num_local_experts", "n_routed_experts"];
+
 /// The keys that say how many experts there are and how many a token takes, the latter with its default.
 pub fn router(config: &ConfigJson, experts: &str, (chosen, default): (&str, Option<usize>)) -> Result<RouterSpec> {
+    let others = EXPERTS_KEYS.into_iter().filter(|key| *key != experts);
+    let experts = config.present(&[experts].into_iter().chain(others).collect::<Vec<_>>());
     let num_experts = config.usize(experts, limits::EXPERTS)?;
     let num_experts_per_tok = match default {
         Some(default) => config.usize_or(chosen, default, limits::EXPERTS)?,

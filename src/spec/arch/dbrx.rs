@@ -36,6 +36,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let norm = NormSpec { kind: NormKind::Layer, eps: config.f64_or("layer_norm_eps", 1e-5, EPS)? as f32, bias: false };
     let layer = common::pre_norm(norm, attention(config, hidden_size)?, Ffn::Moe(experts(config)?));
     Ok(ModelSpec {
+        may_be_cut: false,
         family: DBRX.name,
         vocab_size: config.usize("vocab_size", limits::VOCAB_SIZE)?,
         hidden_size,

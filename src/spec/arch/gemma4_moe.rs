@@ -71,7 +71,7 @@ fn parse_text(config: &ConfigJson, names: TensorNames) -> Result<ModelSpec> {
     config.unsupported("tie_word_embeddings", &true.into())?;
     let kinds =
         common::layer_kinds(config, "layer_types", LAYER_TYPES)?.ok_or_else(|| config.invalid("layer_types", "a list"))?;
-    let [sliding, full] = attentions(config)?;
+    let [sliding, full] = attentions(config, &kinds)?;
     let ffn = ffn(config)?;
     let mut model = common::model(config, GEMMA4_MOE.name, &DEFAULTS, |layer| {
         let attention = if kinds[layer] == LAYER_TYPES[0] { &sliding } else { &full };
@@ -110,7 +110,7 @@ fn ffn(config: &ConfigJson) -> Result<Ffn> {
 }
 
 /// The attention over a window, and the one over everything, whose heads are wider and whose keys may be the values too.
-fn attentions(config: &ConfigJson) -> Result<[AttentionSpec; 2]> {
+fn attentions(config: &ConfigJson, kinds: &[&str]) -> Result<[AttentionSpec; 2]> {
     config.unsupported("attention_bias", &false.into())?;
     let eps = common::rms_norm(config, &DEFAULTS)?.eps;
     let sliding = AttentionSpec {
@@ -120,9 +120,12 @@ fn attentions(config: &ConfigJson) -> Result<[AttentionSpec; 2]> {
         mask: Mask::Window(config.usize_or("sliding_window", 512, limits::POSITIONS)?),
         ..common::heads(config)?
     };
-    let head_dim = config.usize_or("global_head_dim", 512, limits::HEAD_DIM)?;
+    let own = |key: &str, max: usize| of_full_layers(config, kinds, key, max);
+    let default = own("head_dim", limits::HEAD_DIM)?.unwrap_or(512);
+    let head_dim = config.usize_or("global_head_dim", default, limits::HEAD_DIM)?;
     common::check_head_dim(config, "global_head_dim", head_dim)?;
-    let num_kv_heads = config.usize_or("num_global_key_value_heads", sliding.num_kv_heads, limits::HEADS)?;
+    let default = own("num_key_value_heads", limits::HEADS)?.unwrap_or(sliding.num_kv_heads);
+    let num_kv_heads = config.usize_or("num_global_key_value_heads", default, limits::HEADS)?;
     if !sliding.num_heads.is_multiple_of(num_kv_heads) {
         let expected = format!("a divisor of num_attention_heads ({})", sliding.num_heads);
         return Err(config.invalid("num_global_key_value_heads", expected));
@@ -138,6 +141,21 @@ fn attentions(config: &ConfigJson) -> Result<[AttentionSpec; 2]> {
     };
     let rope = rope(config, LAYER_TYPES[0], 1e4, sliding.head_dim)?;
     Ok([AttentionSpec { rope: Some(rope), ..sliding }, full])
+}
+
+/// What `per_layer_config`, as transformers writes it since 5.24, says of `key` in the layers of full attention: the same in all of them.
+fn of_full_layers(config: &ConfigJson, kinds: &[&str], key: &str, max: usize) -> Result<Option<usize>> {
+    let Some(layers) = config.section("per_layer_config")? else { return Ok(None) };
+    let mut common = None;
+    for (layer, kind) in kinds.iter().enumerate() {
+        let section = layers.section(&layer.to_string())?;
+        let value = section.map_or(Ok(None), |section| section.opt_usize(key, max))?;
+        let is_full = *kind == LAYER_TYPES[1];
+        if (!is_full && value.is_some()) || (is_full && *common.get_or_insert(value) != value) {
+            return Err(layers.invalid(&format!("{layer}.{key}"), "the same in all layers of full attention, and in no other"));
+        }
+    }
+    Ok(common.flatten())
 }
 
 /// The rotary embedding of one type of layer. A proportional one turns the fastest pairs of the whole head.

@@ -14,6 +14,7 @@ mod dots1;
 mod ernie4_5_moe;
 mod exaone_moe;
 mod flex_olmo;
+mod foreign;
 mod gemma4_moe;
 mod glm4_moe;
 mod glm4_moe_lite;
@@ -41,7 +42,7 @@ mod solar_open;
 mod yuan;
 
 use super::{ConfigJson, ModelSpec};
-use crate::{Error, Result};
+use crate::Result;
 
 /// One entry of [`ARCHS`].
 #[derive(Debug)]
@@ -112,25 +113,26 @@ mod limits {
     pub const ALL_EXPERTS: usize = 1 << 17;
 }
 
+/// The key of `config.json` that says that layers and experts of the checkpoint may stay unused.
+pub const CUT_ON_PURPOSE: &str = "allow_unused_weights";
+
 impl ModelSpec {
     /// Reads the text of a `config.json` by the architecture that its `model_type` names; `file` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::Json`], [`Error::Config`] or [`Error::UnknownArchitecture`]. Never panics, whatever the text.
+    /// [`Error::Json`], [`Error::Config`], [`Error::ForeignQuantization`], or one of [`Error::UnknownArchitecture`], [`Error::Dense`] and
+    /// [`Error::NotYet`]. Never panics, whatever the text.
     pub fn parse(text: &str, file: &str) -> Result<ModelSpec> {
         let config = ConfigJson::parse(text, file)?;
         let model_type = config.str("model_type")?;
-        match ARCHS.iter().find(|arch| arch.model_types.contains(&model_type)) {
-            Some(arch) => {
-                let mut spec = (arch.parse)(&config)?;
-                common::check_score_function(&config, &spec)?;
-                spec.names.float8_block = common::float8_block(&config)?;
-                Ok(spec)
-            }
-            None => Err(Error::UnknownArchitecture {
-                model_type: model_type.to_owned(),
-                known: ARCHS.iter().flat_map(|arch| arch.model_types).copied().collect(),
-            }),
-        }
+        let Some(arch) = ARCHS.iter().find(|arch| arch.model_types.contains(&model_type)) else {
+            return Err(foreign::unknown(model_type, ARCHS.iter().flat_map(|arch| arch.model_types).copied().collect()));
+        };
+        foreign::check_quantization(&config)?;
+        let mut spec = (arch.parse)(&config)?;
+        common::check_score_function(&config, &spec)?;
+        spec.names.float8_block = common::float8_block(&config)?;
+        spec.may_be_cut = config.bool_or(CUT_ON_PURPOSE, false)?;
+        Ok(spec)
     }
 }

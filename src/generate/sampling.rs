@@ -1,6 +1,6 @@
 //! How the next token is drawn: the options, not the drawing.
 
-use super::tokenizer::GenerationDefaults;
+use super::generation_config::GenerationDefaults;
 use crate::error::{Error, Result};
 use crate::reference::Sampling;
 

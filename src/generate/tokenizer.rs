@@ -1,10 +1,10 @@
 //! The tokenizer of a checkpoint, with what the files beside it say about special tokens and about generating.
 
 use super::added_tokens;
-use super::tokenizer_config::{TokenizerConfig, parse};
-use super::tokenizer_files::{CONFIG, GENERATION_CONFIG, OwnedFiles, TOKENIZER, TokenizerFiles};
+use super::generation_config::{GenerationDefaults, TextConfig};
+use super::tokenizer_config::TokenizerConfig;
+use super::tokenizer_files::{OwnedFiles, TOKENIZER, TokenizerFiles};
 use crate::error::{Error, Result};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
@@ -28,17 +28,6 @@ impl SpecialTokens {
         let known = known.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?)));
         known.chain(self.others.iter().map(|(key, text)| (key.as_str(), text.as_str())))
     }
-}
-
-/// How the makers of a checkpoint want it to be sampled, from `generation_config.json`. Nothing here is checked for sense.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-pub struct GenerationDefaults {
-    pub do_sample: Option<bool>,
-    pub temperature: Option<f32>,
-    pub top_k: Option<usize>,
-    pub top_p: Option<f32>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
 }
 
 /// Turns text into token ids and back.
@@ -81,21 +70,15 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(damaged)?;
         inner.with_padding(None);
 
-        let generation: RawIds = parse(GENERATION_CONFIG, files.generation_config)?;
-        let config: RawConfig = parse(CONFIG, files.config)?;
-        let text_config = config.text_config.unwrap_or_default();
+        let text_config = TextConfig::read(files)?;
         let mut settings = TokenizerConfig::parse(files)?;
-        let rows = config.ids.vocab_size.or(text_config.vocab_size);
-        contained(|| added_tokens::add(&mut inner, &mut settings, rows)).map_err(damaged)?;
-        let TokenizerConfig { special, add_bos, templates, notes, .. } = settings;
+        contained(|| added_tokens::add(&mut inner, &mut settings, text_config.vocab_size)).map_err(damaged)?;
+        let TokenizerConfig { special, add_bos, templates, mut notes, .. } = settings;
+        notes.extend(text_config.notes);
 
         let id_of = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
-        let first = |ids: Option<Ids>| ids.and_then(|ids| ids.into_vec().first().copied());
-        let bos_id =
-            id_of(&special.bos).or(first(generation.bos_token_id.or(config.ids.bos_token_id).or(text_config.bos_token_id)));
-
-        let named = generation.eos_token_id.or(config.ids.eos_token_id).or(text_config.eos_token_id);
-        let mut eos_ids = named.map(Ids::into_vec).unwrap_or_default();
+        let bos_id = id_of(&special.bos).or(text_config.bos_id);
+        let mut eos_ids = text_config.eos_ids;
         eos_ids.extend(id_of(&special.eos));
         eos_ids.sort_unstable();
         eos_ids.dedup();
@@ -109,7 +92,7 @@ impl Tokenizer {
             adds_bos: false,
             chat_templates: templates,
             notes,
-            defaults: parse(GENERATION_CONFIG, files.generation_config)?,
+            defaults: text_config.defaults,
         };
         // One round trip, also so that a tokenizer that cannot work fails here and not in the middle of a conversation.
         let probe = tokenizer.encode("a", true)?;
@@ -215,42 +198,5 @@ fn failed(action: &str, source: impl Display) -> Error {
     Error::Tokenizer {
         problem: format!("{TOKENIZER} cannot {action}: {source}"),
         hint: Some("the file is damaged or newer than this version understands: fetch it again".to_owned()),
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct RawIds {
-    bos_token_id: Option<Ids>,
-    eos_token_id: Option<Ids>,
-    #[serde(default, deserialize_with = "number_or_none")]
-    vocab_size: Option<u32>,
-}
-
-/// Other readers of the file complain about what is no number.
-fn number_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Ok(serde_json::Value::deserialize(deserializer)?.as_u64().and_then(|rows| u32::try_from(rows).ok()))
-}
-
-#[derive(Default, Deserialize)]
-struct RawConfig {
-    #[serde(flatten)]
-    ids: RawIds,
-    /// Where models that also see or hear keep what concerns text.
-    text_config: Option<RawIds>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "bos_token_id and eos_token_id must be a token id or a list of token ids")]
-enum Ids {
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    fn into_vec(self) -> Vec<u32> {
-        match self {
-            Ids::One(id) => vec![id],
-            Ids::Many(ids) => ids,
-        }
     }
 }

@@ -3,6 +3,7 @@
 use super::tokenizer::SpecialTokens;
 use super::tokenizer_files::{ADDED_TOKENS, CHAT_TEMPLATE_JSON, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TokenizerFiles};
 use crate::error::{Error, Result};
+use crate::spec::parse_json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -196,6 +197,6 @@ fn listed(file: &str, value: Value) -> Result<Vec<(String, String)>> {
 /// [`Error::Json`].
 pub fn parse<T: DeserializeOwned + Default>(file: &str, text: Option<&str>) -> Result<T> {
     let Some(text) = text else { return Ok(T::default()) };
-    let text = text.trim_start_matches('\u{feff}');
-    serde_json::from_str(text).map_err(|source| Error::Json { file: file.to_owned(), message: source.to_string() })
+    serde_json::from_value(parse_json(text, file)?)
+        .map_err(|source| Error::Json { file: file.to_owned(), message: source.to_string() })
 }

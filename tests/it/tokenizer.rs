@@ -103,12 +103,38 @@ fn eos_comes_from_generation_config_before_config_and_always_from_the_tokenizer(
     assert_eq!(eos(None, None, Some(r#"{"text_config": {"eos_token_id": [9, 8]}}"#)).unwrap(), [8, 9]);
     assert_eq!(eos(None, Some(r#"{"eos_token_id": [6, 5, 6]}"#), Some(r#"{"eos_token_id": 7}"#)).unwrap(), [5, 6]);
     assert_eq!(eos(Some(r#"{"eos_token": {"content": "</s>"}}"#), Some(r#"{"eos_token_id": 6}"#), None).unwrap(), [2, 6]);
-    for damage in ["{", r#"{"eos_token_id": "two"}"#, r#"{"eos_token_id": -1}"#, r#"{"eos_token_id": 4294967296}"#, "[]1"] {
+    for damage in ["{", "[]1", "[]"] {
         let error = eos(None, Some(damage), None).unwrap_err();
         assert!(matches!(&error, Error::Json { file, .. } if file == "generation_config.json"), "{damage}: {error}");
     }
-    let error = eos(None, Some(r#"{"eos_token_id": "two"}"#), None).unwrap_err();
-    assert!(error.to_string().contains("must be a token id or a list of token ids"), "{error}");
+}
+
+#[test]
+fn values_that_cannot_be_used_are_left_aside_with_a_note() {
+    let json = demo_json();
+    let open = |generation_config: &str| {
+        let config = Some(r#"{"eos_token_id": 7, "time_limit": Infinity}"#);
+        let files = TokenizerFiles { tokenizer: &json, generation_config: Some(generation_config), config, ..Default::default() };
+        Tokenizer::from_parts(&files).unwrap()
+    };
+    for id in ["-1", "\"two\"", "4294967296", "[]", "[-1]", "2.5"] {
+        let tokenizer = open(&format!(r#"{{"eos_token_id": {id}}}"#));
+        assert_eq!(tokenizer.eos_ids(), [7], "{id}");
+        assert_eq!(tokenizer.notes().len(), usize::from(id != "[]"), "{id}: {:?}", tokenizer.notes());
+    }
+    let tokenizer =
+        open(r#"{"eos_token_id": [2, -1], "do_sample": true, "temperature": 0.6, "top_k": -1, "top_p": 7, "min_p": "x"}"#);
+    assert_eq!(tokenizer.eos_ids(), [2]);
+    let defaults = tokenizer.generation_defaults();
+    assert_eq!((defaults.temperature, defaults.top_k, defaults.top_p, defaults.min_p), (Some(0.6), None, None, None));
+    for key in ["eos_token_id", "top_k", "top_p", "min_p"] {
+        let said =
+            |note: &String| note.starts_with("generation_config.json: `") && note.contains(key) && note.contains("left aside");
+        assert!(tokenizer.notes().iter().any(said), "{key}: {:?}", tokenizer.notes());
+    }
+    let tokenizer = open(r#"{"top_k": 20.0, "temperature": null}"#);
+    assert_eq!(tokenizer.generation_defaults().top_k, Some(20));
+    assert!(tokenizer.notes().is_empty());
 }
 
 #[test]

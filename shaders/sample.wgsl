@@ -6,7 +6,8 @@
 // rows      [num_tokens] Row                                in   row first_row + workgroup: the last token so far
 //                                                           out  row workgroup: the chosen token at the next position;
 //                                                                first_row is 0 or at least num_sequences
-// sampled   [num_sequences, RING] u32                       out  the chosen token, at its position modulo RING
+// sampled   [num_sequences, RING] u32                       out  the chosen token, at its position modulo RING; with its highest bit set
+//                                                                where a logit is not finite
 // Order of the filters as in transformers: repetition penalty, temperature, top-k, top-p, min-p. Tokens that tie with the last
 // one kept are kept. The draw walks the kept tokens in the order of their ids.
 // source    Keskar et al. 2019, arXiv 1909.05858 (penalty); Holtzman et al. 2019, arXiv 1904.09751 (top-p)
@@ -37,6 +38,7 @@ struct Sampling {
 const SEEN_WORDS: u32 = (VOCAB + 31u) / 32u;
 const CHUNK: u32 = (VOCAB + WG - 1u) / WG;
 const LOWEST: f32 = -3.0e38;
+const FAULT: u32 = 0x80000000u;
 
 var<workgroup> wg_values: array<f32, WG>;
 var<workgroup> wg_ids: array<u32, WG>;
@@ -134,24 +136,28 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let sequence = workgroup.x;
     let base = sequence * VOCAB;
 
-    // The best token, lowest id first.
+    // The best token, lowest id first. Drivers may assume that there is no NaN: an exponent of ones tells one, and an infinity.
     var top = LOWEST;
     var best = 0u;
+    var fault = 0u;
     for (var token = local; token < VOCAB; token += WG) {
         let logit = penalized(sequence, token);
+        fault |= select(0u, FAULT, (bitcast<u32>(logit) & 0x7f800000u) == 0x7f800000u);
         if logit > top {
             top = logit;
             best = token;
         }
     }
     wg_values[local] = top;
-    wg_ids[local] = best;
+    wg_ids[local] = best | fault;
     workgroupBarrier();
     for (var other = 0u; other < WG; other++) {
         let rival = wg_values[other];
-        if rival > top || (rival == top && wg_ids[other] < best) {
+        let rival_id = wg_ids[other] & ~FAULT;
+        fault |= wg_ids[other] & FAULT;
+        if rival > top || (rival == top && rival_id < best) {
             top = rival;
-            best = wg_ids[other];
+            best = rival_id;
         }
     }
 
@@ -178,6 +184,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let word = sequence * SEEN_WORDS + choice / 32u;
         seen[word] |= 1u << (choice % 32u);
         rows[sequence] = Row(choice, row.position + 1u, row.sequence, 0u);
-        sampled[sequence * RING + (row.position + 1u) % RING] = choice;
+        sampled[sequence * RING + (row.position + 1u) % RING] = choice | fault;
     }
 }

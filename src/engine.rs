@@ -125,7 +125,11 @@ impl Engine {
             progress(LoadEvent::Device(&description));
             let host_peak = HostPeak::start();
             let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
-            let decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), progress).await?;
+            let mut decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), progress).await?;
+            if options.device.overrides.unchecked_results {
+                decoder.leave_results_unchecked();
+            }
+            let decoder = Decoder::Reference(Box::new(decoder));
             let weight_bytes = Parameters::of(&spec).total() * 4;
             let peak_host_bytes = host_peak.bytes();
             (decoder, description, LoadStats { weight_bytes, kv_cache_format, peak_host_bytes, ..LoadStats::default() })
@@ -367,7 +371,7 @@ async fn load_reference(
     (spec, source, quant): (&ModelSpec, &WeightSource<'_>, QuantChoice),
     cache: (usize, CacheFormat),
     progress: &mut dyn FnMut(LoadEvent<'_>),
-) -> Result<Decoder> {
+) -> Result<ReferenceDecoder> {
     let total_bytes = Parameters::of(spec).total() * 4;
     let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.0 as u64;
     let available_bytes = platform::available_memory_bytes();
@@ -380,7 +384,7 @@ async fn load_reference(
         });
     }
     let mut report = |done_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
-    Ok(Decoder::Reference(Box::new(ReferenceDecoder::load(spec, (source, quant), cache, &mut report).await?)))
+    ReferenceDecoder::load(spec, (source, quant), cache, &mut report).await
 }
 
 /// `-log softmax(logits)[target]`

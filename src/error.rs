@@ -103,6 +103,10 @@ pub enum Error {
     #[error("chat template: {problem}")]
     ChatTemplate { problem: String },
 
+    /// The model, or the device, computes what is no number, or what no router does.
+    #[error("{what}: it begins in {place}")]
+    Nonsense { what: &'static str, place: String },
+
     /// An argument of the caller is out of range.
     #[error("{what}: expected {expected}, found {found}")]
     Argument { what: &'static str, expected: String, found: String },
@@ -124,7 +128,7 @@ pub enum Error {
     Download { what: String, message: String },
 
     /// No adapter answered, or none of the asked-for kind.
-    #[error("no GPU adapter matches `{wanted}`; found: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })]
+    #[error("{}", no_adapter(wanted, found))]
     NoAdapter { wanted: String, found: Vec<String> },
 
     /// The model does not fit on the device.
@@ -185,20 +189,28 @@ impl Error {
                     .to_owned(),
             ),
             Error::Dense { .. } | Error::NotYet { .. } => Some("`moebius list archs` prints what can be run".to_owned()),
+            Error::Nonsense { .. } => Some(
+                "a weight there is not a number, or so large that the result overflows; if `--device cpu` computes well, it is the device: `moebius check` \
+                 compares its kernels with their references. MOEBIUS_UNCHECKED_RESULTS=1 goes on all the same"
+                    .to_owned(),
+            ),
             Error::UnknownArchitecture { .. } => Some("`moebius list archs` prints what each one covers".to_owned()),
             Error::PromptTooLong { .. } => {
                 Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())
             }
             Error::Tuning { .. } => Some("delete it and tune again, or set MOEBIUS_TUNING=off to leave it aside".to_owned()),
             Error::Trace { .. } => Some("`moebius trace MODEL --out FILE` writes such files".to_owned()),
+            Error::NoAdapter { wanted, found } if wanted == "gpu" && !found.is_empty() => Some(
+                "leave --device out, or name one of `moebius devices`, to compute on that; a GPU shows once the driver of its maker is installed".to_owned(),
+            ),
             Error::NoAdapter { .. } => Some(
                 "install a Vulkan driver (Debian/Ubuntu: apt install mesa-vulkan-drivers), see `moebius devices`, or use --device cpu"
                     .to_owned(),
             ),
             Error::OutOfMemory { .. } => {
-                Some("use a smaller --quant or --ctx, another --device, or --device cpu for the slow reference".to_owned())
+                Some("use a smaller --quant or --ctx, another --device, or --device cpu for the reference".to_owned())
             }
-            Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the slow reference".to_owned()),
+            Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the reference".to_owned()),
             Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),
             Error::Download { .. } => Some("run the command again to resume; private models need HF_TOKEN".to_owned()),
             _ => None,
@@ -209,6 +221,14 @@ impl Error {
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { action, path, source }
+    }
+}
+
+fn no_adapter(wanted: &str, found: &[String]) -> String {
+    match (wanted, found) {
+        (_, []) => format!("no GPU adapter matches `{wanted}`; found: none"),
+        ("gpu", found) => format!("there is no GPU here, only software: {}", found.join(", ")),
+        (_, found) => format!("no GPU adapter matches `{wanted}`; found: {}", found.join(", ")),
     }
 }
 

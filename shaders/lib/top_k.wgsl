@@ -9,12 +9,15 @@
 // their P-norm (NORMALIZE_NORM), times SCALE. #ifdef SPARSE_MIXER: two rounds of a masked softmax instead.
 // #ifdef OVERRIDE: a person changed the routing. Experts whose bit is set in params.disabled are not there; params.forced, where it is an
 // expert, comes first, with a logit as high as the highest; params.temperature divides the logits wherever a weight is made of them.
+// loads[params.fault] is incremented where a logit, a rank or a weight of the token is not finite. Drivers may assume that there is no NaN, and
+// leave out comparisons with one: the bits are looked at.
 // source, twin  as router_topk
 
 struct Params {
     load_offset: u32,
     forced: u32,
     temperature: f32,
+    fault: u32, // place in loads
     disabled: array<vec4<u32>, 8>, // one bit per expert
 }
 
@@ -32,6 +35,13 @@ fn choose(token: u32, rank: u32, expert: u32) {
     ids[token * TOP_K + rank] = expert;
     slots[token * TOP_K + rank] = slot_table[expert];
     atomicAdd(&loads[params.load_offset + expert], 1u);
+}
+
+// Counts what cannot be computed with: infinities and NaN have an exponent of ones.
+fn check_finite(value: f32) {
+    if (bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u {
+        atomicAdd(&loads[params.fault], 1u);
+    }
 }
 
 // The unnormalised share of an expert, where `top` is the highest logit.
@@ -91,6 +101,7 @@ fn mix_round(token: u32, rank: u32) {
     }
     choose(token, rank, best);
     weights[token * TOP_K + rank] = SCALE / total;
+    check_finite(SCALE / total);
     wg_selection[best] = LOWEST;
 }
 #endif
@@ -139,6 +150,7 @@ fn choose_experts(token: u32, local: u32) {
     if local == 0u {
         for (var expert = 0u; expert < NUM_EXPERTS; expert++) {
             wg_selection[expert] = wg_scores[expert];
+            check_finite(wg_scores[expert]);
         }
         for (var rank = 0u; rank < TOP_K; rank++) {
             mix_round(token, rank);
@@ -158,6 +170,7 @@ fn choose_experts(token: u32, local: u32) {
 #endif
     for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
         let logit = wg_scores[expert];
+        check_finite(logit);
         var score = logit;
 #ifdef SOFTMAX
         score = share(logit, top) / total;
@@ -172,6 +185,7 @@ fn choose_experts(token: u32, local: u32) {
         wg_scores[expert] = score;
 #ifdef SELECTION_BIAS
         wg_selection[expert] = score + selection_bias[expert];
+        check_finite(wg_selection[expert]);
 #else
 #ifdef GROUP_SUM
         wg_selection[expert] = score;
@@ -258,6 +272,7 @@ fn choose_experts(token: u32, local: u32) {
         weight *= wg_factors[rank];
 #endif
         weights[token * TOP_K + rank] = weight;
+        check_finite(weight);
     }
 #endif
 }

@@ -2,6 +2,7 @@
 
 mod kernels;
 mod plot;
+mod prefer;
 mod probes;
 mod roofs;
 mod run;
@@ -12,10 +13,11 @@ mod tune;
 
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};
+pub use prefer::{Comparison, Comparisons, MIN_GAIN, compare_with_reference, may_be_reference, measured_on};
 pub use probes::{PROBES, probe_variants};
 pub use roofs::{RoofOptions, Roofs, measure_read_roof, measure_roofs};
 pub use run::Bench;
 pub use subject::{Subject, SubjectOptions, open_device};
 pub use sweep::{sweep_curves, sweep_tests};
 pub use test::{Test, TestReport, Work, median};
-pub use tune::{Trial, TuneOptions, Tuned, Verdict};
+pub use tune::{Trial, TuneEvent, TuneOptions, Tuned, Verdict};

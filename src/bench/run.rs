@@ -92,6 +92,19 @@ impl Bench {
     /// # Errors
     /// [`Error::Argument`] for no repetitions or a test beyond the context; what running can fail with.
     pub async fn run(&mut self, test: Test, repetitions: usize) -> Result<TestReport> {
+        self.run_and_tell(test, repetitions, &mut |_| {}).await
+    }
+
+    /// As [`run`](Self::run); `on_repetition` hears the number of each, from 1 on, when it begins.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_and_tell(
+        &mut self,
+        test: Test,
+        repetitions: usize,
+        on_repetition: &mut dyn FnMut(usize),
+    ) -> Result<TestReport> {
         self.check(test, repetitions)?;
         self.fill(test.depth).await?;
         // Whatever the first run compiles or allocates is not what is measured.
@@ -105,7 +118,8 @@ impl Bench {
 
         let mut samples = Vec::with_capacity(repetitions);
         let mut counts = Vec::with_capacity(repetitions);
-        for _ in 0..repetitions {
+        for repetition in 1..=repetitions {
+            on_repetition(repetition);
             self.rewind(test.depth).await?;
             self.gpu().device().finish("waiting for the device").await?;
             let before = self.gpu().device().counts();

@@ -55,6 +55,15 @@ pub enum Verdict {
     Failed(String),
 }
 
+/// What [`Bench::tune`] tells while it works.
+#[derive(Debug)]
+pub enum TuneEvent<'a> {
+    /// The values of a knob are being tried: the `number`th of so many.
+    Knob { knob: Knob, number: usize, of: usize },
+    /// What became of one of them.
+    Trial(&'a Trial),
+}
+
 /// What tuning found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuned {
@@ -68,14 +77,15 @@ impl Bench {
     ///
     /// # Errors
     /// [`Error::Argument`] for nothing to time; what running untuned can fail with; [`Error::DeviceLost`].
-    pub async fn tune(&mut self, options: &TuneOptions, on_trial: &mut dyn FnMut(&Trial)) -> Result<Tuned> {
+    pub async fn tune(&mut self, options: &TuneOptions, tell: &mut dyn FnMut(TuneEvent)) -> Result<Tuned> {
         let TuneOptions { prompt, generate, rounds } = *options;
         let tests = [Work::Prefill(prompt), Work::Decode(generate)].map(|work| Test { work, depth: 0 });
         tests.iter().try_for_each(|test| self.check(*test, rounds))?;
         self.set_tuning(Tuning::default());
         let expected = self.outputs().await?;
         let mut best = Tuning::default();
-        for knob in Knob::ALL {
+        for (index, knob) in Knob::ALL.into_iter().enumerate() {
+            tell(TuneEvent::Knob { knob, number: index + 1, of: Knob::ALL.len() });
             let untuned = self.device().untuned();
             let caps = if knob == Knob::Subgroups { untuned.clone() } else { untuned.tuned(best.clone()) };
             let Some((&over, others)) = knob.values(&caps).split_first().map(|(over, others)| (over, others.to_vec())) else {
@@ -90,7 +100,7 @@ impl Bench {
             if let Some(trial) = trials.iter().find(|trial| trial.verdict == Verdict::Taken) {
                 best = best.with(knob, trial.value);
             }
-            trials.iter().for_each(&mut *on_trial);
+            trials.iter().for_each(|trial| tell(TuneEvent::Trial(trial)));
         }
         self.verify(best, &tests, rounds).await
     }

@@ -252,7 +252,13 @@ impl Checkpoint {
             let factors = self.read_facet(key, rows, Facet::Factor).await?;
             return Ok(QuantFormat::pack_fp8(&codes.values, &factors.values, codes.cols));
         }
+        let first = rows.start;
         let matrix = self.read(key, rows).await?;
+        // A block has no code for what is not finite: it would be lost without a word.
+        let bad = if quant.scale_bits > 0 { matrix.values.iter().position(|value| !value.is_finite()) } else { None };
+        if let Some(index) = bad {
+            return Err(Error::NotANumber { name: key.packed_name(), index: (first * matrix.cols + index) as u64 });
+        }
         Ok(quant.pack(&matrix.values, matrix.cols))
     }
 

@@ -2,11 +2,12 @@
 
 use super::bench_figures::Figures;
 use super::files::NewFile;
+use super::number;
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
 use super::{Global, model, stats};
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use moebius::DeviceDescription;
 use moebius::bench::{self, Bench, Roofs, Subject, Test, Work};
 use moebius::error::human_bytes;
@@ -22,7 +23,7 @@ Examples:
   moebius bench --synthetic olmoe/config.json --quant f16 --layers 4
   moebius bench --kernels -d 1000 -p 0           where the time of a decode step goes
   moebius bench --sweep growth.svg -n 16 -d 1000
-  moebius bench --json > figures.json
+  moebius bench -o csv > figures.csv             also md and json
 
 Names are those of llama-bench: pp512 is a prompt of 512 tokens, tg128 are 128 tokens one by one, @d1024 means after 1024 others.
 The device's own limits are measured first; the last columns are shares of them.";
@@ -32,21 +33,21 @@ The device's own limits are measured first; the last columns are shares of them.
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
     /// Lengths of prompts, in tokens; 0 for none.
-    #[arg(short = 'p', long = "prompt", value_name = "TOKENS", value_delimiter = ',', default_value = "512")]
+    #[arg(short = 'p', long = "prompt", value_name = "TOKENS", value_delimiter = ',', default_value = "512", value_parser = number::whole)]
     prompts: Vec<usize>,
     /// Numbers of tokens to generate; 0 for none.
-    #[arg(short = 'n', long = "generate", value_name = "TOKENS", value_delimiter = ',', default_value = "128")]
+    #[arg(short = 'n', long = "generate", value_name = "TOKENS", value_delimiter = ',', default_value = "128", value_parser = number::whole)]
     generate: Vec<usize>,
     /// Tokens that the KV cache holds before each test.
-    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', default_value = "0")]
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', default_value = "0", value_parser = number::whole)]
     depth: Vec<usize>,
     /// How often each test runs, after a warm-up.
-    #[arg(short, long, value_name = "TIMES", default_value = "5")]
+    #[arg(short, long, value_name = "TIMES", default_value = "5", value_parser = number::positive)]
     repetitions: NonZeroUsize,
     #[command(flatten)]
     subject: SubjectArgs,
     /// Mebibytes over which the device's limits are measured: several times what its last cache holds.
-    #[arg(long, value_name = "MIB", default_value = "1024")]
+    #[arg(long, value_name = "MIB", default_value = "1024", value_parser = number::positive)]
     roof_size: NonZeroUsize,
     /// Time every kernel instead: of a decode step at each depth, and of each prompt.
     #[arg(long, conflicts_with = "sweep")]
@@ -54,9 +55,21 @@ pub struct BenchArgs {
     /// Measure prompts up to -p and depths up to -d in powers of two, and plot them into this SVG file.
     #[arg(long, value_name = "FILE")]
     sweep: Option<PathBuf>,
-    /// Print one JSON object on stdout.
-    #[arg(long)]
+    /// How to print the figures: table, md (Markdown), csv or json.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", hide_possible_values = true, ignore_case = true)]
+    output: Output,
+    /// As -o json: one JSON object on stdout.
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    #[value(alias = "markdown")]
+    Md,
+    Csv,
+    Json,
 }
 
 impl BenchArgs {
@@ -76,23 +89,36 @@ impl BenchArgs {
             plot.write(bench::svg(&bench::sweep_curves(&figures.tests)).as_bytes())?;
         }
         let mut stdout = std::io::stdout().lock();
-        if self.json {
-            writeln!(stdout, "{}", figures.json(&subject, &description, &bench))?;
-        } else {
-            write!(stdout, "{}", figures.text())?;
+        match if self.json { Output::Json } else { self.output } {
+            Output::Json => writeln!(stdout, "{}", figures.json(&subject, &description, &bench))?,
+            Output::Table => write!(stdout, "{}", figures.text())?,
+            Output::Md => write!(stdout, "{}", figures.markdown())?,
+            Output::Csv => write!(stdout, "{}", figures.csv())?,
+        }
+        if figures.exceed_roofs() {
+            talk!(
+                "\na share above 100 % is no speed that the device cannot have: the roof was measured too low, because something else ran, or"
+            );
+            talk!("because the weights stay in a cache that --roof-size has outgrown; measure again when the machine is quiet");
         }
         Ok(ExitCode::SUCCESS)
     }
 
     async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
         let mut figures = Figures::default();
+        let (bar, times) = (model::progress_bar("bench", "test {pos} of {len}: {msg}"), self.repetitions.get());
+        bar.set_length(tests.len() as u64);
         for &test in tests {
+            bar.inc(1);
+            bar.set_message(format!("{}, warming up", test.name()));
             if self.kernels {
-                figures.kernels.push((test, bench.kernels(test, self.repetitions.get()).await?));
+                figures.kernels.push((test, bench.kernels(test, times).await?));
             } else {
-                figures.tests.push(bench.run(test, self.repetitions.get()).await?);
+                let mut tell = |time| bar.set_message(format!("{}, repetition {time} of {times}", test.name()));
+                figures.tests.push(bench.run_and_tell(test, times, &mut tell).await?);
             }
         }
+        bar.finish_and_clear();
         Ok(figures)
     }
 

@@ -16,11 +16,55 @@ pub struct Figures {
 
 impl Figures {
     pub fn text(&self) -> String {
+        let tables = self.tables().into_iter().map(|(title, header, rows)| {
+            let title = title.map_or_else(String::new, |title| format!("{title}\n"));
+            format!("{title}{}", table::aligned(&header, &rows))
+        });
+        tables.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every table as Markdown, below its title.
+    pub fn markdown(&self) -> String {
+        let tables = self.tables().into_iter().map(|(title, header, rows)| {
+            let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
+            format!("{title}{}", table::markdown(&header, &rows))
+        });
+        tables.collect::<Vec<_>>().join("\n")
+    }
+
+    /// One table; of kernels the first column is the test.
+    pub fn csv(&self) -> String {
         if self.kernels.is_empty() {
-            return tests_text(&self.tests);
+            let (header, rows) = tests_table(&self.tests);
+            return table::csv(&header, &rows);
         }
-        let tables: Vec<String> = self.kernels.iter().map(|(test, kernels)| kernels_text(test, kernels)).collect();
-        tables.join("\n")
+        let mut all = Vec::new();
+        let mut header = vec!["test"];
+        for (test, kernels) in &self.kernels {
+            let (columns, rows) = kernels_table(kernels);
+            header.splice(1.., columns);
+            all.extend(rows.into_iter().map(|row| [vec![test.name()], row].concat()));
+        }
+        table::csv(&header, &all)
+    }
+
+    /// Whether anything was quicker than the device was found to be at best.
+    pub fn exceed_roofs(&self) -> bool {
+        let tests = self.tests.iter().flat_map(|test| [test.read_roof_share, test.fma_roof_share]).flatten();
+        let kernels = self.kernels.iter().flat_map(|(_, kernels)| kernels.iter().map(|kernel| kernel.roof_share));
+        tests.chain(kernels).any(|share| share > 1.0)
+    }
+
+    fn tables(&self) -> Vec<(Option<String>, Vec<&'static str>, Vec<Vec<String>>)> {
+        let of_kernels = |(test, kernels): &(Test, Vec<KernelReport>)| {
+            let (header, rows) = kernels_table(kernels);
+            (Some(kernels_title(test)), header, rows)
+        };
+        if self.kernels.is_empty() {
+            let (header, rows) = tests_table(&self.tests);
+            return vec![(None, header, rows)];
+        }
+        self.kernels.iter().map(of_kernels).collect()
     }
 
     /// What `--json` prints.
@@ -52,12 +96,17 @@ impl Figures {
     }
 }
 
-fn kernels_text(test: &Test, kernels: &[KernelReport]) -> String {
-    let what = match test.work {
+type Table = (Vec<&'static str>, Vec<Vec<String>>);
+
+fn kernels_title(test: &Test) -> String {
+    match test.work {
         Work::Prefill(tokens) => format!("{}: a prompt of {tokens} tokens after {} others", test.name(), test.depth),
         Work::Decode(_) => format!("tg1@d{}: a decode step after {} tokens", test.depth, test.depth.max(1)),
-    };
-    let header = ["kernel", "dispatches", "us", "share", "GB/s", "GFLOP/s", "of roof"];
+    }
+}
+
+fn kernels_table(kernels: &[KernelReport]) -> Table {
+    let header = vec!["kernel", "dispatches", "us", "share", "GB/s", "GFLOP/s", "of roof"];
     let some = |figure: f64| if figure > 0.0 { format!("{figure:.2}") } else { String::new() };
     let row = |kernel: &KernelReport| {
         vec![
@@ -74,7 +123,7 @@ fn kernels_text(test: &Test, kernels: &[KernelReport]) -> String {
     let mut rows: Vec<_> = kernels.iter().map(row).collect();
     let dispatches = kernels.iter().map(|kernel| kernel.dispatches).sum();
     rows.push(vec!["all".to_owned(), count(dispatches), format!("{:.1}", total * 1e6)]);
-    format!("{what}\n{}", table::aligned(&header, &rows))
+    (header, rows)
 }
 
 fn kernel_json(test: &Test, report: &KernelReport) -> Value {
@@ -96,8 +145,8 @@ fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
-fn tests_text(reports: &[TestReport]) -> String {
-    let header = [
+fn tests_table(reports: &[TestReport]) -> Table {
+    let header = vec![
         "test",
         "tokens/s",
         "+-",
@@ -122,7 +171,7 @@ fn tests_text(reports: &[TestReport]) -> String {
             share(report.fma_roof_share),
         ]
     };
-    table::aligned(&header, &reports.iter().map(row).collect::<Vec<_>>())
+    (header, reports.iter().map(row).collect())
 }
 
 /// A whole number without its point.

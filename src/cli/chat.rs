@@ -7,7 +7,7 @@ use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stream::{Printer, Thinking, ThinkingArgs, dim, print_statistics, stream};
 use super::talk::{self, talk};
-use super::{Global, files, loads, model};
+use super::{Global, auto, files, loads, model};
 use anyhow::{Context, Result};
 use clap::Args;
 use moebius::Engine;
@@ -51,6 +51,7 @@ impl ChatArgs {
         self.sampling.check()?;
         let directory = model::directory(self.model.as_deref())?;
         let template = self.template(&directory).await?;
+        let global = &auto::resolve(&directory, global).await?;
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let mut options = self.sampling.options(engine.tokenizer());
         if !self.sampling.limits_tokens() {

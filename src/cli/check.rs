@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::talk::talk;
-use super::{Global, model, stats, table};
+use super::{Global, model, stats, style, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
@@ -47,7 +47,7 @@ impl CheckArgs {
         stats::say_tuning(&device);
         let report = self.check(&device).await?;
 
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = anstream::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", report_json(&description, &report))?;
         } else if global.verbose {
@@ -132,7 +132,7 @@ fn every_case(report: &Report) -> String {
 }
 
 fn verdict(passed: bool) -> String {
-    if passed { "ok" } else { "WRONG" }.to_owned()
+    if passed { style::good("ok") } else { style::bad("FAILED") }
 }
 
 fn report_json(device: &DeviceDescription, report: &Report) -> Value {

@@ -1,5 +1,6 @@
 //! How a command fails.
 
+use super::interrupt::INTERRUPTED;
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -36,7 +37,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
-    ExitCode::from(2)
+    let stopped = error.downcast_ref::<moebius::Error>().is_some_and(|error| matches!(error, moebius::Error::Stopped { .. }));
+    ExitCode::from(if stopped { INTERRUPTED } else { 2 })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::inspect_choice::{Chosen, weigh};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
-use super::{Global, files, table};
+use super::{Global, files, number, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::Error;
@@ -38,10 +38,10 @@ pub struct InspectArgs {
     /// A directory, a config.json, or a hub id (org/name).
     model: String,
     /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
-    #[arg(long, value_name = "GB_S", value_parser = positive)]
+    #[arg(long, value_name = "GB_S", value_parser = number::above_zero)]
     read_gb_s: Option<f64>,
     /// Measure what this device reads per second, over 1024 MiB or as many as are given: some seconds, and the same figures.
-    #[arg(long, value_name = "MIB", num_args = 0..=1, require_equals = true, default_missing_value = "1024", conflicts_with = "read_gb_s")]
+    #[arg(long, value_name = "MIB", num_args = 0..=1, require_equals = true, default_missing_value = "1024", value_parser = number::positive, conflicts_with = "read_gb_s")]
     measure: Option<NonZeroUsize>,
     /// Print one JSON object on stdout.
     #[arg(long)]
@@ -175,11 +175,6 @@ struct Inspected {
 /// Tokens per second with two digits at least, as far as hundredths.
 fn speed(tokens: f64) -> String {
     if tokens < 10.0 { format!("{tokens:.2}") } else { format!("{tokens:.1}") }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("expected a number above zero".to_owned()) }
 }
 
 impl Inspected {

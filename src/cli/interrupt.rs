@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a shell reports for a program that Ctrl-C ended.
-const EXIT_CODE: i32 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 static GENERATING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -38,6 +38,6 @@ impl Drop for Watch {
 fn on_interrupt() {
     let first = !REQUESTED.swap(true, Ordering::SeqCst);
     if !(first && GENERATING.load(Ordering::SeqCst)) {
-        std::process::exit(EXIT_CODE);
+        std::process::exit(INTERRUPTED.into());
     }
 }

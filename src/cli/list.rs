@@ -19,6 +19,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
+    #[arg(ignore_case = true)]
     what: What,
     /// Print a JSON array.
     #[arg(long, conflicts_with = "markdown")]

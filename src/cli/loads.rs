@@ -1,6 +1,6 @@
 //! How often each expert was chosen, as a table with bars.
 
-use super::table;
+use super::{style, table};
 
 /// An expert that was never chosen has no bar at all.
 const BARS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -22,7 +22,7 @@ pub fn render_layers(loads: &[(usize, Vec<u64>)]) -> String {
 fn wide(loads: &[(usize, Vec<u64>)], num_experts: usize) -> String {
     let numbers: Vec<String> = (0..num_experts).map(|expert| format!("{expert:>5}")).collect();
     let header: Vec<&str> = ["layer"].into_iter().chain(numbers.iter().map(String::as_str)).collect();
-    let cell = |(bar, percent): (char, f64)| format!("{bar}{percent:>3.0}%");
+    let cell = |(height, percent): (usize, f64)| format!("{}{percent:>3.0}%", bar(height));
     let row = |(layer, loads): &(usize, Vec<u64>)| {
         [format!("{layer:>5}")].into_iter().chain(shares(loads).into_iter().map(cell)).collect()
     };
@@ -37,18 +37,22 @@ fn narrow(loads: &[(usize, Vec<u64>)]) -> String {
         order.sort_by_key(|&expert| std::cmp::Reverse(loads[expert]));
         let busiest: Vec<String> =
             order.iter().take(BUSIEST).map(|&expert| format!("{expert}: {:.0}%", shares[expert].1)).collect();
-        vec![format!("{layer:>5}"), shares.iter().map(|share| share.0).collect(), busiest.join(", ")]
+        vec![format!("{layer:>5}"), shares.iter().map(|share| bar(share.0)).collect(), busiest.join(", ")]
     };
     table::aligned(&["layer", "experts in order", "busiest"], &loads.iter().map(row).collect::<Vec<_>>())
 }
 
-/// The bar of each expert and its share in percent.
-fn shares(loads: &[u64]) -> Vec<(char, f64)> {
+fn bar(height: usize) -> String {
+    style::bar(&BARS[height].to_string(), height, BARS.len() - 1)
+}
+
+/// The height of the bar of each expert and its share in percent.
+fn shares(loads: &[u64]) -> Vec<(usize, f64)> {
     let total = loads.iter().sum::<u64>().max(1);
     let most = loads.iter().copied().max().unwrap_or_default().max(1);
     let share = |&load: &u64| {
         let height = (load as f64 / most as f64 * (BARS.len() - 1) as f64).ceil() as usize;
-        (BARS[height], load as f64 / total as f64 * 100.0)
+        (height, load as f64 / total as f64 * 100.0)
     };
     loads.iter().map(share).collect()
 }

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::files::{self, NewFile};
 use super::talk::talk;
-use super::{Global, model};
+use super::{Global, model, number};
 use anyhow::Result;
 use clap::Args;
 use moebius::model::Forward;
@@ -41,7 +41,7 @@ pub struct LogitsArgs {
 #[group(required = true, multiple = false)]
 struct Input {
     /// Token ids, separated by commas.
-    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    #[arg(long, value_delimiter = ',', value_name = "IDS", value_parser = number::token_id)]
     ids: Vec<u32>,
     /// A JSON array of token ids.
     #[arg(long, value_name = "FILE")]

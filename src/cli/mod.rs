@@ -2,12 +2,14 @@
 //!
 //! stdout is data and stderr is talk. Exit codes: 0 done, 1 the thing asked is false, 2 error.
 
+mod auto;
 mod bench;
 mod bench_figures;
 mod chat;
 mod chat_command;
 mod chat_input;
 mod check;
+mod completions;
 mod devices;
 mod failure;
 mod files;
@@ -17,15 +19,19 @@ mod interrupt;
 mod list;
 mod loads;
 mod logits;
+mod man;
 mod model;
+mod number;
 mod perplexity;
 mod quantize;
 mod routing;
 mod run;
 mod sampling;
+mod shared;
 mod stats;
 mod stored;
 mod stream;
+mod style;
 mod subject;
 mod table;
 mod talk;
@@ -34,10 +40,16 @@ mod trace_report;
 mod tune;
 
 use clap::{Args, Parser, Subcommand};
-use moebius::gpu::DeviceChoice;
-use moebius::quant::{CacheChoice, QuantChoice};
-use std::num::NonZeroUsize;
+pub use shared::Global;
+use shared::{DeviceOnly, Loading, Measuring, QuantOnly, Shared};
 use std::process::ExitCode;
+use style::Color;
+
+/// The version, and the commit that it was built from where that is known.
+const VERSION: &str = match option_env!("MOEBIUS_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,70 +61,74 @@ Exit codes: 0 done, 1 the thing asked is false, 2 error.";
 
 /// Run Mixture-of-Experts language models on any GPU that WebGPU reaches.
 #[derive(Parser)]
-#[command(name = "moebius", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "moebius", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
-    #[command(flatten)]
-    global: Global,
+    /// Whether to use colours: auto, always or never. Auto is where a person reads, unless NO_COLOR is set; CLICOLOR_FORCE=1 is always.
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        value_name = "WHEN",
+        hide_possible_values = true,
+        ignore_case = true,
+        display_order = 900
+    )]
+    color: Color,
     #[command(subcommand)]
     command: Command,
 }
 
-/// Options that every command takes.
+/// A command with its own options, then those that it shares with others.
 #[derive(Args)]
-struct Global {
-    /// Where to compute: auto, gpu, gpu:N (see `moebius devices`), part of an adapter's name, or cpu for the slow reference.
-    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
-    device: DeviceChoice,
-    /// Format of the weights in device memory: auto (as stored) or one of `moebius list quants`; also by class, the others as stored:
-    /// experts=q4_0,head=q8_0. Classes: experts, shared (with dense layers), attention, embedding, head.
-    #[arg(long, global = true, default_value = "auto", value_name = "FORMATS")]
-    quant: QuantChoice,
-    /// Format of the KV cache: f16, f32, or auto, which is f16 where the weights of attention have four bits.
-    #[arg(long, global = true, default_value = "auto", value_name = "FORMAT")]
-    kv_cache: CacheChoice,
-    /// Length of the context in tokens, at most the model's own.
-    #[arg(long, global = true, value_name = "TOKENS")]
-    ctx: Option<NonZeroUsize>,
-    /// Say more on stderr, such as which tensors were ignored.
-    #[arg(short, long, global = true)]
-    verbose: bool,
+struct With<A: Args, S: Args> {
+    #[command(flatten)]
+    own: A,
+    #[command(flatten)]
+    shared: S,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    Run(Box<run::RunArgs>),
-    Chat(Box<chat::ChatArgs>),
-    Inspect(inspect::InspectArgs),
-    Quantize(quantize::QuantizeArgs),
-    Logits(logits::LogitsArgs),
-    Perplexity(perplexity::PerplexityArgs),
-    Trace(Box<trace::TraceArgs>),
+    Run(Box<With<run::RunArgs, Loading>>),
+    Chat(Box<With<chat::ChatArgs, Loading>>),
+    Inspect(Box<With<inspect::InspectArgs, Measuring>>),
+    Quantize(With<quantize::QuantizeArgs, QuantOnly>),
+    Logits(With<logits::LogitsArgs, Loading>),
+    Perplexity(With<perplexity::PerplexityArgs, Loading>),
+    Trace(Box<With<trace::TraceArgs, Loading>>),
     TraceReport(trace_report::TraceReportArgs),
-    Check(check::CheckArgs),
-    Bench(bench::BenchArgs),
-    Tune(tune::TuneArgs),
+    Check(With<check::CheckArgs, DeviceOnly>),
+    Bench(Box<With<bench::BenchArgs, Measuring>>),
+    Tune(Box<With<tune::TuneArgs, Measuring>>),
     Devices(devices::DevicesArgs),
     List(list::ListArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Parses the arguments, runs the command and turns its outcome into an exit code.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let global = &cli.global;
-    let outcome = match &cli.command {
-        Command::Run(args) => args.run(global).await,
-        Command::Chat(args) => args.run(global).await,
-        Command::Inspect(args) => args.run(global).await,
-        Command::Quantize(args) => args.run(global).await,
-        Command::Logits(args) => args.run(global).await,
-        Command::Perplexity(args) => args.run(global).await,
-        Command::Trace(args) => args.run(global).await,
+    cli.color.apply();
+    run(&cli.command).await.unwrap_or_else(|error| failure::report(&error))
+}
+
+async fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(with) => with.own.run(&with.shared.global()).await,
+        Command::Chat(with) => with.own.run(&with.shared.global()).await,
+        Command::Inspect(with) => with.own.run(&with.shared.global()).await,
+        Command::Quantize(with) => with.own.run(&with.shared.global()).await,
+        Command::Logits(with) => with.own.run(&with.shared.global()).await,
+        Command::Perplexity(with) => with.own.run(&with.shared.global()).await,
+        Command::Trace(with) => with.own.run(&with.shared.global()).await,
         Command::TraceReport(args) => args.run(),
-        Command::Check(args) => args.run(global).await,
-        Command::Bench(args) => args.run(global).await,
-        Command::Tune(args) => args.run(global).await,
+        Command::Check(with) => with.own.run(&with.shared.global()).await,
+        Command::Bench(with) => with.own.run(&with.shared.global()).await,
+        Command::Tune(with) => with.own.run(&with.shared.global()).await,
         Command::Devices(args) => args.run().await,
         Command::List(args) => args.run(),
-    };
-    outcome.unwrap_or_else(|error| failure::report(&error))
+        Command::Completions(args) => args.run(),
+        Command::Man(args) => args.run(),
+    }
 }

@@ -103,7 +103,10 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     };
     let bar = progress_bar("load", BYTES);
     let engine = Engine::load(directory, &options, &mut |event| match event {
-        LoadEvent::Device(device) => bar.suspend(|| talk!("device   {}", describe(device))),
+        LoadEvent::Device(device) => {
+            let why = global.why.clone().unwrap_or_else(|| device.why.clone());
+            bar.suspend(|| talk!("device   {}", describe(&DeviceDescription { why, ..device.clone() })));
+        }
         LoadEvent::Weights { done_bytes, total_bytes } => {
             bar.set_length(total_bytes);
             bar.set_position(done_bytes);
@@ -161,6 +164,9 @@ pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
 
 /// How a bar over bytes ends.
 pub const BYTES: &str = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
+
+/// How a bar over tokens ends.
+pub const TOKENS: &str = "{pos} of {len} tokens, {eta} left  {msg}";
 
 /// A bar on stderr, followed by `template`; nothing where stderr is no terminal.
 pub fn progress_bar(what: &'static str, template: &'static str) -> ProgressBar {

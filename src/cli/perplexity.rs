@@ -1,12 +1,12 @@
 //! `moebius perplexity`: how well a model predicts a text.
 
 use super::failure::Failure;
-use super::talk;
+use super::model::{self, TOKENS};
 use super::talk::talk;
-use super::{Global, files, model};
+use super::{Global, files};
 use anyhow::Result;
 use clap::Args;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,17 +44,15 @@ impl PerplexityArgs {
             let how = if begins_with_bos { "with a" } else { "without a" };
             talk!("windows  begin {how} beginning-of-text token, as the tokenizer says");
         }
-        let shown = std::io::stderr().is_terminal();
+        let bar = model::progress_bar("predict", TOKENS);
         let result = engine
             .perplexity(&ids, &mut |done, total| {
-                if shown {
-                    talk::text(&format!("\r{done} of {total} tokens"));
-                }
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
             })
-            .await?;
-        if shown {
-            talk!("");
-        }
+            .await;
+        bar.finish_and_clear();
+        let result = result?;
         let mut stdout = std::io::stdout().lock();
         if self.json {
             let result = serde_json::json!({

@@ -3,6 +3,7 @@
 use super::Global;
 use super::interrupt::Watch;
 use super::model::{self, BYTES};
+use super::number;
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
@@ -32,7 +33,7 @@ pub struct QuantizeArgs {
     /// The directory to write: one that is not there yet, or an empty one.
     out: PathBuf,
     /// Mebibytes of weights in one file, at most, but for a single tensor that is larger.
-    #[arg(long, value_name = "MIB", default_value = "4096")]
+    #[arg(long, value_name = "MIB", default_value = "4096", value_parser = number::positive_u64)]
     file_size: NonZeroU64,
     /// Print one JSON object on stdout.
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! The options that change how a model routes, shared by the commands that run one.
 
+use super::number;
 use clap::Args;
 use moebius::gating::{ExpertAt, RoutingOverride};
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::str::FromStr;
 #[command(next_help_heading = "Routing, other than the model was trained")]
 pub struct RoutingArgs {
     /// Experts of every token.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = number::whole)]
     experts_per_token: Option<usize>,
     /// Switch experts off, in every layer or in one: 3,7 or 3,7@5; may be given more than once.
     #[arg(long, value_name = "E,..[@LAYER]")]
@@ -17,7 +18,7 @@ pub struct RoutingArgs {
     #[arg(long, value_name = "E[@LAYER]")]
     force_expert: Option<ExpertAt>,
     /// Divide the router logits: above 1 experts are weighed more equally, below 1 the best one gets more.
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = number::router_temperature, allow_negative_numbers = true)]
     router_temperature: Option<f32>,
 }
 

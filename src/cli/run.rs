@@ -1,17 +1,18 @@
 //! `moebius run`: continue a text.
 
 use super::failure::Failure;
+use super::interrupt::INTERRUPTED;
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stats;
 use super::stream::{Printer, ThinkingArgs, print_statistics, stream};
 use super::talk;
 use super::talk::talk;
-use super::{Global, files, model};
+use super::{Global, auto, files, model};
 use anyhow::Result;
 use clap::Args;
 use moebius::Engine;
-use moebius::generate::Summary;
+use moebius::generate::{StopReason, Summary};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,8 +44,6 @@ pub struct RunArgs {
     thinking: ThinkingArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
-    #[command(flatten)]
-    routing: RoutingArgs,
     /// A JSON array of token ids as the prompt, taken as they are.
     #[arg(long, value_name = "FILE")]
     ids_file: Option<PathBuf>,
@@ -54,6 +53,8 @@ pub struct RunArgs {
     /// Print one JSON object on stdout, and the text on stderr.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    routing: RoutingArgs,
 }
 
 /// What to continue.
@@ -71,6 +72,7 @@ impl RunArgs {
             Prompt::Ids(ids) => model::check_ids(&directory, ids)?,
             Prompt::Text(text) => model::check_prompt(&directory, text, global).await?,
         }
+        let global = &auto::resolve(&directory, global).await?;
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let options = self.sampling.options(engine.tokenizer());
         let prompt_ids = match &prompt {
@@ -104,7 +106,7 @@ impl RunArgs {
             }
             writeln!(std::io::stdout(), "{result}")?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if summary.stop == StopReason::Cancelled { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
     }
 
     fn model_and_prompt(&self) -> Result<(Option<&str>, Prompt)> {

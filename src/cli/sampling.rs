@@ -1,5 +1,6 @@
 //! The options that shape a generated text, shared by `run` and `chat`.
 
+use super::number::{self, Seed};
 use clap::Args;
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules, Tokenizer};
 use std::num::NonZeroUsize;
@@ -10,26 +11,27 @@ const MAX_TOKENS: usize = 128;
 
 #[derive(Args)]
 pub struct SamplingArgs {
-    /// The most tokens to write. Without it 128; in `chat`, where the model has a chat template, as many as the context holds.
-    #[arg(short = 'n', long, value_name = "TOKENS")]
+    /// The most tokens to write; -1 is as many as the context holds. Without it 128; in `chat`, where the model has a chat template, as many as the
+    /// context holds.
+    #[arg(short = 'n', long, value_name = "TOKENS", value_parser = number::token_count, allow_negative_numbers = true)]
     max_tokens: Option<NonZeroUsize>,
     /// Temperature; 0 always takes the most likely token. Without it, the checkpoint's own suggestion.
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(short = 't', long, visible_alias = "temperature", value_name = "T", value_parser = number::temperature, allow_negative_numbers = true)]
     temp: Option<f32>,
-    /// Draw from this many most likely tokens only; 0 is all.
-    #[arg(long, value_name = "K")]
+    /// Draw from this many most likely tokens only; 0 or -1 is all.
+    #[arg(long, value_name = "K", value_parser = number::top_k, allow_negative_numbers = true)]
     top_k: Option<usize>,
-    /// Draw from the most likely tokens that together have this probability.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    /// Draw from the most likely tokens that together have this probability; 1 is all.
+    #[arg(long, value_name = "P", value_parser = number::top_p, allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Draw from the tokens at least this fraction as likely as the most likely one.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    /// Draw from the tokens at least this fraction as likely as the most likely one; 0 is off.
+    #[arg(long, value_name = "P", value_parser = number::min_p, allow_negative_numbers = true)]
     min_p: Option<f32>,
-    /// Seed of the random numbers: the same seed gives the same text. Without it, one from the clock, which is printed.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Seed of the random numbers: the same seed gives the same text. Without it, or with -1, one from the clock, which is printed.
+    #[arg(long, value_name = "N", value_parser = number::seed, allow_negative_numbers = true)]
+    seed: Option<Seed>,
     /// Make tokens that already occurred less likely by this factor; 1 is off.
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FACTOR", value_parser = number::repeat_penalty, allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// End the text before this string; may be given more than once.
     #[arg(long, value_name = "TEXT")]
@@ -65,7 +67,7 @@ impl SamplingArgs {
             top_p: self.top_p.unwrap_or(suggested.top_p),
             min_p: self.min_p.unwrap_or(suggested.min_p),
             repeat_penalty: self.repeat_penalty.unwrap_or(suggested.repeat_penalty),
-            seed: self.seed.unwrap_or_else(seed_from_clock),
+            seed: self.seed.and_then(|seed| seed.0).unwrap_or_else(seed_from_clock),
         }
     }
 

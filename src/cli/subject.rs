@@ -2,6 +2,7 @@
 
 use super::Global;
 use super::model::{self, BYTES};
+use super::number;
 use anyhow::Result;
 use clap::Args;
 use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test};
@@ -16,7 +17,7 @@ pub struct SubjectArgs {
     #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
     synthetic: Option<PathBuf>,
     /// Only the first so many layers.
-    #[arg(long, requires = "synthetic")]
+    #[arg(long, requires = "synthetic", value_parser = number::whole)]
     layers: Option<usize>,
 }
 

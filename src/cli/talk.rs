@@ -12,6 +12,6 @@ pub(crate) use talk;
 
 /// Writes `text` as it is, without ending the line.
 pub fn text(text: &str) {
-    let mut stderr = std::io::stderr();
+    let mut stderr = anstream::stderr();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

@@ -2,10 +2,11 @@
 
 use super::failure::Failure;
 use super::files::{self, NewFile, OpenFile};
+use super::model::{self, TOKENS};
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
-use super::talk::{self, talk};
-use super::{Global, model};
+use super::talk::talk;
+use super::{Global, number};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use moebius::Engine;
@@ -14,7 +15,7 @@ use moebius::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream}
 use moebius::platform::Stopwatch;
 use moebius::reference::LayerRouting;
 use moebius::trace::{self, Source, Trace, TracedToken};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,18 +53,18 @@ pub struct TraceArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Take this many bytes of the start of every file, less a character that would be cut.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = number::positive)]
     max_bytes: Option<NonZeroUsize>,
-    /// Tokens of each run that the cost of tracing is measured by; 0 measures nothing.
-    #[arg(long, value_name = "TOKENS", default_value = "24")]
-    cost_tokens: usize,
+    /// Measure afterwards what tracing costs, by runs of 24 tokens or as many as are given.
+    #[arg(long, value_name = "TOKENS", num_args = 0..=1, require_equals = true, default_missing_value = "24", value_parser = number::positive)]
+    cost: Option<NonZeroUsize>,
     #[command(flatten)]
     sampling: SamplingArgs,
-    #[command(flatten)]
-    routing: RoutingArgs,
     /// Print one JSON object about the trace on stdout.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    routing: RoutingArgs,
 }
 
 /// A text of a domain.
@@ -74,6 +75,8 @@ struct Text {
 
 /// Decode speed with and without tracing, in tokens per second.
 struct Cost {
+    /// Of each run.
+    tokens: usize,
     plain: f64,
     traced: f64,
 }
@@ -114,7 +117,7 @@ impl TraceArgs {
         let cost = self.cost(&mut engine, &texts).await?;
         if let Some(cost) = &cost {
             let (plain, traced) = (cost.plain, cost.traced);
-            let (percent, tokens) = (cost.percent(), self.cost_tokens);
+            let (percent, tokens) = (cost.percent(), cost.tokens);
             talk!("cost     tracing takes {percent:.1} % of decode speed: {traced:.1} tokens/s with it, {plain:.1} without");
             talk!("         (medians of {COST_RUNS} runs of {tokens} tokens each)");
         }
@@ -160,9 +163,10 @@ impl TraceArgs {
     /// The same greedy continuation of the first text with and without tracing, in turns: what else the machine does hits both.
     async fn cost(&self, engine: &mut Engine, texts: &[Text]) -> Result<Option<Cost>> {
         const PROMPT_TOKENS: usize = 32;
+        let Some(wanted) = self.cost else { return Ok(None) };
         let mut ids = engine.tokenizer().encode(&texts[0].content, true)?;
         ids.truncate(PROMPT_TOKENS);
-        let tokens = self.cost_tokens.min(engine.context().saturating_sub(ids.len()));
+        let tokens = wanted.get().min(engine.context().saturating_sub(ids.len()));
         if tokens == 0 {
             return Ok(None);
         }
@@ -177,7 +181,7 @@ impl TraceArgs {
             }
         }
         let [plain, traced] = seconds.map(|seconds| 1.0 / bench::median(&seconds));
-        Ok(Some(Cost { plain, traced }))
+        Ok(Some(Cost { tokens, plain, traced }))
     }
 }
 
@@ -214,23 +218,22 @@ impl Writer {
 async fn trace_text(engine: &mut Engine, ids: &[u32], domain: &str, writer: &mut Writer) -> Result<()> {
     let layers = engine.traced_layers();
     let tokens = traced_tokens(engine, ids)?;
-    let shown = std::io::stderr().is_terminal();
+    let bar = model::progress_bar("trace", TOKENS);
+    bar.set_length(ids.len() as u64);
+    bar.set_message(domain.to_owned());
     let (mut done, mut outcome) = (0, Ok(()));
-    engine
+    let traced = engine
         .trace(ids, &mut |window, routing| {
             let part = tokens[done..done + window.len()].to_vec();
             done += window.len();
             if outcome.is_ok() {
                 outcome = writer.add(&layers, domain, part, routing);
             }
-            if shown {
-                talk::text(&format!("\r{domain}: {done} of {} tokens", ids.len()));
-            }
+            bar.set_position(done as u64);
         })
-        .await?;
-    if shown {
-        talk!("");
-    }
+        .await;
+    bar.finish_and_clear();
+    traced?;
     outcome
 }
 

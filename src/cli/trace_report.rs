@@ -44,7 +44,7 @@ impl TraceReportArgs {
             page.write(trace::html(&trace, &statistics).as_bytes())?;
             talk!("page     {}", path.display());
         }
-        let mut stdout = std::io::stdout().lock();
+        let mut stdout = anstream::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", serde_json::to_string(&statistics)?)?;
             return Ok(ExitCode::SUCCESS);

@@ -1,13 +1,14 @@
 //! `moebius tune`: which variants of the kernels are quickest on this device.
 
 use super::failure::Failure;
+use super::number;
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
 use super::{Global, model, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
-use moebius::bench::{self, Test, Trial, TuneOptions, Tuned, Verdict, Work};
+use moebius::bench::{self, Test, Trial, TuneEvent, TuneOptions, Tuned, Verdict, Work};
 use moebius::gpu::{DeviceOptions, Tuning, Tunings};
 use moebius::platform;
 use serde_json::{Value, json};
@@ -32,13 +33,13 @@ leaves it aside. Nothing else should run meanwhile.";
 #[command(after_help = EXAMPLES)]
 pub struct TuneArgs {
     /// Length of the prompt that is timed, in tokens.
-    #[arg(short = 'p', long = "prompt", value_name = "TOKENS", default_value = "512")]
+    #[arg(short = 'p', long = "prompt", value_name = "TOKENS", default_value = "512", value_parser = number::positive)]
     prompt: NonZeroUsize,
     /// Number of tokens that are generated and timed.
-    #[arg(short = 'n', long = "generate", value_name = "TOKENS", default_value = "32")]
+    #[arg(short = 'n', long = "generate", value_name = "TOKENS", default_value = "32", value_parser = number::positive)]
     generate: NonZeroUsize,
     /// How often each value is timed, each time after a warm-up.
-    #[arg(short, long, value_name = "TIMES", default_value = "7")]
+    #[arg(short, long, value_name = "TIMES", default_value = "7", value_parser = number::positive)]
     repetitions: NonZeroUsize,
     #[command(flatten)]
     subject: SubjectArgs,
@@ -83,12 +84,22 @@ impl TuneArgs {
         talk!("model    {}: {}, weights in {}\n", subject.path().display(), bench.spec().family, bench.formats().join(", "));
 
         let mut trials = Vec::new();
+        let bar = model::progress_bar("tune", "knob {pos} of {len}: {msg}");
         let tuned = bench
-            .tune(&options, &mut |trial| {
-                talk!("{}", line(trial));
-                trials.push(trial.clone());
+            .tune(&options, &mut |event| match event {
+                TuneEvent::Knob { knob, number, of } => {
+                    bar.set_length(of as u64);
+                    bar.set_position(number as u64);
+                    bar.set_message(knob.name());
+                }
+                TuneEvent::Trial(trial) => {
+                    bar.suspend(|| talk!("{}", line(trial)));
+                    trials.push(trial.clone());
+                }
             })
-            .await?;
+            .await;
+        bar.finish_and_clear();
+        let tuned = tuned?;
         if !self.dry_run {
             tunings.set(tuned_for, tuned.tuning.clone());
             tunings.write(&path)?;

@@ -24,7 +24,9 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Ok(match text.trim() {
+        let text = text.trim();
+        // Adapters are found whatever the case.
+        Ok(match text.to_ascii_lowercase().as_str() {
             "" => {
                 return Err(Error::Argument {
                     what: "device",
@@ -35,13 +37,13 @@ impl FromStr for DeviceChoice {
             "auto" => DeviceChoice::Auto,
             "gpu" => DeviceChoice::Gpu,
             "cpu" => DeviceChoice::Cpu,
-            other => match other.strip_prefix("gpu:") {
+            lower => match lower.strip_prefix("gpu:") {
                 Some(index) => DeviceChoice::GpuIndex(index.parse().map_err(|_| Error::Argument {
                     what: "device",
                     expected: "gpu:N with N from `moebius devices`".to_owned(),
-                    found: format!("`{other}`"),
+                    found: format!("`{text}`"),
                 })?),
-                None => DeviceChoice::Name(other.to_owned()),
+                None => DeviceChoice::Name(text.to_owned()),
             },
         })
     }

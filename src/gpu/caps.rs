@@ -79,6 +79,8 @@ pub struct Overrides {
     pub default_limits: bool,
     /// `MOEBIUS_CHECKED_SHADERS`: every index is checked and every loop counted, as browsers always do.
     pub checked_shaders: bool,
+    /// `MOEBIUS_UNCHECKED_RESULTS`: nobody looks whether results are finite, for drivers that compute nothing.
+    pub unchecked_results: bool,
     /// `MOEBIUS_PROFILE=gpu|cpu`
     pub profile: Option<Profile>,
 }
@@ -93,6 +95,7 @@ impl Overrides {
             no_timestamps: set("MOEBIUS_NO_TIMESTAMPS"),
             default_limits: set("MOEBIUS_DEFAULT_LIMITS"),
             checked_shaders: set("MOEBIUS_CHECKED_SHADERS"),
+            unchecked_results: set("MOEBIUS_UNCHECKED_RESULTS"),
             profile: match std::env::var("MOEBIUS_PROFILE").as_deref() {
                 Ok("gpu") => Some(Profile::Gpu),
                 Ok("cpu") => Some(Profile::Cpu),

@@ -61,6 +61,7 @@ pub struct Device {
     info: wgpu::AdapterInfo,
     why: String,
     checked_shaders: bool,
+    unchecked_results: bool,
     health: Arc<Health>,
     dump_wgsl: Option<PathBuf>,
     break_kernel: Option<String>,
@@ -128,6 +129,7 @@ impl Device {
             info,
             why,
             checked_shaders: options.overrides.checked_shaders,
+            unchecked_results: options.overrides.unchecked_results,
             health,
             dump_wgsl: options.dump_wgsl.clone(),
             break_kernel: options.break_kernel.clone(),
@@ -136,6 +138,11 @@ impl Device {
             counters: Counters::default(),
             profiler: Profiler::default(),
         })
+    }
+
+    /// Whether nobody shall look whether results are finite.
+    pub(crate) fn unchecked_results(&self) -> bool {
+        self.unchecked_results
     }
 
     pub fn caps(&self) -> &Caps {

@@ -42,6 +42,7 @@ pub struct Problem<'a> {
     pub quant: Quant,
     /// As in [`router_topk::Problem`].
     pub load_offset: usize,
+    pub fault_place: usize,
 }
 
 /// # Shapes
@@ -72,7 +73,12 @@ impl<'a> Problem<'a> {
     }
 
     fn choice(&self) -> router_topk::Problem<'a> {
-        router_topk::Problem { num_tokens: self.num_tokens, router: self.router, load_offset: self.load_offset }
+        router_topk::Problem {
+            num_tokens: self.num_tokens,
+            router: self.router,
+            load_offset: self.load_offset,
+            fault_place: self.fault_place,
+        }
     }
 }
 

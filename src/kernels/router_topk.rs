@@ -29,6 +29,7 @@ pub(super) const PARAMS: &[(&str, usize)] = &[
     ("load_offset", offset_of!(Params, load_offset)),
     ("forced", offset_of!(Params, forced)),
     ("temperature", offset_of!(Params, temperature)),
+    ("fault", offset_of!(Params, fault)),
     ("disabled", offset_of!(Params, disabled)),
 ];
 
@@ -39,7 +40,7 @@ pub(super) struct Params {
     /// `u32::MAX` for none.
     forced: u32,
     temperature: f32,
-    padding: u32,
+    fault: u32,
     /// One bit per expert.
     disabled: [u32; MAX_EXPERTS / 32],
 }
@@ -56,7 +57,7 @@ impl Params {
             load_offset: to_u32(problem.load_offset),
             forced: change.forced.map_or(u32::MAX, to_u32),
             temperature: change.temperature,
-            padding: 0,
+            fault: to_u32(problem.fault_place),
             disabled,
         }
     }
@@ -68,6 +69,8 @@ pub struct Problem<'a> {
     pub router: &'a RouterSpec,
     /// Where in `loads` this layer's experts are counted.
     pub load_offset: usize,
+    /// Where in `loads` is counted what is not finite.
+    pub fault_place: usize,
 }
 
 /// # Shapes

@@ -22,6 +22,9 @@ pub static KERNEL: Kernel = Kernel {
     ],
 };
 
+/// Set in what is put into `sampled` where a logit is not finite.
+pub const FAULT: u32 = 0x8000_0000;
+
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Params {

@@ -1,20 +1,21 @@
 //! Decode steps that run before anybody asked for their tokens: the sampler on the device feeds each step to the next.
 
+use super::faults::first_layer;
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Output, PlanKey};
 use super::state::{LayerTaps, RING};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Pace, Readback, Recording};
+use crate::kernels::sample::FAULT;
 use crate::platform::Stopwatch;
 use crate::reference::LayerRouting;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Batches of steps that the queue of the device holds at the same time: while the host reads one, the device runs the other.
 const MAX_BATCHES: usize = 2;
 /// Slots for snapshots: those of the batches in the queue, and of the one that is being handed out.
 pub(super) const NUM_SLOTS: usize = (MAX_BATCHES + 1) * Pace::MOST_STEPS;
-/// Bytes of [`State::sampled`](super::state::State).
-const RING_BYTES: u64 = (RING * 4) as u64;
 /// What is known about a device before it has run a step: nothing that allows more than one, in pieces of so many commands.
 const FIRST_PIECE: usize = 32;
 /// In seconds.
@@ -49,6 +50,8 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Step {
     pub token: u32,
+    /// What was computed for it is not finite.
+    pub fault: bool,
     pub slot: usize,
     /// Where it is kept.
     pub routing: Option<Vec<LayerRouting>>,
@@ -121,6 +124,9 @@ impl GpuDecoder {
             self.take_batch().await?;
         }
         let step = self.ahead.ready.pop_front().expect("a batch has steps");
+        if step.fault {
+            return Err(self.fault_of_step(&step).await);
+        }
         self.position += 1;
         self.last_sampled = step.token;
         self.ahead.last_slot = Some(step.slot);
@@ -150,7 +156,7 @@ impl GpuDecoder {
 
     async fn submit_batch(&mut self, key: PlanKey, position: usize, steps: usize) -> Result<()> {
         let GpuDecoder { device, state, .. } = &*self;
-        let slot = self.ahead.next_slot;
+        let (slot, ring_bytes) = (self.ahead.next_slot, state.sampled_bytes());
         let tap_bytes = (LayerTaps::len(&state.taps, 1) * 4) as u64;
         let mut after = Vec::with_capacity(steps);
         for step in 0..steps {
@@ -158,10 +164,13 @@ impl GpuDecoder {
             let load_bytes = state.loads.size_bytes();
             recording.copy(&state.loads, &state.load_steps, (slot + step) as u64 * load_bytes, load_bytes);
             if key.taps {
-                recording.copy(&state.tap_values, &state.tap_steps, RING_BYTES + step as u64 * tap_bytes, tap_bytes);
+                recording.copy(&state.tap_values, &state.tap_steps, ring_bytes + step as u64 * tap_bytes, tap_bytes);
+            }
+            if step + 1 == steps {
+                state.copy_faults(&mut recording);
             }
             if key.taps && step + 1 == steps {
-                recording.copy(&state.sampled, &state.tap_steps, 0, RING_BYTES);
+                recording.copy(&state.sampled, &state.tap_steps, 0, ring_bytes);
             }
             after.push(recording);
         }
@@ -170,7 +179,7 @@ impl GpuDecoder {
         let commands = recordings.iter().map(|recording| recording.commands().len()).sum();
         let pieces = self.step_time.pieces(device.pace(), steps, commands);
         let result =
-            if key.taps { (&state.tap_steps, RING_BYTES + steps as u64 * tap_bytes) } else { (&state.sampled, RING_BYTES) };
+            if key.taps { (&state.tap_steps, ring_bytes + steps as u64 * tap_bytes) } else { (&state.sampled, ring_bytes) };
         let readback = device.submit_and_read("decoding", &recordings, pieces, result).await?;
         self.ahead.batches.push_back(Batch { readback, position: position + 1, steps, slot, submitted: Stopwatch::start() });
         self.ahead.next_slot = (slot + Pace::MOST_STEPS) % NUM_SLOTS;
@@ -186,7 +195,14 @@ impl GpuDecoder {
         let seconds = self.ahead.done.as_ref().map_or(f64::INFINITY, Stopwatch::seconds).min(batch.submitted.seconds());
         self.step_time.observe(batch.steps, seconds);
         self.ahead.done = Some(Stopwatch::start());
-        let (ring, taps) = words.split_at(RING);
+        let (ring, rest) = words.split_at(RING);
+        let (faults, taps) = rest.split_at(self.spec.layers.len());
+        let checked = !self.device.unchecked_results();
+        let faults = if checked && first_layer(faults).is_some() {
+            self.faulty_slots(batch.slot..batch.slot + batch.steps).await?
+        } else {
+            Vec::new()
+        };
         let tap_len = LayerTaps::len(&self.state.taps, 1);
         for step in 0..batch.steps {
             let routing = self.routing.is_some().then(|| {
@@ -194,9 +210,42 @@ impl GpuDecoder {
                 self.state.append_routing(&taps[step * tap_len..], 1, &mut layers);
                 layers
             });
-            let token = ring[(batch.position + step) % RING];
-            self.ahead.ready.push_back(Step { token, slot: batch.slot + step, routing });
+            let word = ring[(batch.position + step) % RING];
+            let slot = batch.slot + step;
+            let fault = checked && (word & FAULT != 0 || faults.contains(&slot) || self.is_nonsense(routing.as_deref()));
+            self.ahead.ready.push_back(Step { token: word & !FAULT, fault, slot, routing });
         }
         Ok(())
+    }
+
+    fn is_nonsense(&self, routing: Option<&[LayerRouting]>) -> bool {
+        let layers = routing.unwrap_or_default().iter().zip(&self.state.taps);
+        layers.into_iter().any(|(routing, taps)| routing.is_nonsense(taps.num_experts_per_tok))
+    }
+
+    /// Those of the slots of a batch after whose steps a router had counted what is not finite.
+    async fn faulty_slots(&self, slots: Range<usize>) -> Result<Vec<usize>> {
+        let mut faulty = Vec::new();
+        for slot in slots {
+            if first_layer(&self.faults_at(slot).await?).is_some() {
+                faulty.push(slot);
+            }
+        }
+        Ok(faulty)
+    }
+
+    /// What routers had counted, by layer, after the step of a slot.
+    async fn faults_at(&self, slot: usize) -> Result<Vec<u32>> {
+        let counters = (self.state.loads.size_bytes() / 4) as usize;
+        let end = slot * counters + self.spec.layers.len();
+        Ok(self.device.read_as("reading the faults", &self.state.load_steps, end).await?.split_off(slot * counters))
+    }
+
+    /// Where the fault of a step begins. The token that it was made from is part of the text already.
+    async fn fault_of_step(&mut self, step: &Step) -> Error {
+        match self.faults_at(step.slot).await {
+            Ok(faults) => self.fault(first_layer(&faults), &[]).await,
+            Err(error) => error,
+        }
     }
 }

@@ -72,11 +72,11 @@ impl<'a> Planner<'a> {
             ids: &state.routed.ids,
             slots: &state.slots,
             weights: &state.routed.weights,
-            loads: &state.choice_loads,
+            loads: &state.loads,
             selection_bias: None,
             expert_scale: None,
         };
-        self.route(layer, (router, 0), x, (&weights.router, None), choice)?;
+        self.route(layer, (router, state.choice_loads), x, (&weights.router, None), choice)?;
         let num_assignments = num_tokens * router.num_experts_per_tok;
         let problem = expert_sort::Problem { num_assignments, num_experts: router.num_experts };
         let buffers = expert_sort::Buffers {

@@ -139,11 +139,12 @@ impl<'a> Experts<'a, '_> {
             let layer = Some(self.layer);
             let y = (matmul::Output::Replace, padded(router.rows()));
             self.planner.project(self.layer, (&weights.router, None), x, y, &state.router_hidden)?;
-            let recording = &mut self.planner.recording;
+            let (fault_place, recording) = (self.layer, &mut self.planner.recording);
             let problem = router_attention::Problem { num_tokens, num_experts: router.num_experts };
             let buffers = router_attention::Buffers { qkv: &state.router_hidden, logits: &routed.logits };
             router_attention::record(device, recording, layer, &problem, &buffers)?;
-            router_topk::record(device, recording, layer, &router_topk::Problem { num_tokens, router, load_offset }, &choice)?;
+            let problem = router_topk::Problem { num_tokens, router, load_offset, fault_place };
+            router_topk::record(device, recording, layer, &problem, &choice)?;
         } else {
             let weights = (&weights.router, weights.router_bias.as_ref());
             self.planner.route(self.layer, (router, load_offset), x, weights, choice)?;
@@ -238,6 +239,7 @@ impl Planner<'_> {
             norm: input.norm.map(|norm| norm.fused),
             quant: matrix.quant,
             load_offset,
+            fault_place: layer,
         };
         let norm = input.norm.map(|norm| norm.weight);
         let buffers = router::Buffers { x: input.x, weight: &matrix.shards, norm, bias, choice };

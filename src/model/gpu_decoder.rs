@@ -3,6 +3,7 @@
 use super::ahead::{Ahead, StepTime};
 use super::chunk::ChunkShape;
 use super::cost::TokenCost;
+use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
 use super::load_stats::LoadStats;
 use super::plan::{Output, PlanKey, Planner};
@@ -12,6 +13,7 @@ use super::weights::{DeviceWeights, Uploader};
 use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
+use crate::kernels::sample::FAULT;
 use crate::platform::HostPeak;
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::reference::sample::{mark_seen, seen_words};
@@ -35,7 +37,7 @@ pub struct GpuDecoder {
     formats: Vec<&'static str>,
     pub(super) plans: BTreeMap<PlanKey, Recording>,
     /// The tokens whose keys and values the cache holds.
-    history: Vec<u32>,
+    pub(super) history: Vec<u32>,
     /// The rotary tables are those of texts beyond the model's original length.
     pub(super) is_long: bool,
     /// Position of the row that the next decode step reads, and its token.
@@ -205,6 +207,7 @@ impl GpuDecoder {
                 self.device.finish("running the model").await?;
             }
         }
+        self.check_results(&[], &layers).await?;
         self.routing = taps.then_some(layers);
         self.position = position + ids.len();
         self.read_sampled().await
@@ -222,6 +225,7 @@ impl GpuDecoder {
             forward.logits.extend(self.device.read_as::<f32>("reading logits", &self.state.logits, num_logits).await?);
             self.read_taps(chunk.len(), &mut forward.layers).await?;
         }
+        self.check_results(&forward.logits, &forward.layers).await?;
         Ok(forward)
     }
 
@@ -300,16 +304,25 @@ impl GpuDecoder {
         if self.plans.len() >= MAX_PLANS {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
-        let planner = Planner { decoder: self, key, recording: Recording::default(), known_routing: None, fused_norm: None };
-        let recording = self.device.catch("preparing the kernels", || planner.record()).await?;
+        let recording = self.device.catch("preparing the kernels", || Planner::new(self, key).record()).await?;
         self.plans.insert(key, recording);
         Ok(())
     }
 
     /// The token chosen for `self.position`.
     async fn read_sampled(&mut self) -> Result<u32> {
-        let ring: Vec<u32> = self.device.read_as("reading the next token", &self.state.sampled, RING).await?;
-        self.last_sampled = ring[self.position % RING];
+        let mut faults = Recording::default();
+        self.state.copy_faults(&mut faults);
+        let attempted = "reading the next token";
+        let result = (&self.state.sampled, self.state.sampled_bytes());
+        let readback = self.device.submit_and_read(attempted, &[&faults], 1, result).await?;
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&self.device.take(attempted, readback).await?);
+        let word = words[self.position % RING];
+        let faults = &words[RING..RING + self.spec.layers.len()];
+        if (word & FAULT != 0 || first_layer(faults).is_some()) && !self.device.unchecked_results() {
+            return Err(self.fault(first_layer(faults), &[]).await);
+        }
+        self.last_sampled = word & !FAULT;
         Ok(self.last_sampled)
     }
 }

@@ -5,6 +5,7 @@ mod chosen;
 mod chunk;
 mod cost;
 mod experts;
+mod faults;
 mod filter;
 mod formats;
 mod gpu_decoder;
@@ -96,11 +97,11 @@ impl Decoder {
     /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin).
+    /// As [`begin`](Self::begin), and [`Error::Nonsense`] where what a router or the head gives is not finite.
     pub async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
         match self {
             Decoder::Gpu(decoder) => decoder.prefill(ids, position).await,
-            Decoder::Reference(decoder) => Ok(decoder.prefill(ids, position)),
+            Decoder::Reference(decoder) => decoder.prefill(ids, position),
         }
     }
 
@@ -108,22 +109,22 @@ impl Decoder {
     /// device may run ahead so far; what it ran for nothing, because the text ends or goes on differently, does not show.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin).
+    /// As [`prefill`](Self::prefill).
     pub async fn decode(&mut self, wanted: usize) -> Result<u32> {
         match self {
             Decoder::Gpu(decoder) => decoder.decode(wanted).await,
-            Decoder::Reference(decoder) => Ok(decoder.decode()),
+            Decoder::Reference(decoder) => decoder.decode(),
         }
     }
 
     /// Appends `ids` at `position` and returns the logits and the routing of each.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin).
+    /// As [`prefill`](Self::prefill).
     pub async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
         match self {
             Decoder::Gpu(decoder) => decoder.forward(ids, position).await,
-            Decoder::Reference(decoder) => Ok(decoder.forward(ids, position)),
+            Decoder::Reference(decoder) => decoder.forward(ids, position),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The flat list of dispatches of one pass through the model.
 
 use super::experts::Experts;
+use super::faults::Probe;
 use super::gpu_decoder::GpuDecoder;
 use super::state::{LayerTaps, RING};
 use super::weights::{FfnWeights, LayerWeights, Matrix, Norms};
@@ -8,6 +9,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Recording};
 use crate::kernels::norm::Fused;
 use crate::kernels::{embed, expert_sort, matmul, norm, sample};
+use crate::reference::{LayerPart, Place};
 use crate::spec::{Ffn, LayerSpec, NormSpec, ParallelInputs, ParallelSpec, Residual};
 
 /// What distinguishes two recordings.
@@ -39,6 +41,8 @@ pub(super) struct Planner<'a> {
     pub known_routing: Option<[Buffer; 2]>,
     /// The norm that the part being recorded leaves to the kernels which read its input.
     pub fused_norm: Option<InputNorm<'a>>,
+    /// Where somebody looks for what is not finite.
+    pub probe: Option<Probe>,
 }
 
 /// What a kernel reads: rows of `cols` values, which may still have to go through a norm.
@@ -65,7 +69,16 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub fn record(mut self) -> Result<Recording> {
+    pub fn new(decoder: &'a GpuDecoder, key: PlanKey) -> Self {
+        Planner { decoder, key, recording: Recording::default(), known_routing: None, fused_norm: None, probe: None }
+    }
+
+    pub fn record(self) -> Result<Recording> {
+        Ok(self.record_probed()?.0)
+    }
+
+    /// As [`record`](Self::record), with what the probe has seen.
+    pub fn record_probed(mut self) -> Result<(Recording, Option<Probe>)> {
         let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
         let problem = embed::Problem {
             num_tokens: self.key.num_tokens,
@@ -75,6 +88,7 @@ impl<'a> Planner<'a> {
         };
         let buffers = embed::Buffers { rows: &state.rows, table: &weights.embedding.shards, x: &state.x };
         embed::record(device, &mut self.recording, &problem, &buffers)?;
+        self.look(Place::Embedding);
         let mut taps = state.taps.iter();
         for (layer, (spec, weights)) in spec.layers.iter().zip(&weights.layers).enumerate() {
             if matches!(spec.ffn, Ffn::Parallel(ParallelSpec { inputs: ParallelInputs::LayerInput, .. })) {
@@ -83,9 +97,11 @@ impl<'a> Planner<'a> {
             let target = self.open(layer, spec, &weights.mixer.norms)?;
             self.mix(layer, spec, &weights.mixer, target)?;
             self.close(layer, spec, &weights.mixer.norms, None)?;
+            self.look(Place::Layer(layer, LayerPart::Attention));
 
             self.feed_forward(layer, spec, weights, &mut taps)?;
             self.add_deferred(layer)?;
+            self.look(Place::Layer(layer, LayerPart::FeedForward));
         }
         if self.key.taps && self.key.num_tokens == 1 {
             state.taps.iter().for_each(|taps| taps.keep(state, 1, &mut self.recording));
@@ -98,7 +114,13 @@ impl<'a> Planner<'a> {
             }
             Output::Logits => self.head(0, self.key.num_tokens)?,
         }
-        Ok(self.recording)
+        Ok((self.recording, self.probe))
+    }
+
+    fn look(&mut self, place: Place) {
+        if let Some(probe) = &mut self.probe {
+            probe.look(place, &self.decoder.state.x, &mut self.recording);
+        }
     }
 
     /// `x += post_norm(ffn(norm(x)))`, with the norms that the spec has.

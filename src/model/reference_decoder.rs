@@ -1,13 +1,15 @@
-//! A decoder on the reference twins: slow, exact, and on any machine.
+//! A decoder on the reference twins: exact, and on any machine.
 
+use super::faults::nonsense;
 use super::formats::Formats;
 use super::source::WeightSource;
 use super::{Forward, chunk_rows};
 use crate::checkpoint::WeightKey;
 use crate::error::Result;
 use crate::quant::{CacheFormat, QuantChoice};
+use crate::reference::fault::all_finite;
 use crate::reference::sample::{mark_seen, sample, seen_words};
-use crate::reference::{self, LayerRouting, Row, Sampling};
+use crate::reference::{self, LayerRouting, Place, Row, Sampling};
 use crate::spec::ModelSpec;
 
 /// Rows whose activations exist at the same time.
@@ -28,6 +30,8 @@ pub struct ReferenceDecoder {
     moe_layers: Vec<usize>,
     /// What the routers did in the last prefill or decode step, where it is kept.
     routing: Option<Vec<LayerRouting>>,
+    /// Nobody looks whether results are finite.
+    unchecked_results: bool,
 }
 
 impl ReferenceDecoder {
@@ -60,7 +64,13 @@ impl ReferenceDecoder {
             moe_layers: spec.moe_layers().map(|(layer, _)| layer).collect(),
             loads: spec.moe_layers().map(|(_, moe)| vec![0; moe.router.num_experts]).collect(),
             routing: None,
+            unchecked_results: false,
         })
+    }
+
+    /// Goes on with results that are not finite.
+    pub fn leave_results_unchecked(&mut self) {
+        self.unchecked_results = true;
     }
 
     pub(super) fn set_spec(&mut self, spec: ModelSpec) {
@@ -90,55 +100,63 @@ impl ReferenceDecoder {
         self.loads.iter_mut().for_each(|loads| loads.fill(0));
     }
 
-    pub(super) fn prefill(&mut self, ids: &[u32], position: usize) -> u32 {
+    pub(super) fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
         let mut hidden = Vec::new();
         self.forget_routing();
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
-            hidden = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS)).hidden;
+            hidden = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS))?.hidden;
         }
         self.choose(&hidden[hidden.len() - self.hidden_size..], position + ids.len() - 1)
     }
 
-    pub(super) fn decode(&mut self) -> u32 {
+    pub(super) fn decode(&mut self) -> Result<u32> {
         let row = self.next;
         self.forget_routing();
-        let hidden = self.pass(&[row]).hidden;
+        let hidden = self.pass(&[row])?.hidden;
         self.choose(&hidden, row.position as usize)
     }
 
-    pub(super) fn forward(&mut self, ids: &[u32], position: usize) -> Forward {
+    pub(super) fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
         let mut all = Forward { logits: Vec::new(), layers: self.no_routing() };
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
-            let forward = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS));
-            all.logits.extend(self.decoder.logits(&forward.hidden));
+            let forward = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS))?;
+            all.logits.extend(self.logits(&forward.hidden)?);
             for (layer, routing) in all.layers.iter_mut().zip(&forward.layers) {
                 layer.append(routing);
             }
         }
-        all
+        Ok(all)
     }
 
     pub(super) fn expert_loads(&self) -> Vec<Vec<u64>> {
         self.loads.clone()
     }
 
-    fn pass(&mut self, rows: &[Row]) -> reference::Forward {
+    fn pass(&mut self, rows: &[Row]) -> Result<reference::Forward> {
         let forward = self.decoder.forward(rows);
+        if let Some(place) = forward.fault.filter(|_| !self.unchecked_results) {
+            return Err(nonsense(place));
+        }
         for (loads, routing) in self.loads.iter_mut().zip(&forward.layers) {
             routing.expert_ids.iter().for_each(|&expert| loads[expert as usize] += 1);
         }
         for (kept, routing) in self.routing.iter_mut().flatten().zip(&forward.layers) {
             kept.append(routing);
         }
-        forward
+        Ok(forward)
+    }
+
+    fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.decoder.logits(hidden);
+        if all_finite(&logits) || self.unchecked_results { Ok(logits) } else { Err(nonsense(Place::Head)) }
     }
 
     /// Chooses the token after `position`, from the last row's `hidden [hidden_size]`.
-    fn choose(&mut self, hidden: &[f32], position: usize) -> u32 {
-        let logits = self.decoder.logits(hidden);
+    fn choose(&mut self, hidden: &[f32], position: usize) -> Result<u32> {
+        let logits = self.logits(hidden)?;
         let token = sample(&self.sampling, &logits, &self.seen, position as u32).token;
         mark_seen(&mut self.seen, token);
         self.next = Row { token, position: position as u32 + 1, ..Row::default() };
-        token
+        Ok(token)
     }
 }

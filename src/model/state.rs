@@ -44,8 +44,6 @@ pub(super) struct State {
     /// What one of the two gives, where a norm of its own follows, and what experts give that waits for the next layer.
     pub branch: Buffer,
     pub deferred: Buffer,
-    /// Counters that a choice of projections needs and nobody reads.
-    pub choice_loads: Buffer,
     pub filter: FilterState,
     /// The input of a router that has a norm of its own.
     pub router_input: Buffer,
@@ -55,7 +53,11 @@ pub(super) struct State {
     pub order: Buffer,
     pub h: Buffer,
     pub expert_output: Buffer,
+    /// For every layer how often its router was not finite, then the assignments of every expert, then counters that a choice of projections needs and
+    /// nobody reads.
     pub loads: Buffer,
+    /// Place of those in `loads`.
+    pub choice_loads: usize,
     /// Of an MLP that every token uses: slot 0, weight 1, or what the gate of a shared expert says.
     pub zeros: Buffer,
     pub ones: Buffer,
@@ -63,6 +65,7 @@ pub(super) struct State {
     pub logits: Buffer,
     pub sampling: Buffer,
     pub seen: Buffer,
+    /// The chosen tokens, then a copy of the faults in `loads`.
     pub sampled: Buffer,
     /// One per layer with a router.
     pub taps: Vec<LayerTaps>,
@@ -194,7 +197,11 @@ impl State {
         let assignments = tokens * shape.max_top_k;
         let max_tiles = expert_sort::Problem { num_assignments: assignments, num_experts: shape.max_experts }.max_tiles();
         let taps = taps(device, spec);
-        let num_loads = taps.last().map_or(0, |tap| tap.load_offset + tap.num_experts);
+        let num_layers = spec.layers.len();
+        let choice_loads = taps.last().map_or(num_layers, |tap| tap.load_offset + tap.num_experts);
+        let choices = spec.layers.iter().filter_map(|layer| layer.mixer.attention()?.choice.as_ref());
+        // Buffers are whole words of 16 bytes, and copies of this one lie one behind the other.
+        let num_loads = (choice_loads + choices.map(|router| router.num_experts).max().unwrap_or(0)).next_multiple_of(4);
         // A stream that no layer needs gets a buffer of one row's padding.
         let stream_if = |wanted: bool| if wanted { tokens * padded(spec.hidden_size) } else { ROW_ALIGN };
         let any_parallel = |wanted: &dyn Fn(&ParallelSpec) -> bool| {
@@ -218,7 +225,6 @@ impl State {
             partials: f32s("partials", shape.max_partials),
             router_hidden: f32s("router_hidden", tokens * shape.max_router_hidden),
             layer_input: f32s("layer_input", tokens * padded(spec.hidden_size)),
-            choice_loads: f32s("choice_loads", shape.max_experts),
             filter: FilterState::new(device, spec, shape),
             branch: f32s("branch", stream_if(any_parallel(&|parallel| parallel.post_norms))),
             deferred: f32s("deferred", stream_if(any_parallel(&|parallel| parallel.deferred))),
@@ -230,16 +236,17 @@ impl State {
             h: f32s("h", tokens * shape.max_inner),
             expert_output: f32s("expert_output", assignments * padded(spec.hidden_size)),
             loads: f32s("loads", num_loads),
+            choice_loads,
             zeros: f32s("zeros", tokens),
             ones,
             shared_weights: f32s("shared_weights", tokens),
             logits: f32s("logits", shape.max_logit_rows * spec.vocab_size),
             sampling: device.uniform("sampling", bytemuck::bytes_of(&Sampling::GREEDY)),
             seen: f32s("seen", seen_words(spec.vocab_size)),
-            sampled: f32s("sampled", RING),
+            sampled: f32s("sampled", RING + num_layers),
             tap_values: f32s("tap_values", LayerTaps::len(&taps, tokens)),
             load_steps: f32s("load_steps", NUM_SLOTS * num_loads),
-            tap_steps: f32s("tap_steps", RING + Pace::MOST_STEPS * LayerTaps::len(&taps, 1)),
+            tap_steps: f32s("tap_steps", RING + num_layers + Pace::MOST_STEPS * LayerTaps::len(&taps, 1)),
             taps,
             layers: layers.unwrap_or_else(|| caches(device, spec, shape)),
         })
@@ -250,6 +257,16 @@ impl State {
     /// Bytes of so many rows of the residual stream.
     pub fn row_bytes(&self, num_tokens: usize) -> u64 {
         self.x.size_bytes() / self.max_tokens as u64 * num_tokens as u64
+    }
+
+    /// Bytes of [`sampled`](Self::sampled): the ring, and a word for every layer.
+    pub fn sampled_bytes(&self) -> u64 {
+        ((RING + self.layers.len()) * 4) as u64
+    }
+
+    /// Puts what routers counted as not finite behind the ring of tokens, to be read with them.
+    pub fn copy_faults(&self, recording: &mut Recording) {
+        recording.copy(&self.loads, &self.sampled, (RING * 4) as u64, (self.layers.len() * 4) as u64);
     }
 
     /// Appends what the routers did with the `num_tokens` rows of a pass, from a copy of `tap_values`.
@@ -274,7 +291,7 @@ impl State {
 }
 
 fn taps(device: &Device, spec: &ModelSpec) -> Vec<LayerTaps> {
-    let (mut load_offset, mut offset) = (0, 0);
+    let (mut load_offset, mut offset) = (spec.layers.len(), 0);
     let mut taps = Vec::new();
     for (layer, moe) in spec.moe_layers() {
         let (num_experts, num_experts_per_tok) = (moe.router.num_experts, moe.router.num_experts_per_tok);

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct NewDirectory {
     path: PathBuf,
     temporary: PathBuf,
+    /// Folders above it that were not there, outermost first.
+    parents: Vec<PathBuf>,
     committed: bool,
 }
 
@@ -23,7 +25,8 @@ pub struct NewFile {
 }
 
 impl NewDirectory {
-    /// Makes sure that `path` can be written, before anyone spends time on what is to be in it. An empty directory may be there.
+    /// Makes sure that `path` can be written, before anyone spends time on what is to be in it. An empty directory may be there; folders above it
+    /// that are missing are made.
     ///
     /// # Errors
     /// [`Error::Occupied`] where something else is, [`Error::Io`].
@@ -40,8 +43,13 @@ impl NewDirectory {
         // `..` has no name of its own to put something beside.
         let name = path.file_name().ok_or_else(|| Error::io("write", path)(io::Error::other("it names no directory")))?;
         let temporary = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-        fs::create_dir(&temporary).map_err(Error::io("write", path))?;
-        Ok(NewDirectory { path: path.to_owned(), temporary, committed: false })
+        let missing = path.ancestors().skip(1).take_while(|parent| !parent.as_os_str().is_empty() && !parent.exists());
+        let mut parents: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+        parents.reverse();
+        // From here on a failure takes away what was made.
+        let directory = NewDirectory { path: path.to_owned(), temporary, parents, committed: false };
+        fs::create_dir_all(&directory.temporary).map_err(Error::io("write", path))?;
+        Ok(directory)
     }
 
     /// Begins a file in it.
@@ -86,6 +94,9 @@ impl Drop for NewDirectory {
         if !self.committed {
             // What counts is the error that led here; a leftover that cannot be removed is part of the same trouble.
             let _ = fs::remove_dir_all(&self.temporary);
+            self.parents.iter().rev().for_each(|parent| {
+                let _ = fs::remove_dir(parent);
+            });
         }
     }
 }

@@ -86,6 +86,7 @@ impl FromStr for CacheChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim().to_ascii_lowercase();
         if text == AUTO {
             return Ok(CacheChoice::Auto);
         }

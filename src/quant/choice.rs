@@ -108,6 +108,7 @@ impl FromStr for QuantChoice {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut choice = QuantChoice::default();
+        let text = &text.trim().to_ascii_lowercase();
         for (index, item) in text.split(',').enumerate() {
             match item.split_once('=') {
                 None if index == 0 => choice.rest = parse_format(item)?,

@@ -1,6 +1,7 @@
 //! The whole forward pass, from the twins.
 
 use super::embed::embed;
+use super::fault::{LayerPart, Place, all_finite};
 use super::layer::{Layer, Weights};
 use super::matmul::{add_bias, cap, matmul};
 use super::norm::norm;
@@ -35,6 +36,8 @@ pub struct Forward {
     pub layers: Vec<LayerRouting>,
     /// One per layer whose attention has a router that chooses its projections, in their order.
     pub choices: Vec<LayerRouting>,
+    /// Where the first number came up that is not finite, or the first routing that cannot be.
+    pub fault: Option<Place>,
 }
 
 impl Decoder {
@@ -117,13 +120,25 @@ impl Decoder {
         // The residual stream, [n, hidden].
         let mut x = embed(rows, weights.get(WeightKey::Embedding), spec.hidden_size, spec.embedding_scale);
         let (mut routings, mut choices, mut deferred) = (Vec::new(), Vec::new(), None);
+        let mut fault = (!all_finite(&x)).then_some(Place::Embedding);
         for (layer_spec, layer) in spec.layers.iter().zip(layers) {
             layer.grow_cache(layer_spec, *context, num_sequences);
             let input = x.clone();
-            choices.extend(layer.mix(layer_spec, weights, *context, rows, &mut x));
-            routings.extend(layer.feed_forward((spec, weights), &input, &mut x, &mut deferred));
+            let chosen = layer.mix(layer_spec, weights, *context, rows, &mut x);
+            let mixed = all_finite(&x) && !chosen.as_ref().is_some_and(|choice| is_nonsense(choice, rows.len()));
+            let routing = layer.feed_forward((spec, weights), &input, &mut x, &mut deferred);
+            // What a NaN in the bias does to the order of the experts shows neither in the logits nor in the weights.
+            let bias = weights.find(WeightKey::SelectionBias { layer: layer.index });
+            let routed = bias.is_none_or(all_finite) && !routing.as_ref().is_some_and(|routing| is_nonsense(routing, rows.len()));
+            let parts = [(LayerPart::Attention, mixed), (LayerPart::Router, routed), (LayerPart::FeedForward, all_finite(&x))];
+            let bad = parts.iter().find(|(_, good)| !good);
+            fault = fault.or(bad.map(|(part, _)| Place::Layer(layer.index, *part)));
+            choices.extend(chosen);
+            routings.extend(routing);
         }
-        Forward { hidden: norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm)), layers: routings, choices }
+        let hidden = norm(&spec.final_norm, &x, weights.get(WeightKey::FinalNorm));
+        fault = fault.or((!all_finite(&hidden)).then_some(Place::Head));
+        Forward { hidden, layers: routings, choices, fault }
     }
 
     /// The rows before `rows` whose cached keys and values no longer hold, with tables to match.
@@ -155,4 +170,8 @@ impl Decoder {
         });
         earlier.collect()
     }
+}
+
+fn is_nonsense(routing: &LayerRouting, num_tokens: usize) -> bool {
+    routing.is_nonsense(routing.expert_ids.len() / num_tokens.max(1))
 }

@@ -15,6 +15,7 @@ pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_identity;
 pub mod expert_sort;
+pub mod fault;
 pub mod head_matmul;
 pub mod latent;
 mod layer;
@@ -31,6 +32,7 @@ pub mod router_topk;
 pub mod sample;
 
 pub use decoder::{Decoder, Forward};
+pub use fault::{LayerPart, Place};
 pub use sample::Sampling;
 
 use crate::quant::CacheFormat;
@@ -79,6 +81,15 @@ impl LayerRouting {
         let chosen = self.expert_ids.len() / num_tokens * dropped;
         self.expert_ids.drain(..chosen);
         self.routing_weights.drain(..chosen);
+    }
+
+    /// Whether a router did what no router does: logits or weights that are not finite, or an expert twice for one token. `top_k` is the number of experts
+    /// of a token.
+    pub fn is_nonsense(&self, top_k: usize) -> bool {
+        let twice = |ids: &[u32]| ids.iter().enumerate().any(|(rank, id)| ids[..rank].contains(id));
+        !fault::all_finite(&self.router_logits)
+            || !fault::all_finite(&self.routing_weights)
+            || self.expert_ids.chunks(top_k.max(1)).any(twice)
     }
 
     /// Puts the tokens of a later batch behind these.

@@ -38,7 +38,7 @@ fn a_folder_of_texts_becomes_a_trace_and_a_report() {
     std::fs::write(texts.join("tale.txt"), "Once upon a time there was a king who had a daughter.").unwrap();
     std::fs::write(texts.join("notes.md"), "not a text").unwrap();
     let model = fixture();
-    let arguments = ["trace", &model, "--dir", "texts", "--max-bytes", "40", "--out", "t.jsonl", "--cost-tokens", "2", "--json"];
+    let arguments = ["trace", &model, "--dir", "texts", "--max-bytes", "40", "--out", "t.jsonl", "--cost=2", "--json"];
     let figures: Value = serde_json::from_str(&stdout(folder.path(), &arguments)).unwrap();
     assert_eq!(figures["texts"], 2);
     assert!(figures["cost_percent"].is_number() && figures["decode_tokens_per_second"].as_f64().unwrap() > 0.0, "{figures}");
@@ -67,7 +67,7 @@ fn a_folder_of_texts_becomes_a_trace_and_a_report() {
 fn a_prompt_is_traced_with_its_continuation() {
     let folder = tempfile::tempdir().unwrap();
     let model = demo_model().to_str().unwrap().to_owned();
-    let common = ["-n", "3", "--temp", "0", "--cost-tokens", "0"];
+    let common = ["-n", "3", "--temp", "0"];
     let run = |more: &[&str], out: &str| {
         let arguments = [&["trace", &model, "-p", "The king", "--out", out], &common[..], more].concat();
         stdout(folder.path(), &arguments);

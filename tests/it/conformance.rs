@@ -92,6 +92,7 @@ fn all_kernels_agree_on_the_plainest_device() {
         no_timestamps: true,
         default_limits: true,
         checked_shaders: true,
+        unchecked_results: false,
         profile: None,
     };
     let Some(device) = gpu_device_with(&overridden(overrides)) else { return };

@@ -27,6 +27,7 @@ fn devices() -> Vec<DeviceOptions> {
         no_timestamps: true,
         default_limits: true,
         checked_shaders: true,
+        unchecked_results: false,
         profile: None,
     };
     let with = |overrides| DeviceOptions { overrides, ..DeviceOptions::from_env(DeviceChoice::Auto) };

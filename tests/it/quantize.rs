@@ -186,9 +186,13 @@ fn what_is_in_the_way_is_left_alone() {
         assert!(matches!(error, Error::Occupied { .. }) && error.hint().is_some(), "{error}");
     }
     assert_eq!(fs::read_to_string(full.join("notes.txt")).unwrap(), "mine");
-    let error = write(&mixtral, &parent.path().join("no/such/out"), "q4_0", 1 << 30).unwrap_err();
-    assert!(error.to_string().contains("cannot write") && error.to_string().contains("no/such/out"), "{error}");
+    let error = write(&mixtral, &file.join("no/such/out"), "q4_0", 1 << 30).unwrap_err();
+    assert!(error.to_string().contains("no/such/out"), "{error}");
+    assert!(write(&parent.path().join("no model"), &parent.path().join("new/folder/out"), "q4_0", 1 << 30).is_err());
     assert_eq!(names(parent.path()), ["file", "full"], "nothing is left behind");
+    write(&mixtral, &parent.path().join("new/folder/out"), "q4_0", 1 << 30).unwrap();
+    assert_eq!(names(&parent.path().join("new/folder")), ["out"], "folders above it are made");
+    fs::remove_dir_all(parent.path().join("new")).unwrap();
     // An empty directory is as good as none.
     let empty = parent.path().join("empty");
     fs::create_dir(&empty).unwrap();

@@ -46,10 +46,11 @@ fn reference_gives_the_logits_and_experts_of_transformers() {
     for golden in Golden::all() {
         let mut decoder = load_golden(&golden);
         for (index, prompt) in golden.prompts.iter().enumerate() {
-            let Forward { hidden, layers, choices } = decoder.forward(&rows(prompt, 0, 0));
+            let Forward { hidden, layers, choices, fault } = decoder.forward(&rows(prompt, 0, 0));
             let worst = golden.assert_logits(index, &decoder.logits(&hidden));
             golden.assert_routing(index, &layers);
             golden.assert_choices(index, &choices);
+            assert_eq!(fault, None, "{} prompt {index}", golden.name);
             println!("{} prompt {index}: max |difference| {worst:.1e}", golden.name);
             // The reference sums in f64, so it has no excuse for using the whole of the allowance.
             assert!(worst < 1e-4, "{} prompt {index}: {worst}", golden.name);

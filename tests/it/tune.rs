@@ -1,7 +1,7 @@
 //! Choices that are measured: which there are, how they are kept, and that all of them compute the same.
 
 use crate::common::{Golden, LOGITS_WITHIN, demo_model, gpu_device_with, gpu_or_skip};
-use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test, Trial, TuneOptions, Tuned, Verdict, Work};
+use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test, Trial, TuneEvent, TuneOptions, Tuned, Verdict, Work};
 use moebius::gpu::{Caps, Device, DeviceChoice, DeviceOptions, Knob, Overrides, Profile, TunedFor, Tuning, Tunings};
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
@@ -152,7 +152,12 @@ fn tune(options: &DeviceOptions) -> Option<(Bench, Vec<Trial>, Tuned)> {
     let options = SubjectOptions::default();
     let mut bench = block_on(Bench::load(device, &subject, &tests, (&options, &roofs), &mut |_, _| {})).unwrap();
     let mut trials = Vec::new();
-    let tuned = block_on(bench.tune(&SHORT, &mut |trial| trials.push(trial.clone()))).unwrap();
+    let tuned = block_on(bench.tune(&SHORT, &mut |event| {
+        if let TuneEvent::Trial(trial) = event {
+            trials.push(trial.clone());
+        }
+    }))
+    .unwrap();
     Some((bench, trials, tuned))
 }
 
@@ -179,7 +184,8 @@ fn every_value_of_every_knob_is_tried_and_right() {
 #[test]
 fn a_value_whose_kernels_are_wrong_is_not_taken() {
     // The untuned device runs the broken kernel and router_weights 0 does not, so that they differ.
-    let options = DeviceOptions { break_kernel: Some("router".to_owned()), ..DeviceOptions::default() };
+    let overrides = Overrides { unchecked_results: true, ..Overrides::default() };
+    let options = DeviceOptions { break_kernel: Some("router".to_owned()), overrides, ..DeviceOptions::default() };
     let Some((_, trials, tuned)) = tune(&options) else { return };
     let trial = trials.iter().find(|trial| (trial.knob, trial.value) == (Knob::RouterWeights, 0)).unwrap();
     assert!(matches!(trial.verdict, Verdict::Wrong(difference) if difference > 1e-5), "{trial:?}");

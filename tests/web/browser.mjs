@@ -126,7 +126,7 @@ export async function nativeTrace(prompt, maxTokens, ...more) {
   const folder = await mkdtemp(join(tmpdir(), "moebius-trace-"));
   try {
     const file = join(folder, "trace.jsonl");
-    native("trace", "-p", prompt, "-n", String(maxTokens), "--temp", "0", "--cost-tokens", "0", "--device", "cpu", "--out", file, ...more);
+    native("trace", "-p", prompt, "-n", String(maxTokens), "--temp", "0", "--device", "cpu", "--out", file, ...more);
     const [, ...lines] = (await readFile(file, "utf8")).trimEnd().split("\n");
     const records = lines.map((line) => JSON.parse(line));
     const tokens = [];

@@ -80,7 +80,15 @@ fn specs(of: &dyn Fn(usize, usize) -> RouterSpec) -> Vec<(String, RouterSpec)> {
 impl Router {
     fn problem(&self) -> router::Problem<'_> {
         let Router { ref router, num_tokens, cols, norm, quant } = *self;
-        router::Problem { num_tokens, router, cols, norm: fused_norm(norm), quant, load_offset: router.num_experts }
+        router::Problem {
+            num_tokens,
+            router,
+            cols,
+            norm: fused_norm(norm),
+            quant,
+            load_offset: router.num_experts,
+            fault_place: 0,
+        }
     }
 }
 

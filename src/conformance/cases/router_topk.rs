@@ -189,7 +189,7 @@ fn case(what: &str, problem: Router) -> Case {
 impl Router {
     fn problem(&self) -> router_topk::Problem<'_> {
         let load_offset = LOAD_ROW * self.router.num_experts;
-        router_topk::Problem { num_tokens: self.num_tokens, router: &self.router, load_offset }
+        router_topk::Problem { num_tokens: self.num_tokens, router: &self.router, load_offset, fault_place: 0 }
     }
 
     fn logits(&self, inputs: &mut Inputs) -> Vec<f32> {

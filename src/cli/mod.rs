@@ -78,7 +78,7 @@ struct Cli {
     command: Command,
 }
 
-/// A command with its own options, then those that it shares with others.
+// A command with its own options, then those that it shares with others. Its doc comment would be what clap says the command does.
 #[derive(Args)]
 struct With<A: Args, S: Args> {
     #[command(flatten)]

@@ -322,10 +322,10 @@ fn nonsense_options_are_refused() {
 fn sampling_options_out_of_range_are_named() {
     let demo = demo_model();
     for (option, value, name) in [
-        ("--temp", "-1", "temperature"),
-        ("--top-p", "0", "top_p"),
-        ("--min-p", "2", "min_p"),
-        ("--repeat-penalty", "0", "repeat_penalty"),
+        ("--temp", "-1", "--temp"),
+        ("--top-p", "0", "--top-p"),
+        ("--min-p", "2", "--min-p"),
+        ("--repeat-penalty", "0", "--repeat-penalty"),
     ] {
         refused(&["run", text(&demo), "Once", "--device", "cpu", option, value], &[name, value, "expected"]);
     }

@@ -205,6 +205,8 @@ fn ctrl_c_ends_the_text_and_prints_the_statistics() {
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    let (_, stderr) = done(child.wait_with_output().unwrap());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "as shells report a program that Ctrl-C ended");
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("stopped  by Ctrl-C") && stderr.contains("decode   "), "{stderr}");
 }

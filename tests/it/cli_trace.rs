@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 
 /// Runs the program on the reference, in `folder`.
 fn moebius(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_moebius")).args(args).args(["--device", "cpu"]).current_dir(folder).output().unwrap()
+    // A report needs no device.
+    let device: &[&str] = if args[0] == "trace-report" { &[] } else { &["--device", "cpu"] };
+    Command::new(env!("CARGO_BIN_EXE_moebius")).args(args).args(device).current_dir(folder).output().unwrap()
 }
 
 fn stdout(folder: &Path, args: &[&str]) -> String {

@@ -35,7 +35,7 @@ const FAULTS: [Fault; 13] = [
     fault("qwen3_moe", "model.layers.2.mlp.gate.weight", NAN, "the router of layer 2"),
     fault("deepseek_v3", "model.layers.2.mlp.gate.weight", NAN, "the router of layer 2"),
     fault("deepseek_v3", "model.layers.2.mlp.gate.e_score_correction_bias", NAN, "the router of layer 2"),
-    fault("deepseek_v3", "model.layers.2.mlp.shared_experts.down_proj.weight", LARGE, "the experts or MLP of layer 2"),
+    fault("deepseek_v3", "model.layers.2.mlp.shared_experts.down_proj.weight", f32::INFINITY, "the experts or MLP of layer 2"),
     fault("gpt_oss", "model.layers.1.mlp.router.bias", NAN, "the router of layer 1"),
     fault("gpt_oss", "model.layers.1.mlp.experts.down_proj_bias", NAN, "the experts or MLP of layer 1"),
     fault("phimoe", "model.layers.1.block_sparse_moe.gate.weight", NAN, "the router of layer 1"),

@@ -236,7 +236,7 @@ fn tune_keeps_what_it_finds_where_later_commands_look() {
     );
     tunings.set(device.tuned_for(), tuning(&[(Knob::RouterWeights, 0)]));
     tunings.write(&path).unwrap();
-    let run = ["run", demo, "Once", "-n", "1", "--stats"];
+    let run = ["run", demo, "Once", "-n", "1", "--stats", "--device", "gpu:0"];
     let tuned = moebius(&run, &path);
     assert_eq!(tuned.status.code(), Some(0), "{}", stderr(&tuned));
     assert!(stderr(&tuned).contains("tuned    router_weights 0\n"), "{}", stderr(&tuned));

@@ -60,7 +60,7 @@ pub fn temperature(text: &str) -> Result<f32, String> {
 
 /// What a router's logits are divided by.
 pub fn router_temperature(text: &str) -> Result<f32, String> {
-    real(text, "expected a number above 0; 1 is as trained", |number| number > 0.0)
+    real(text, "router temperature: expected 0.01 to 100; 1 is as trained", |number| (0.01..=100.0).contains(&number))
 }
 
 /// A probability that the tokens drawn from have together.

@@ -175,8 +175,7 @@ fn perplexity_begins_a_text_as_the_tokenizer_does_and_trace_writes_control_token
     assert_eq!(perplexity(true), (json!(6), json!(true), true, false));
 
     let out = model.path().join("t.jsonl");
-    let args =
-        ["trace", model.path().to_str().unwrap(), "-p", "ab", "-n", "1", "--cost-tokens", "0", "--out", out.to_str().unwrap()];
+    let args = ["trace", model.path().to_str().unwrap(), "-p", "ab", "-n", "1", "--out", out.to_str().unwrap()];
     assert!(moebius(&args).output().unwrap().status.success());
     let trace = fs::read_to_string(out).unwrap();
     let texts: Vec<Value> =

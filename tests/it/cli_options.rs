@@ -174,7 +174,7 @@ fn tables_fit_eighty_columns_without_a_break_inside_a_word() {
         assert!(table.lines().filter(|line| line.contains("  ")).all(|line| line.chars().count() <= 80), "{table}");
     }
     // So narrow that no break helps: a list instead of a table.
-    let listed = stdout(&moebius(&["list", "quants"], &[("COLUMNS", "24")]));
+    let listed = stdout(&moebius(&["list", "quants"], &[("COLUMNS", "14")]));
     assert!(listed.lines().any(|line| line.starts_with("bits per weight  8.5")), "{listed}");
 }
 

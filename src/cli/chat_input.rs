@@ -32,7 +32,10 @@ impl Input {
         let mut editor = Editor::<(), DefaultHistory>::with_config(config).context("cannot read from this terminal")?;
         editor.set_auto_add_history(false);
         editor.set_max_history_size(MAX_HISTORY)?;
-        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), EventHandler::Simple(Cmd::Newline));
+        // Some terminals send a line feed for Enter, and so does any that was typed into before the editor had it.
+        for key in [KeyEvent(KeyCode::Enter, Modifiers::ALT), KeyEvent(KeyCode::Char('J'), Modifiers::CTRL_ALT)] {
+            editor.bind_sequence(key, EventHandler::Simple(Cmd::Newline));
+        }
         let history = platform::cache_directory().map(|folder| folder.join("moebius").join("chat-history.txt"));
         if let Some(path) = &history {
             // Not there yet, or not readable: a conversation works without.

@@ -322,6 +322,7 @@ mod terminal {
         // Ctrl-C at the prompt ends nothing.
         terminal.press("\u{3}");
         terminal.wait_for("Ctrl-D or /exit ends the conversation.");
+        terminal.wait_for("> ");
         // Left, backspace: what is sent is the line as edited.
         // On a busy machine the answer may be at its end before anyone can stop it: then once more.
         let stopped = (0..10).any(|_| {
@@ -346,13 +347,18 @@ mod terminal {
         // Alt-Enter begins a line.
         terminal.press("/set max-tokens 3\r");
         terminal.wait_for("max-tokens 3");
+        // What is typed before the editor has the terminal would be another key: Enter is a line feed until then.
+        terminal.wait_for("> ");
         terminal.press("one\u{1b}\rtwo\r");
         terminal.wait_for("cut at max-tokens");
+        terminal.wait_for("> ");
         // Up brings back what was said before.
         terminal.press("\u{1b}[A\r");
         terminal.wait_for("cut at max-tokens");
+        terminal.wait_for("> ");
         terminal.press(&format!("/save {}\r", file.display()));
         terminal.wait_for("messages are in");
+        terminal.wait_for("> ");
         terminal.press("\u{4}");
         assert!(terminal.child.wait().unwrap().success());
         let messages = super::messages(&file);

@@ -55,7 +55,7 @@ impl Figures {
         tests.chain(kernels).any(|share| share > 1.0)
     }
 
-    fn tables(&self) -> Vec<(Option<String>, Vec<&'static str>, Vec<Vec<String>>)> {
+    fn tables(&self) -> Vec<Titled> {
         let of_kernels = |(test, kernels): &(Test, Vec<KernelReport>)| {
             let (header, rows) = kernels_table(kernels);
             (Some(kernels_title(test)), header, rows)
@@ -96,7 +96,11 @@ impl Figures {
     }
 }
 
+/// Header and rows.
 type Table = (Vec<&'static str>, Vec<Vec<String>>);
+
+/// A title, header and rows.
+type Titled = (Option<String>, Vec<&'static str>, Vec<Vec<String>>);
 
 fn kernels_title(test: &Test) -> String {
     match test.work {

@@ -52,7 +52,8 @@ fn a_folder_of_texts_becomes_a_trace_and_a_report() {
     let of =
         |domain: &str| records.iter().filter(|record| record["domain"] == domain && record["layer"] == 0).collect::<Vec<_>>();
     let text: String = of("tale").iter().map(|record| record["text"].as_str().unwrap()).collect();
-    assert!("Once upon a time there was a king who had a daughter.".starts_with(text.trim_start()) && text.len() > 30, "{text}");
+    let text = text.strip_prefix("<s>").expect("what a text begins with is written as well").trim_start();
+    assert!("Once upon a time there was a king who had a daughter.".starts_with(text) && text.len() > 30, "{text}");
     assert!(of("law").iter().enumerate().all(|(position, record)| record["position"] == position));
 
     let report = stdout(folder.path(), &["trace-report", "t.jsonl", "--html", "r.html"]);

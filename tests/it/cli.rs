@@ -399,7 +399,7 @@ fn a_config_that_makes_no_sense_is_refused_with_its_key() {
     let config = copy.path().join("config.json");
     let good = std::fs::read_to_string(&config).unwrap();
     for (from, to, words) in [
-        ("\"mixtral\"", "\"gpt2\"", ["gpt2", "mixtral"]),
+        ("\"mixtral\"", "\"spiral\"", ["spiral", "mixtral"]),
         ("\"num_attention_heads\": 3", "\"num_attention_heads\": 0", ["num_attention_heads", "0"]),
         ("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 7", ["num_experts_per_tok", "7"]),
         ("\"head_dim\": 16", "\"head_dim\": 15", ["head_dim", "15"]),

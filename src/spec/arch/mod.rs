@@ -120,8 +120,10 @@ impl ModelSpec {
     /// Reads the text of a `config.json` by the architecture that its `model_type` names; `file` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::Json`], [`Error::Config`], [`Error::ForeignQuantization`], or one of [`Error::UnknownArchitecture`], [`Error::Dense`] and
-    /// [`Error::NotYet`]. Never panics, whatever the text.
+    /// [`Error::Json`](crate::Error::Json), [`Error::Config`](crate::Error::Config) or
+    /// [`Error::ForeignQuantization`](crate::Error::ForeignQuantization), or one of
+    /// [`Error::UnknownArchitecture`](crate::Error::UnknownArchitecture), [`Error::Dense`](crate::Error::Dense) and
+    /// [`Error::NotYet`](crate::Error::NotYet). Never panics, whatever the text.
     pub fn parse(text: &str, file: &str) -> Result<ModelSpec> {
         let config = ConfigJson::parse(text, file)?;
         let model_type = config.str("model_type")?;

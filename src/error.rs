@@ -212,7 +212,7 @@ impl Error {
             }
             Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the reference".to_owned()),
             Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),
-            Error::Download { .. } => Some("run the command again to resume; private models need HF_TOKEN".to_owned()),
+            Error::Download { .. } => Some("what has arrived is kept: run the command again to resume".to_owned()),
             _ => None,
         }
     }

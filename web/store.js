@@ -6,6 +6,7 @@ import { Sha256, fileFromBlob, fileFromUrl } from "./pkg/index.js";
 const FOLDER = "moebius-models";
 const RECORD = "record.json";
 const PIECE_BYTES = 4 << 20;
+const LONGEST_NAME = 200;
 const REQUIRED = ["config.json", "tokenizer.json"];
 const OPTIONAL = [
   "tokenizer_config.json",
@@ -23,7 +24,7 @@ const HUB = "https://huggingface.co";
 export async function openModel(source, onProgress) {
   const folder = await modelFolder(source.base, true);
   const stored = folder && (await readRecord(folder));
-  if (stored?.complete) {
+  if (stored?.complete && stored.base === source.base) {
     const files = await storedFiles(folder, stored);
     if (files) return { files, from: "storage" };
   }
@@ -135,8 +136,13 @@ async function modelFolder(base, create) {
   return await root?.getDirectoryHandle(folderName(base), { create }).catch(() => undefined);
 }
 
+/** A name of its own for every address; of those that are too long for a file system, the rest is told apart by a checksum. */
 function folderName(base) {
-  return encodeURIComponent(base).replaceAll("*", "%2A").slice(0, 200);
+  const name = encodeURIComponent(base).replaceAll("*", "%2A");
+  if (name.length <= LONGEST_NAME) return name;
+  const sum = new Sha256();
+  sum.update(new TextEncoder().encode(base));
+  return `${name.slice(0, LONGEST_NAME - 65)}-${finish(sum)}`;
 }
 
 async function readRecord(folder) {

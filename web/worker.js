@@ -25,8 +25,8 @@ function sourceOf(model) {
   }
 }
 
-/** The file's own name, without the folder that a person chose. */
-const localFiles = (list) => Object.fromEntries(list.map((file) => [file.name, fileFromBlob(file)]));
+/** The files that lie in the chosen folder itself, by their names: folders in it may hold another layout of the same model. */
+const localFiles = (list) => Object.fromEntries(list.filter(({ webkitRelativePath }) => webkitRelativePath.split("/").length <= 2).map((file) => [file.name, fileFromBlob(file)]));
 
 async function open(files, device) {
   let weights = false;

@@ -40,18 +40,38 @@ pub fn directory(name: Option<&str>) -> Result<PathBuf> {
     if let Some(endpoint) = platform::hub_of(name)? {
         talk!("download `{name}` is no directory here: asking {endpoint}");
     }
-    let bar = progress_bar("download", BYTES);
+    // A bar for each file, from when something is known of it: sizes of one must not stand beside the name of another.
+    let mut current: Option<(String, ProgressBar)> = None;
     let directory = platform::resolve_model(name, &check_config, &mut |progress| {
         if let Some(reason) = progress.waiting {
-            bar.suspend(|| talk!("waiting  {reason}"));
+            talk!("waiting  {reason}");
             return;
         }
-        bar.set_length(progress.total_bytes.unwrap_or(progress.received_bytes));
-        bar.set_position(progress.received_bytes);
-        bar.set_message(progress.file.to_owned());
+        if current.as_ref().is_none_or(|(file, _)| file != progress.file) {
+            if let Some((_, bar)) = current.take() {
+                bar.finish_and_clear();
+            }
+            current = Some((progress.file.to_owned(), download_bar(progress.file, progress.total_bytes)));
+        }
+        if let Some((_, bar)) = &current {
+            bar.set_position(progress.received_bytes);
+        }
     });
-    bar.finish_and_clear();
+    if let Some((_, bar)) = current {
+        bar.finish_and_clear();
+    }
     Ok(directory?)
+}
+
+/// A bar for one file on one line of any terminal, with the time left; nothing where stderr is no terminal.
+fn download_bar(file: &str, total_bytes: Option<u64>) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let template = match total_bytes {
+        Some(_) => "download {bar:16} {binary_bytes} of {binary_total_bytes}, {eta} left  {wide_msg}",
+        None => "download {binary_bytes}  {wide_msg}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is constant and valid");
+    ProgressBar::with_draw_target(total_bytes, target).with_style(style).with_message(file.to_owned())
 }
 
 /// Refuses what cannot be run by the text of its `config.json`, before anyone fetches its weights.

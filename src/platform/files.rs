@@ -82,7 +82,7 @@ pub async fn is_file(path: &Path) -> bool {
 
 /// Names of the files in `directory`, sorted; none where it cannot be read.
 pub fn file_names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.path().is_file());
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A thread may wait here; a browser page may not.
@@ -44,7 +45,9 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 /// [`Error::Io`].
 #[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.part", std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let temporary = path.with_extension(format!("{}-{}.part", unique.0, unique.1));
     let directory = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(directory)
         .and_then(|()| std::fs::write(&temporary, content))

@@ -46,6 +46,11 @@ impl ConfigJson {
         self.object.is_empty()
     }
 
+    /// Whether the key has this text.
+    pub fn is(&self, key: &str, text: &str) -> bool {
+        self.get(key).is_some_and(|value| value == text)
+    }
+
     /// Whether the key is there and not null.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

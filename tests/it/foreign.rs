@@ -23,7 +23,6 @@ fn foreign_quantisations_are_named() {
         (json!({ "quant_method": "hqq" }), "HQQ"),
         (json!({ "quant_method": "modelopt", "quant_algo": "NVFP4" }), "ModelOpt"),
         (json!({ "quant_method": "auto_round" }), "AutoRound"),
-        (json!({ "quant_method": "fp8" }), "FP8 with one factor"),
         (json!({ "group_size": 64, "bits": 4 }), "MLX"),
     ] {
         for changes in

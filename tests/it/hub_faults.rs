@@ -186,6 +186,14 @@ fn servers_that_refuse_questions_about_a_file_are_asked_for_the_file() {
 }
 
 #[test]
+fn a_body_where_none_belongs_does_not_spoil_the_next_answer() {
+    let server = server();
+    server.send_bodies_to_head();
+    (0..2).for_each(|_| server.cut(WEIGHTS, 40_000));
+    assert_eq!(outcome(&server).unwrap(), content());
+}
+
+#[test]
 fn a_server_that_sends_nothing_ends_in_an_error() {
     let found = message("main", Reply { stalls: true, missing: 10, ..Reply::status("200 OK") });
     assert_says(&found, &["/api/models/org/name", "nothing for too long"]);
@@ -249,7 +257,10 @@ fn refusals_say_what_to_do() {
     assert_says(&message("main", Reply::status("401 Unauthorized")), &["private", "the token that was sent may not read it"]);
     let revision = Reply::status("404 Not Found").header("X-Error-Code", "RevisionNotFound");
     assert_says(&message("main", revision), &["but not at revision main"]);
-    assert_says(&message(WEIGHTS, Reply::status("403 Forbidden")), &[WEIGHTS, "403"]);
+    assert_says(&message(WEIGHTS, Reply::status("403 Forbidden")), &[WEIGHTS, "http://127.0.0.1:", "403", "may not read it"]);
+    let missing = message(WEIGHTS, Reply::status("404 Not Found"));
+    assert_says(&missing, &[WEIGHTS, "http://127.0.0.1:", "404", "though the hub lists the file"]);
+    assert!(!missing.contains("no directory of that name"), "{missing}");
     let server = server();
     let cache = TempDir::new().unwrap();
     let refused = HubOptions { endpoint: "http://127.0.0.1:9".to_owned(), ..options(&server, &cache) };
@@ -313,7 +324,7 @@ fn a_cache_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn two_processes_fetch_a_file_once() {
+fn several_at_once_fetch_a_file_once() {
     let (server, cache) = (server(), TempDir::new().unwrap());
     let options = options(&server, &cache);
     std::thread::scope(|scope| {

@@ -1,7 +1,9 @@
 // What the page must do, in a real browser with the real demo model.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { balance, loads, preferencesOfToken } from "../../web/stats.js";
@@ -286,4 +288,41 @@ test("a model comes from a URL without a list of its files, and from a folder", 
   }
   // Browsers report it when an optional file is not there.
   assert.deepEqual(page.problems.filter((text) => !text.includes("404")), []);
+});
+
+test("a folder in the chosen folder is not part of the model", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "moebius-folder-"));
+  try {
+    await cp(DEMO, folder, { recursive: true });
+    await mkdir(join(folder, "original"));
+    // Another layout of the same model, as checkouts of gpt-oss have it.
+    for (const name of ["config.json", "model.safetensors"]) await writeFile(join(folder, "original", name), "{}");
+    await page.selectOption("#model-kind", "folder");
+    await page.setInputFiles("#model-folder", folder);
+    await page.click("#load");
+    await finished(page);
+    assert.match(await page.textContent("#status"), /from folder/);
+    const { prompt, greedy } = expected[1];
+    assert.deepEqual((await write(page, prompt, 4)).ids, greedy.slice(0, 4));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});
+
+test("addresses that differ only after 200 characters are two models", async () => {
+  const beginning = `/teams/${"language-research/".repeat(14)}step-`;
+  await page.context().route("**/teams/**", async (route) => {
+    const name = new URL(route.request().url()).pathname.split("/").pop();
+    const body = await readFile(new URL(name, DEMO)).catch(() => undefined);
+    const size = { "content-length": String(body?.length ?? 0) };
+    await route.fulfill(body ? { body, headers: size } : { status: 404 });
+  });
+  await page.selectOption("#model-kind", "url");
+  for (const end of ["10000", "20000"]) {
+    await page.fill("#model-name", `${beginning}${end}`);
+    await page.click("#load");
+    await finished(page);
+    assert.match(await page.textContent("#status"), /from network/, end);
+    assert.ok(page.requests.some(({ url }) => url.includes(`step-${end}/`) && url.endsWith("config.json")), end);
+  }
 });

@@ -76,6 +76,10 @@ impl RepoCache {
     pub fn link(&self, commit: &str, file: &str, blob: &Path) -> Result<()> {
         let target = self.snapshot(commit).join(file);
         create_parent(&target)?;
+        // Another process was faster.
+        if target.is_file() && target.canonicalize().is_ok_and(|found| blob.canonicalize().is_ok_and(|blob| blob == found)) {
+            return Ok(());
+        }
         // What is left of a deleted blob is in the way of the link to the new one.
         if target.is_symlink() || target.is_file() {
             fs::remove_file(&target).map_err(Error::io("remove the old link", &target))?;

@@ -77,6 +77,8 @@ impl<'a> Client<'a> {
             .user_agent(concat!("moebius/", env!("CARGO_PKG_VERSION")))
             // Ranges and checksums are about the bytes as stored.
             .accept_encoding("identity")
+            // Some servers send a body where none belongs; the next answer must not begin with it.
+            .max_idle_connections(0)
             .timeout_resolve(Some(options.timeout))
             .timeout_connect(Some(options.timeout))
             .timeout_per_read(Some(options.timeout))

@@ -160,7 +160,7 @@ impl<'a> Snapshot<'a> {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Failed(failure)) => {
-                    return Err(self.failed(format!("{file}: {}", explained(failure, self.options, self.id))));
+                    return Err(self.failed(format!("{file}: {}", of_file(failure, self.options, self.id))));
                 }
                 Err(Trouble::Cut(message)) => {
                     idle_attempts = if gained > 0 { 0 } else { idle_attempts + 1 };
@@ -264,7 +264,7 @@ impl<'a> Snapshot<'a> {
     /// Some bytes of a file, by a range request.
     fn range(&self, file: &str, bytes: Range<u64>) -> Result<Vec<u8>> {
         let wanted = bytes.end - bytes.start;
-        let failed = |failure: Failure| self.failed(format!("{file}: {}", explained(failure, self.options, self.id)));
+        let failed = |failure: Failure| self.failed(format!("{file}: {}", of_file(failure, self.options, self.id)));
         let mut answer = self.client.get(&self.url(file), Some(&range_text(bytes)), &mut |_| ()).map_err(failed)?;
         if is_page(&answer.headers) {
             return Err(failed(page_failure(&answer.url)));
@@ -322,15 +322,29 @@ fn keep_part(part: &Path, size_bytes: Option<u64>) -> Result<u64> {
     Ok(keep)
 }
 
-/// What a failure means for the one who asked for `id`.
-fn explained(failure: Failure, options: &HubOptions, id: &HubId) -> String {
-    let HubOptions { endpoint, token, .. } = options;
-    let HubId { repo, revision } = id;
-    let Failure { message, status, code, .. } = failure;
-    let access = match token {
+/// What a failure means for one file of a model that the hub has.
+fn of_file(failure: Failure, options: &HubOptions, id: &HubId) -> String {
+    match failure.status.map(|status| status.as_u16()) {
+        Some(404) => format!("{}, though the hub lists the file", failure.message),
+        Some(401 | 403) if failure.code.as_deref() != Some("GatedRepo") => format!("{}: {}", failure.message, access(options)),
+        _ => explained(failure, options, id),
+    }
+}
+
+/// What to do where something may not be read.
+fn access(options: &HubOptions) -> &'static str {
+    match options.token {
         Some(_) => "the token that was sent may not read it",
         None => "set HF_TOKEN to a token that may read it",
-    };
+    }
+}
+
+/// What a failure means for the one who asked for `id`.
+fn explained(failure: Failure, options: &HubOptions, id: &HubId) -> String {
+    let HubOptions { endpoint, .. } = options;
+    let HubId { repo, revision } = id;
+    let Failure { message, status, code, .. } = failure;
+    let access = access(options);
     match (status.map(|status| status.as_u16()), code.as_deref()) {
         (Some(401 | 403), Some("GatedRepo")) => {
             format!("{repo} wants its terms accepted at {endpoint}/{repo}, by the account whose token is in HF_TOKEN ({message})")

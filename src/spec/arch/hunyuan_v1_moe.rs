@@ -33,6 +33,12 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     config.unsupported("use_qk_norm", &true.into())?;
     config.unsupported("mlp_bias", &false.into())?;
     config.unsupported("use_cla", &false.into())?;
+    // Dynamic scaling is by `alpha` here, once and for all.
+    for section in
+        common::rope_section(config)?.iter().filter(|section| section.is("type", "dynamic") || section.is("rope_type", "dynamic"))
+    {
+        section.f64("alpha", common::FACTOR)?;
+    }
     let bias = config.bool_or("attention_bias", false)?;
     let eps = common::rms_norm(config, &DEFAULTS)?.eps;
     let attention = AttentionSpec {

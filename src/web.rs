@@ -145,7 +145,8 @@ impl Engine {
     pub fn tokenize(&self, text: &str) -> JsResult<JsTokens> {
         let tokenizer = self.inner.tokenizer();
         let ids = tokenizer.encode(text, true).map_err(thrown)?;
-        let mut stream = TextStream::new(tokenizer, true);
+        // Control tokens are spelled out, as in a trace.
+        let mut stream = TextStream::new(tokenizer, false);
         let mut tokens = Vec::with_capacity(ids.len());
         for id in ids {
             tokens.push(serde_json::json!({ "id": id, "text": stream.push(id).map_err(thrown)? }));

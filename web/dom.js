@@ -1,5 +1,7 @@
 // Small helpers for building elements. Text always becomes text nodes: what a model writes is never read as HTML.
 
+export const $ = (id) => document.getElementById(id);
+
 /** `element("p", { class: "x", onclick: f, data: { a: 1 } }, "text", child)` */
 export function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);

@@ -3,6 +3,8 @@
 import { bytes, element } from "../dom.js";
 
 export class StoredView {
+  live = false;
+
   constructor(root, call) {
     this.root = root;
     this.call = call;

@@ -1,0 +1,26 @@
+// What the page knows. The views read it; loading.js and writing.js change it.
+
+import { asTrained } from "./views/routing.js";
+
+export const state = {
+  /** What `Engine.describe` says, once a model is loaded. */
+  info: undefined,
+  running: false,
+  /** Answers begun since the page was opened. */
+  answers: 0,
+  /** Which of the layers with a router colours the text. */
+  layer: 0,
+  /** The prompt and the answer that are shown, and what the routers did with each token. */
+  tokens: [],
+  rows: [],
+  numPrompt: 0,
+  /** What is changed about the routing, as `GenerateOptions.routing` has it. */
+  routing: asTrained(),
+  /** The same since the model was loaded, all answers one after the other; only tokens whose routing is known. */
+  all: { tokens: [], rows: [] },
+};
+
+/** Another model: nothing of what the one before it wrote remains. */
+export function forModel(info) {
+  Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, layer: 0, routing: asTrained(), all: { tokens: [], rows: [] } });
+}

@@ -1,0 +1,67 @@
+// The tabs, and the view that is open. A tab is a button in index.html and a maker here, by the same name.
+
+import { call, on } from "./client.js";
+import { $ } from "./dom.js";
+import { setOpen } from "./draw.js";
+import { setRunning, status } from "./messages.js";
+import { state } from "./state.js";
+import { CompareView } from "./views/compare.js";
+import { DeviceView } from "./views/device.js";
+import { HeatmapView } from "./views/heatmap.js";
+import { PreferencesView } from "./views/preferences.js";
+import { RoutingView } from "./views/routing.js";
+import { StoredView } from "./views/stored.js";
+import { generate, rewrite } from "./writing.js";
+
+const makers = {
+  heatmap: (root) => new HeatmapView(root, state),
+  preferences: (root) => new PreferencesView(root, state),
+  compare: (root) => new CompareView(root, state, generate),
+  routing: (root) => new RoutingView(root, state, () => void rewrite()),
+  device: (root) => new DeviceView(root, state, check),
+  stored: (root) => new StoredView(root, call),
+};
+/** Each view keeps its element, so that what was typed into it is still there when it is shown again. */
+const made = new Map();
+
+on("checked", ({ done, total }) => made.get("device").view.progress(done, total));
+
+/** Nothing else may use the worker meanwhile. */
+async function check() {
+  setRunning(true, "Checking the device …");
+  try {
+    return await call("check");
+  } finally {
+    setRunning(false);
+    status("");
+  }
+}
+
+export function show(name) {
+  for (const tab of $("tabs").children) {
+    const current = tab.dataset.view === name;
+    tab.setAttribute("aria-selected", current);
+    tab.tabIndex = current ? 0 : -1;
+  }
+  if (!made.has(name)) {
+    const root = document.createElement("div");
+    made.set(name, { root, view: makers[name](root) });
+  }
+  $("view").replaceChildren(made.get(name).root);
+  setOpen(made.get(name).view);
+}
+
+$("tabs").addEventListener("click", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) show(tab.dataset.view);
+});
+$("tabs").addEventListener("keydown", (event) => {
+  const tabs = [...$("tabs").children];
+  const at = tabs.indexOf(document.activeElement);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  const next = tabs.at(to % tabs.length);
+  next.focus();
+  show(next.dataset.view);
+});

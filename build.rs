@@ -1,13 +1,22 @@
-//! Tells the program which commit it is built from, where that is known: `moebius --version`. Nothing else is built here.
+//! Tells the program which commit it is built from, where that is known (`moebius --version`), and whether the bundled model is there to be
+//! carried along. Nothing else is built here.
 
 #![allow(clippy::disallowed_methods, reason = "a build script has no platform module")]
 
 use std::path::Path;
 use std::process::Command;
 
+const BUNDLED_MODEL: &str = "examples/models/demo/model.safetensors";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=MOEBIUS_COMMIT");
+    println!("cargo:rustc-check-cfg=cfg(has_bundled_model)");
+    // Packages of crates.io do not have it.
+    println!("cargo:rerun-if-changed={BUNDLED_MODEL}");
+    if Path::new(BUNDLED_MODEL).exists() {
+        println!("cargo:rustc-cfg=has_bundled_model");
+    }
     // The library has no version to print, and the wasm build is only that.
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "wasm32") {
         return;

@@ -125,7 +125,7 @@ pub enum Error {
 
     /// A model could not be fetched from the hub.
     #[error("cannot download {what}: {message}")]
-    Download { what: String, message: String },
+    Download { what: String, message: String, can_resume: bool },
 
     /// No adapter answered, or none of the asked-for kind.
     #[error("{}", no_adapter(wanted, found))]
@@ -212,7 +212,7 @@ impl Error {
             }
             Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the reference".to_owned()),
             Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),
-            Error::Download { .. } => Some("what has arrived is kept: run the command again to resume".to_owned()),
+            Error::Download { can_resume: true, .. } => Some("what has arrived is kept: run the command again to resume".to_owned()),
             _ => None,
         }
     }
@@ -222,6 +222,18 @@ impl Error {
         let path = path.into();
         move |source| Error::Io { action, path, source }
     }
+}
+
+/// The name that was probably meant by `word`: two letters may be other ones, or it may be cut short. Case does not matter.
+pub fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const MOST: usize = 2;
+    let word = word.to_lowercase();
+    let distance = |name: &str| {
+        let name = name.to_lowercase();
+        if !word.is_empty() && name.starts_with(&word) { 0 } else { strsim::osa_distance(&name, &word) }
+    };
+    let nearest = names.min_by_key(|name| distance(name))?;
+    (distance(nearest) <= MOST.min(word.chars().count() / 2)).then_some(nearest)
 }
 
 fn no_adapter(wanted: &str, found: &[String]) -> String {

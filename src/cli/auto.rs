@@ -1,13 +1,13 @@
 //! What `--device auto` is where there is no GPU: the software device, or the reference where that is quicker.
 
 use super::model;
+use super::progress::Waiting;
 use super::shared::Global;
 use anyhow::Result;
 use moebius::LoadOptions;
 use moebius::bench::{Comparison, Comparisons, compare_with_reference, may_be_reference, measured_on};
 use moebius::gpu::DeviceChoice;
 use std::path::Path;
-use std::time::Duration;
 
 /// The options with which a text is generated: as given, but for a device that nobody chose. Measured once for a model on a device, and kept.
 pub async fn resolve(directory: &Path, global: &Global) -> Result<Global> {
@@ -29,11 +29,9 @@ pub async fn resolve(directory: &Path, global: &Global) -> Result<Global> {
     let comparison = match comparisons.find(&tuned_for, &model) {
         Some(known) => known.clone(),
         None => {
-            let bar = model::progress_bar("measure", "this device beside the reference, once for this model");
-            bar.enable_steady_tick(Duration::from_millis(100));
-            let made = compare_with_reference(directory, &options, model).await;
-            bar.finish_and_clear();
-            let made = made?;
+            let line = Waiting::new("measure", "this device beside the reference, once for this model");
+            let made = compare_with_reference(directory, &options, model).await?;
+            drop(line);
             comparisons.set(made.clone());
             // A cache that cannot be written costs the measurement again, and nothing else.
             let _ = comparisons.write(&path);

@@ -3,6 +3,7 @@
 use super::bench_figures::Figures;
 use super::files::NewFile;
 use super::number;
+use super::progress::{Progress, Unit};
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
 use super::{Global, model, stats};
@@ -106,19 +107,17 @@ impl BenchArgs {
 
     async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
         let mut figures = Figures::default();
-        let (bar, times) = (model::progress_bar("bench", "test {pos} of {len}: {msg}"), self.repetitions.get());
-        bar.set_length(tests.len() as u64);
-        for &test in tests {
-            bar.inc(1);
-            bar.set_message(format!("{}, warming up", test.name()));
+        let (line, times) = (Progress::new("bench", Unit::Tests, ""), self.repetitions.get());
+        for (index, &test) in tests.iter().enumerate() {
+            line.set(index as u64 + 1, tests.len() as u64);
+            line.say(format!("{}, warming up", test.name()));
             if self.kernels {
                 figures.kernels.push((test, bench.kernels(test, times).await?));
             } else {
-                let mut tell = |time| bar.set_message(format!("{}, repetition {time} of {times}", test.name()));
+                let mut tell = |time| line.say(format!("{}, repetition {time} of {times}", test.name()));
                 figures.tests.push(bench.run_and_tell(test, times, &mut tell).await?);
             }
         }
-        bar.finish_and_clear();
         Ok(figures)
     }
 

@@ -1,6 +1,7 @@
 //! The commands inside `moebius chat`, which begin with a slash.
 
 use anyhow::Result;
+use moebius::error::nearest;
 use moebius::generate::{GenerateOptions, SamplingOptions};
 
 pub const HELP: &str = "\
@@ -62,7 +63,7 @@ pub fn read(text: &str) -> Typed<'_> {
         ("load", file) => Typed::Load(unquoted(file)),
         ("exit" | "quit" | "bye", "") => Typed::Exit,
         (known, _) if NAMES.contains(&known) => Typed::Wrong(format!("/{known} takes nothing after it")),
-        (unknown, _) => Typed::Wrong(match near(unknown) {
+        (unknown, _) => Typed::Wrong(match nearest(unknown, NAMES.into_iter()) {
             Some(name) => format!("there is no command /{unknown}; did you mean /{name}? /help lists all"),
             None => format!("there is no command /{unknown}; /help lists all"),
         }),
@@ -71,14 +72,6 @@ pub fn read(text: &str) -> Typed<'_> {
 
 fn unquoted(text: &str) -> &str {
     text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
-}
-
-/// The command that was probably meant by `name`: two letters may be other ones, or it may be cut short.
-fn near(name: &str) -> Option<&'static str> {
-    const MOST: usize = 2;
-    let distance = |known: &str| if known.starts_with(name) { 0 } else { strsim::osa_distance(known, name) };
-    let nearest = NAMES.into_iter().min_by_key(|known| distance(known))?;
-    (distance(nearest) <= MOST.min(name.chars().count() / 2)).then_some(nearest)
 }
 
 /// Changes one setting; `options` stay as they are if the value cannot be.

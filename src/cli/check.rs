@@ -1,12 +1,14 @@
 //! `moebius check`: are the numbers of this device right?
 
 use super::failure::Failure;
+use super::progress::{Progress, Unit};
 use super::talk::talk;
 use super::{Global, model, stats, style, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
 use moebius::conformance::{self, CaseReport, KernelSummary, Report};
+use moebius::error::nearest;
 use moebius::gpu::{Device, DeviceChoice};
 use moebius::kernels::KERNELS;
 use serde_json::{Value, json};
@@ -66,22 +68,24 @@ impl CheckArgs {
     async fn check(&self, device: &Device) -> Result<Report> {
         let mut cases = conformance::cases();
         cases.retain(|case| self.kernels.is_empty() || self.kernels.contains(&case.kernel));
-        let bar = model::progress_bar("check", "{pos} of {len} cases  {msg}");
-        bar.set_length(cases.len() as u64);
-        let report = conformance::run_cases(device, &cases, &mut |case| {
-            bar.set_message(case.kernel);
-            bar.inc(1);
-        })
-        .await;
-        bar.finish_and_clear();
-        Ok(report?)
+        let line = Progress::new("check", Unit::Cases, "");
+        let mut done = 0;
+        let mut tell = |case: &CaseReport| {
+            done += 1;
+            line.set(done, cases.len() as u64);
+            line.say(case.kernel);
+        };
+        Ok(conformance::run_cases(device, &cases, &mut tell).await?)
     }
 }
 
 /// The name of a kernel.
 fn kernel(text: &str) -> Result<&'static str, String> {
-    let mut names = KERNELS.iter().map(|kernel| kernel.name);
-    names.find(|name| *name == text).ok_or_else(|| "no such kernel; `moebius list kernels` has their names".to_owned())
+    let names = || KERNELS.iter().map(|kernel| kernel.name);
+    names().find(|name| *name == text).ok_or_else(|| {
+        let meant = nearest(text, names()).map_or_else(String::new, |near| format!("did you mean {near}? "));
+        format!("there is no such kernel; {meant}`moebius list kernels` prints their names")
+    })
 }
 
 /// The first failure of a kernel stands for the others.

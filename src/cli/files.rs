@@ -5,11 +5,30 @@
 use super::failure::Failure;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// A text in UTF-8. Where it is none, the error names the line.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    utf8(bytes, &path.display().to_string())
+}
+
+/// All of stdin, a text in UTF-8.
+pub fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
+    utf8(bytes, "stdin")
+}
+
+fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let byte = error.as_bytes()[before.len()];
+        let problem = format!("{name} is no text in UTF-8: line {line} has the byte 0x{byte:02x}");
+        Failure::new(problem, "save it as UTF-8, for example with `iconv -f LATIN1 -t UTF-8`").into()
+    })
 }
 
 /// The text files of a folder, by name.

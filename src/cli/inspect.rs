@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::inspect_choice::{Chosen, weigh};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
-use super::{Global, files, number, table};
+use super::{Global, bundled, files, model, model_name, number, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::Error;
@@ -50,7 +50,8 @@ pub struct InspectArgs {
 
 impl InspectArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
-        let path = self.config_path()?;
+        let name = self.name()?;
+        let path = config_path(&name)?;
         let spec = ModelSpec::parse(&files::read_text(&path)?, &path.display().to_string())?;
         let context = global.ctx.map_or(spec.max_positions, |tokens| tokens.get());
         if context > spec.max_positions {
@@ -60,9 +61,9 @@ impl InspectArgs {
         // Without a device there is less to say, and no error.
         let roof = self.roof(&global.device).await?;
         let target = Target::find(&global.device).await;
-        let stored = self.stored(&spec)?;
-        let packed = self.packed(&spec).await?;
-        let (chosen, cache) = weigh((global.quant, global.kv_cache), Path::new(&self.model), &spec).await?;
+        let stored = stored(&name, &spec)?;
+        let packed = packed(&name, &spec).await?;
+        let (chosen, cache) = weigh((global.quant, global.kv_cache), Path::new(&name), &spec).await?;
         let caches = (global.kv_cache, cache);
         let host_bytes = platform::available_memory_bytes();
         let model = Inspected { spec, context, caches, target, host_bytes, roof, stored, packed, chosen };
@@ -90,38 +91,50 @@ impl InspectArgs {
         Ok(Some(ReadRoof { gb_s, measured_bytes: Some(bytes) }))
     }
 
-    /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.
-    fn stored(&self, spec: &ModelSpec) -> Result<Option<Stored>> {
-        if Path::new(&self.model).exists() {
-            return Ok(None);
-        }
-        match platform::fetch_headers(&self.model) {
-            Ok(headers) => {
-                let hint = "the repository is damaged; its owner has to know";
-                Ok(Some(Stored::read(&headers, spec).map_err(|problem| Failure::new(problem, hint))?))
-            }
-            Err(error) => {
-                talk!("the weights could not be looked at: {error}");
-                Ok(None)
-            }
-        }
-    }
-
-    /// What `moebius quantize` wrote into a directory; nothing of any other model, and nothing of a directory without weights.
-    async fn packed(&self, spec: &ModelSpec) -> moebius::Result<Option<Packed>> {
-        match Checkpoint::packed_info_of(Path::new(&self.model)).await {
-            Ok(info) => Ok(info.map(|info| Packed::new(info, spec))),
-            Err(Error::PackedVersion { file, found, known }) => Err(Error::PackedVersion { file, found, known }),
-            Err(_) => Ok(None),
-        }
-    }
-
-    fn config_path(&self) -> moebius::Result<PathBuf> {
+    /// The folder, file or hub id that MODEL stands for.
+    fn name(&self) -> Result<String> {
         let path = Path::new(&self.model);
-        if path.is_file() {
-            return Ok(path.to_owned());
+        if path.extension().is_some_and(|extension| extension == "json") && path.is_file() {
+            return Ok(self.model.clone());
         }
-        Ok(platform::fetch_config_only(&self.model)?.join("config.json"))
+        if self.model == model::BUNDLED_NAME && !path.exists() {
+            return Ok(bundled::directory()?.display().to_string());
+        }
+        model_name::understood(&self.model)
+    }
+}
+
+fn config_path(name: &str) -> moebius::Result<PathBuf> {
+    let path = Path::new(name);
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    Ok(platform::fetch_config_only(name)?.join(model::CONFIG))
+}
+
+/// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.
+fn stored(name: &str, spec: &ModelSpec) -> Result<Option<Stored>> {
+    if Path::new(name).exists() {
+        return Ok(None);
+    }
+    match platform::fetch_headers(name) {
+        Ok(headers) => {
+            let hint = "the repository is damaged; its owner has to know";
+            Ok(Some(Stored::read(&headers, spec).map_err(|problem| Failure::new(problem, hint))?))
+        }
+        Err(error) => {
+            talk!("the weights could not be looked at: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// What `moebius quantize` wrote into a directory; nothing of any other model, and nothing of a directory without weights.
+async fn packed(name: &str, spec: &ModelSpec) -> moebius::Result<Option<Packed>> {
+    match Checkpoint::packed_info_of(Path::new(name)).await {
+        Ok(info) => Ok(info.map(|info| Packed::new(info, spec))),
+        Err(Error::PackedVersion { file, found, known }) => Err(Error::PackedVersion { file, found, known }),
+        Err(_) => Ok(None),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::files::{self, NewFile};
+use super::progress::Waiting;
 use super::talk::talk;
 use super::{Global, model, number};
 use anyhow::Result;
@@ -70,7 +71,9 @@ impl LogitsArgs {
             Some(text) => engine.tokenizer().encode(text, true)?,
             None => given,
         };
+        let line = Waiting::new("compute", format!("{} tokens", ids.len()));
         let forward = engine.forward(&ids).await?;
+        drop(line);
         out.write(&serialize(&forward, ids.len())?)?;
         talk!("wrote {}: {} positions, {} MoE layers", self.out.display(), ids.len(), forward.layers.len());
         if self.json {

@@ -5,6 +5,7 @@
 mod auto;
 mod bench;
 mod bench_figures;
+mod bundled;
 mod chat;
 mod chat_command;
 mod chat_input;
@@ -21,8 +22,11 @@ mod loads;
 mod logits;
 mod man;
 mod model;
+mod model_name;
+mod models;
 mod number;
 mod perplexity;
+mod progress;
 mod quantize;
 mod routing;
 mod run;
@@ -41,7 +45,7 @@ mod tune;
 
 use clap::{Args, Parser, Subcommand};
 pub use shared::Global;
-use shared::{DeviceOnly, Loading, Measuring, QuantOnly, Shared};
+use shared::{DeviceOnly, Loading, Measuring, Shared};
 use std::process::ExitCode;
 use style::Color;
 
@@ -92,7 +96,7 @@ enum Command {
     Run(Box<With<run::RunArgs, Loading>>),
     Chat(Box<With<chat::ChatArgs, Loading>>),
     Inspect(Box<With<inspect::InspectArgs, Measuring>>),
-    Quantize(With<quantize::QuantizeArgs, QuantOnly>),
+    Quantize(quantize::QuantizeArgs),
     Logits(With<logits::LogitsArgs, Loading>),
     Perplexity(With<perplexity::PerplexityArgs, Loading>),
     Trace(Box<With<trace::TraceArgs, Loading>>),
@@ -101,6 +105,7 @@ enum Command {
     Bench(Box<With<bench::BenchArgs, Measuring>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
     Devices(devices::DevicesArgs),
+    Models(models::ModelsArgs),
     List(list::ListArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -118,7 +123,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(with) => with.own.run(&with.shared.global()).await,
         Command::Chat(with) => with.own.run(&with.shared.global()).await,
         Command::Inspect(with) => with.own.run(&with.shared.global()).await,
-        Command::Quantize(with) => with.own.run(&with.shared.global()).await,
+        Command::Quantize(args) => args.run().await,
         Command::Logits(with) => with.own.run(&with.shared.global()).await,
         Command::Perplexity(with) => with.own.run(&with.shared.global()).await,
         Command::Trace(with) => with.own.run(&with.shared.global()).await,
@@ -127,6 +132,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Bench(with) => with.own.run(&with.shared.global()).await,
         Command::Tune(with) => with.own.run(&with.shared.global()).await,
         Command::Devices(args) => args.run().await,
+        Command::Models(args) => args.run().await,
         Command::List(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),

@@ -1,42 +1,31 @@
 //! From the MODEL on the command line to an engine with its weights loaded.
 
 use super::failure::Failure;
+use super::progress::{self, Progress, Unit, Waiting};
 use super::talk::talk;
-use super::{Global, files, tune};
+use super::{Global, bundled, files, model_name, tune};
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use moebius::gating::RoutingOverride;
 use moebius::generate::Tokenizer;
 use moebius::gpu::DeviceOptions;
 use moebius::platform;
 use moebius::spec::ModelSpec;
 use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions, choose_context};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-/// Where the bundled model is, relative to the repository.
-const BUNDLED: &str = "examples/models/demo";
+/// The bundled model as MODEL.
+pub const BUNDLED_NAME: &str = "demo";
 
-const CONFIG: &str = "config.json";
+pub const CONFIG: &str = "config.json";
 
 /// What the bundled model continues when nothing else is asked for.
 pub const BUNDLED_PROMPT: &str = "Once upon a time there was a king who";
 
-/// The directory of the bundled model: beside the program or above it, else where the program was built.
-pub fn bundled() -> Result<PathBuf> {
-    let program = std::env::current_exe().unwrap_or_default();
-    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let candidates = program.ancestors().skip(1).chain([built_in]).map(|folder| folder.join(BUNDLED));
-    candidates.into_iter().find(|folder| folder.join(CONFIG).is_file()).ok_or_else(|| {
-        let problem =
-            format!("the bundled model is missing: expected {BUNDLED} above {} or in {}", program.display(), built_in.display());
-        Failure::new(problem, "name a model: a directory in Hugging Face layout, or a hub id such as org/name").into()
-    })
-}
-
-/// The directory of `name`, downloaded if it is a hub id; of the bundled model without a name.
+/// The directory of `name`, downloaded if it is a hub id or an address of the hub; of the bundled model if it is that, or nothing.
 pub fn directory(name: Option<&str>) -> Result<PathBuf> {
-    let Some(name) = name else { return bundled() };
+    let Some(name) = name.filter(|name| *name != BUNDLED_NAME || Path::new(name).exists()) else { return bundled::directory() };
+    let name = &model_name::understood(name)?;
     if let Some(endpoint) = platform::hub_of(name)? {
         talk!("download `{name}` is no directory here: asking {endpoint}");
     }
@@ -51,7 +40,7 @@ pub fn directory(name: Option<&str>) -> Result<PathBuf> {
             if let Some((_, bar)) = current.take() {
                 bar.finish_and_clear();
             }
-            current = Some((progress.file.to_owned(), download_bar(progress.file, progress.total_bytes)));
+            current = Some((progress.file.to_owned(), progress::download(progress.file, progress.total_bytes)));
         }
         if let Some((_, bar)) = &current {
             bar.set_position(progress.received_bytes);
@@ -61,17 +50,6 @@ pub fn directory(name: Option<&str>) -> Result<PathBuf> {
         bar.finish_and_clear();
     }
     Ok(directory?)
-}
-
-/// A bar for one file on one line of any terminal, with the time left; nothing where stderr is no terminal.
-fn download_bar(file: &str, total_bytes: Option<u64>) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let template = match total_bytes {
-        Some(_) => "download {bar:16} {binary_bytes} of {binary_total_bytes}, {eta} left  {wide_msg}",
-        None => "download {binary_bytes}  {wide_msg}",
-    };
-    let style = ProgressStyle::with_template(template).expect("the template is constant and valid");
-    ProgressBar::with_draw_target(total_bytes, target).with_style(style).with_message(file.to_owned())
 }
 
 /// Refuses what cannot be run by the text of its `config.json`, before anyone fetches its weights.
@@ -121,19 +99,28 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
         kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),
     };
-    let bar = progress_bar("load", BYTES);
+    let mut progress = Some(Progress::new("load", Unit::Bytes, "looking at the files"));
+    let mut compiling = None;
     let engine = Engine::load(directory, &options, &mut |event| match event {
         LoadEvent::Device(device) => {
             let why = global.why.clone().unwrap_or_else(|| device.why.clone());
-            bar.suspend(|| talk!("device   {}", describe(&DeviceDescription { why, ..device.clone() })));
+            let text = describe(&DeviceDescription { why, ..device.clone() });
+            if let Some(line) = &progress {
+                line.suspend(|| talk!("device   {text}"));
+            }
         }
-        LoadEvent::Weights { done_bytes, total_bytes } => {
-            bar.set_length(total_bytes);
-            bar.set_position(done_bytes);
+        LoadEvent::Weights { done_bytes, total_bytes } if done_bytes < total_bytes => {
+            if let Some(line) = &progress {
+                line.set(done_bytes, total_bytes);
+            }
+        }
+        LoadEvent::Weights { .. } => {
+            progress = None;
+            compiling = Some(Waiting::new("compile", "the kernels of this model"));
         }
     })
     .await;
-    bar.finish_and_clear();
+    drop((progress, compiling));
     let engine = engine?;
     for note in engine.notes().iter().chain(engine.tokenizer().notes()) {
         talk!("note     {note}");
@@ -180,20 +167,4 @@ pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
         "backend": device.backend,
         "driver": device.driver,
     })
-}
-
-/// How a bar over bytes ends.
-pub const BYTES: &str = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {msg}";
-
-/// How a bar over tokens ends.
-pub const TOKENS: &str = "{pos} of {len} tokens, {eta} left  {msg}";
-
-/// A bar on stderr, followed by `template`; nothing where stderr is no terminal.
-pub fn progress_bar(what: &'static str, template: &'static str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(None, target);
-    let template = format!("{{prefix:8}} {{bar:32}} {template}");
-    bar.set_style(ProgressStyle::with_template(&template).expect("the template is constant and valid"));
-    bar.set_prefix(what);
-    bar
 }

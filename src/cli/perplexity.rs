@@ -1,7 +1,8 @@
 //! `moebius perplexity`: how well a model predicts a text.
 
 use super::failure::Failure;
-use super::model::{self, TOKENS};
+use super::model;
+use super::progress::{Progress, Unit};
 use super::talk::talk;
 use super::{Global, files};
 use anyhow::Result;
@@ -44,14 +45,9 @@ impl PerplexityArgs {
             let how = if begins_with_bos { "with a" } else { "without a" };
             talk!("windows  begin {how} beginning-of-text token, as the tokenizer says");
         }
-        let bar = model::progress_bar("predict", TOKENS);
-        let result = engine
-            .perplexity(&ids, &mut |done, total| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-            })
-            .await;
-        bar.finish_and_clear();
+        let progress = Progress::new("predict", Unit::Tokens, "the first tokens");
+        let result = engine.perplexity(&ids, &mut |done, total| progress.set(done as u64, total as u64)).await;
+        drop(progress);
         let result = result?;
         let mut stdout = std::io::stdout().lock();
         if self.json {

@@ -1,15 +1,16 @@
 //! `moebius quantize`: a model in the layout of device memory, for loading without quantising.
 
-use super::Global;
 use super::interrupt::Watch;
-use super::model::{self, BYTES};
+use super::model;
 use super::number;
+use super::progress::{Progress, Unit};
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
 use moebius::error::human_bytes;
 use moebius::model::{QuantizeOptions, Quantized, quantize};
 use moebius::platform::{HostPeak, NewDirectory, Stopwatch};
+use moebius::quant::QuantChoice;
 use serde_json::json;
 use std::io::Write;
 use std::num::NonZeroU64;
@@ -21,8 +22,7 @@ Examples:
   moebius quantize examples/models/demo demo-q8_0
   moebius quantize mistralai/Mixtral-8x7B-v0.1 mixtral-q4_0 --quant q4_0,head=q8_0
   moebius run mixtral-q4_0 \"Dear Sir,\"              as run with that --quant, but loads faster
-
-Without --quant it is q8_0, and experts that are stored in eight bits or less stay as they are.";
+";
 
 /// Write a model with its weights quantised, as they lie in device memory.
 #[derive(Args)]
@@ -32,6 +32,11 @@ pub struct QuantizeArgs {
     model: String,
     /// The directory to write: one that is not there yet, or an empty one.
     out: PathBuf,
+    /// Format of the weights: one of `moebius list quants`, or auto, which keeps them as stored; also by class, the others as stored:
+    /// experts=q4_0,head=q8_0. Classes: experts, shared (with dense layers), attention, embedding, head. Without it: q8_0, and experts that
+    /// are stored in eight bits or less stay as they are.
+    #[arg(long, value_name = "FORMATS")]
+    quant: Option<QuantChoice>,
     /// Mebibytes of weights in one file, at most, but for a single tensor that is larger.
     #[arg(long, value_name = "MIB", default_value = "4096", value_parser = number::positive_u64)]
     file_size: NonZeroU64,
@@ -41,23 +46,21 @@ pub struct QuantizeArgs {
 }
 
 impl QuantizeArgs {
-    pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+    pub async fn run(&self) -> Result<ExitCode> {
         // Before anything is downloaded; the check is all that is wanted here.
         drop(NewDirectory::prepare(&self.out)?);
         let directory = model::directory(Some(&self.model))?;
-        let quant = (!global.quant.is_as_stored()).then_some(global.quant);
-        let options = QuantizeOptions { quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
+        let options = QuantizeOptions { quant: self.quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
 
         let watch = Watch::start()?;
         let (clock, host_peak) = (Stopwatch::start(), HostPeak::start());
-        let bar = model::progress_bar("quantise", BYTES);
+        let line = Progress::new("quantise", Unit::Bytes, "looking at the weights");
         let mut progress = |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
+            line.set(done, total);
             !watch.requested()
         };
         let written = quantize(&directory, &self.out, &options, &mut progress).await;
-        bar.finish_and_clear();
+        drop(line);
         let Quantized { quant, formats, num_files, weight_bytes } = written?;
         let files = if num_files == 1 { "one file".to_owned() } else { format!("{num_files} files") };
         let (out, size) = (self.out.display(), human_bytes(weight_bytes));

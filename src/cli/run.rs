@@ -2,13 +2,14 @@
 
 use super::failure::Failure;
 use super::interrupt::INTERRUPTED;
+use super::model::BUNDLED_NAME;
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stats;
 use super::stream::{Printer, ThinkingArgs, print_statistics, stream};
 use super::talk;
 use super::talk::talk;
-use super::{Global, auto, files, model};
+use super::{Global, auto, files, model, model_name};
 use anyhow::Result;
 use clap::Args;
 use moebius::Engine;
@@ -25,10 +26,11 @@ Examples:
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
   moebius run --quant q4_0 --stats                  memory, and the kernels that were chosen
   moebius run --ids-file ids.json --json            one JSON object on stdout
+  moebius run demo -f letter.txt                    a text out of a file; `-` as PROMPT is stdin
   moebius run --experts-per-token 1 --disable-expert 3,7@2 --router-temperature 0.5
 
 With one argument, it is the MODEL if it names something on disk or has a slash and no space;
-otherwise it is the PROMPT, for the bundled model.";
+otherwise it is the PROMPT, for the bundled model. `demo` as MODEL is the bundled model too.";
 
 /// Continue a text; then print the speed and the load of every expert.
 #[derive(Args)]
@@ -37,9 +39,12 @@ pub struct RunArgs {
     /// A directory in Hugging Face layout or a hub id (org/name); the bundled model without it.
     #[arg(value_name = "MODEL")]
     first: Option<String>,
-    /// The text to continue.
-    #[arg(value_name = "PROMPT", conflicts_with = "ids_file")]
+    /// The text to continue; `-` reads it from stdin.
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["ids_file", "file"])]
     second: Option<String>,
+    /// A file with the text to continue, in UTF-8.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "ids_file")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     thinking: ThinkingArgs,
     #[command(flatten)]
@@ -110,10 +115,18 @@ impl RunArgs {
     }
 
     fn model_and_prompt(&self) -> Result<(Option<&str>, Prompt)> {
+        let has_prompt = self.ids_file.is_some() || self.file.is_some();
         let (model, text) = match (self.first.as_deref(), self.second.as_deref()) {
-            (Some(only), None) if self.ids_file.is_none() && !looks_like_model(only) => (None, Some(only)),
+            (Some(only), None) if !has_prompt && !model_name::is_model(only) => (None, Some(only)),
             (first, second) => (first, second),
         };
+        if let Some(path) = &self.file {
+            let text = files::read_text(path)?;
+            if text.is_empty() {
+                return Err(empty_prompt(&format!("{} is empty", path.display())).into());
+            }
+            return Ok((model, Prompt::Text(text)));
+        }
         if let Some(path) = &self.ids_file {
             let ids = files::read_ids(path)?;
             if ids.is_empty() {
@@ -122,21 +135,33 @@ impl RunArgs {
             return Ok((model, Prompt::Ids(ids)));
         }
         match text {
+            Some("-") => match files::read_stdin()? {
+                text if text.is_empty() => Err(empty_prompt("nothing came on stdin").into()),
+                text => Ok((model, Prompt::Text(text))),
+            },
             Some("") => Err(empty_prompt("the prompt is empty").into()),
             Some(text) => Ok((model, Prompt::Text(text.to_owned()))),
-            None if model.is_none() => Ok((None, Prompt::Text(model::BUNDLED_PROMPT.to_owned()))),
-            None => Err(empty_prompt("there is no prompt").into()),
+            None if model.is_none_or(|name| name == BUNDLED_NAME) => Ok((None, Prompt::Text(model::BUNDLED_PROMPT.to_owned()))),
+            None => Err(without_prompt(model).into()),
         }
+    }
+}
+
+/// What was only taken for a model because of its slash may have been the prompt.
+fn without_prompt(model: Option<&str>) -> Failure {
+    match model.filter(|name| !Path::new(name).exists()) {
+        Some(name) => Failure::new(
+            format!("{name:?} was taken as the model, so that there is no prompt"),
+            format!(
+                "write moebius run {name} \"Once upon a time\"; if it is the prompt, name the model too: moebius run demo {name:?}"
+            ),
+        ),
+        None => empty_prompt("there is no prompt"),
     }
 }
 
 fn empty_prompt(problem: &str) -> Failure {
     Failure::new(format!("{problem}: expected at least one token to continue"), "moebius run MODEL \"Once upon a time\"")
-}
-
-/// Prompts have spaces, hub ids and paths to models have slashes.
-fn looks_like_model(argument: &str) -> bool {
-    Path::new(argument).exists() || (argument.contains('/') && !argument.contains(char::is_whitespace))
 }
 
 fn result_json(engine: &Engine, directory: &Path, summary: &Summary, seed: u64) -> serde_json::Value {

@@ -90,13 +90,6 @@ pub struct DeviceOnly {
     verbose: Verbose,
 }
 
-// For commands without a device.
-#[derive(Args)]
-pub struct QuantOnly {
-    #[command(flatten)]
-    quant: Quant,
-}
-
 impl Shared for Loading {
     fn global(&self) -> Global {
         Global { verbose: self.verbose.verbose, ..self.measuring.global() }
@@ -114,11 +107,5 @@ impl Shared for Measuring {
 impl Shared for DeviceOnly {
     fn global(&self) -> Global {
         Global { device: self.device.device.clone(), verbose: self.verbose.verbose, ..Global::default() }
-    }
-}
-
-impl Shared for QuantOnly {
-    fn global(&self) -> Global {
-        Global { quant: self.quant.quant, ..Global::default() }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::interrupt::Watch;
 use super::loads;
+use super::progress::Waiting;
 use super::talk;
 use super::talk::talk;
 use anyhow::Result;
@@ -106,11 +107,16 @@ pub async fn stream(
 ) -> Result<Summary> {
     let watch = Watch::start()?;
     let mut generation = engine.generate(prompt_ids, options)?;
+    // Some drivers finish compiling a kernel only when it is first used.
+    let mut waiting =
+        Some(Waiting::new("read", format!("the prompt of {} tokens; the first one takes longer", prompt_ids.len())));
     let written = loop {
         if watch.requested() {
             break Ok(());
         }
-        match generation.next().await {
+        let next = generation.next().await;
+        drop(waiting.take());
+        match next {
             Ok(Some(piece)) => printer.write(&piece.parts)?,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),

@@ -1,8 +1,9 @@
 //! What `bench` and `tune` measure: a model, or random weights in the shapes of one.
 
 use super::Global;
-use super::model::{self, BYTES};
+use super::model;
 use super::number;
+use super::progress::{Progress, Unit};
 use anyhow::Result;
 use clap::Args;
 use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test};
@@ -36,13 +37,10 @@ pub fn options(global: &Global) -> SubjectOptions {
 
 /// Measures the roofs over so many bytes, then loads the subject, with a progress bar.
 pub async fn load(device: Device, subject: &Subject, tests: &[Test], global: &Global, roof_bytes: u64) -> Result<Bench> {
-    let bar = model::progress_bar("load", BYTES);
+    let line = Progress::new("load", Unit::Bytes, "measuring what this device can do at most");
     let roofs = RoofOptions { bytes: roof_bytes, ..RoofOptions::default() };
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
+    let mut progress = |done, total| line.set(done, total);
     let bench = Bench::load(device, subject, tests, (&options(global), &roofs), &mut progress).await;
-    bar.finish_and_clear();
+    drop(line);
     Ok(bench?)
 }

@@ -2,7 +2,8 @@
 
 use super::failure::Failure;
 use super::files::{self, NewFile, OpenFile};
-use super::model::{self, TOKENS};
+use super::model;
+use super::progress::{Progress, Unit};
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::talk::talk;
@@ -218,9 +219,7 @@ impl Writer {
 async fn trace_text(engine: &mut Engine, ids: &[u32], domain: &str, writer: &mut Writer) -> Result<()> {
     let layers = engine.traced_layers();
     let tokens = traced_tokens(engine, ids)?;
-    let bar = model::progress_bar("trace", TOKENS);
-    bar.set_length(ids.len() as u64);
-    bar.set_message(domain.to_owned());
+    let line = Progress::new("trace", Unit::Tokens, domain);
     let (mut done, mut outcome) = (0, Ok(()));
     let traced = engine
         .trace(ids, &mut |window, routing| {
@@ -229,10 +228,11 @@ async fn trace_text(engine: &mut Engine, ids: &[u32], domain: &str, writer: &mut
             if outcome.is_ok() {
                 outcome = writer.add(&layers, domain, part, routing);
             }
-            bar.set_position(done as u64);
+            line.set(done as u64, ids.len() as u64);
+            line.say(domain);
         })
         .await;
-    bar.finish_and_clear();
+    drop(line);
     traced?;
     outcome
 }

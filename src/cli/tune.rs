@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::number;
+use super::progress::{Progress, Unit};
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
 use super::{Global, model, table};
@@ -84,21 +85,20 @@ impl TuneArgs {
         talk!("model    {}: {}, weights in {}\n", subject.path().display(), bench.spec().family, bench.formats().join(", "));
 
         let mut trials = Vec::new();
-        let bar = model::progress_bar("tune", "knob {pos} of {len}: {msg}");
+        let line_of_progress = Progress::new("tune", Unit::Knobs, "the kernels as they are");
         let tuned = bench
             .tune(&options, &mut |event| match event {
                 TuneEvent::Knob { knob, number, of } => {
-                    bar.set_length(of as u64);
-                    bar.set_position(number as u64);
-                    bar.set_message(knob.name());
+                    line_of_progress.set(number as u64, of as u64);
+                    line_of_progress.say(knob.name());
                 }
                 TuneEvent::Trial(trial) => {
-                    bar.suspend(|| talk!("{}", line(trial)));
+                    line_of_progress.suspend(|| talk!("{}", line(trial)));
                     trials.push(trial.clone());
                 }
             })
             .await;
-        bar.finish_and_clear();
+        drop(line_of_progress);
         let tuned = tuned?;
         if !self.dry_run {
             tunings.set(tuned_for, tuned.tuning.clone());

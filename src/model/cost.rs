@@ -16,6 +16,15 @@ pub fn footprint(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) ->
     Ok((formats.total_bytes(spec), TokenCost::of(&formats, spec)))
 }
 
+/// Names of the formats that the matrices take under a choice, that of the most bytes first, and the bytes of all weights.
+///
+/// # Errors
+/// As [`footprint`].
+pub fn format_names(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) -> Result<(Vec<&'static str>, u64)> {
+    let formats = Formats::of_model(source, spec, quant)?;
+    Ok((formats.names(spec), formats.total_bytes(spec)))
+}
+
 /// Work of one token, attention over earlier tokens apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TokenCost {

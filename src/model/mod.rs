@@ -19,7 +19,7 @@ mod source;
 mod state;
 mod weights;
 
-pub use cost::{TokenCost, footprint};
+pub use cost::{TokenCost, footprint, format_names};
 pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use load_stats::LoadStats;

@@ -88,6 +88,33 @@ pub fn file_names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// The folders in `directory`, sorted.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn folders_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).map_err(Error::io("read", directory))?;
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    Ok(folders)
+}
+
+/// Length of a file in bytes; `None` where there is none.
+pub fn file_length(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
+}
+
+/// Removes a directory with all that is in it. One that is not there is no error.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// The whole of a UTF-8 text.
 ///
 /// # Errors

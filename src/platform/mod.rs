@@ -15,11 +15,12 @@ mod new_directory;
 mod web;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use files::{ByteSource, file_names, is_file, read_model_text, read_text};
+pub use files::{ByteSource, file_length, file_names, folders_in, is_file, read_model_text, read_text, remove_directory};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
-    AcceptConfig, DownloadProgress, HubOptions, OnProgress, RemoteHeader, fetch_config_only, fetch_config_only_with,
-    fetch_headers, fetch_headers_with, hub_of, resolve_model, resolve_model_with,
+    AcceptConfig, CachedModel, DownloadProgress, HubOptions, OnProgress, RemoteHeader, cached_models, cached_models_with,
+    fetch_config_only, fetch_config_only_with, fetch_headers, fetch_headers_with, hub_of, remove_cached_model,
+    remove_cached_model_with, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{

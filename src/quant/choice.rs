@@ -1,7 +1,7 @@
 //! Which format each class of weights takes.
 
 use super::{QUANTS, Quant, QuantFormat};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use std::fmt;
 use std::str::FromStr;
 
@@ -129,7 +129,11 @@ fn parse_format(name: &str) -> Result<Option<Quant>> {
     if name == AUTO {
         return Ok(None);
     }
-    QuantFormat::find(name).map(Some).ok_or_else(|| refused(format!("a format of {}", known_formats()), name))
+    QuantFormat::find(name).map(Some).ok_or_else(|| {
+        let meant = nearest(name, QUANTS.iter().map(|quant| quant.name));
+        let meant = meant.map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
+        refused(format!("a format of {}{meant}", known_formats()), name)
+    })
 }
 
 fn refused(expected: String, found: &str) -> Error {

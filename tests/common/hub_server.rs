@@ -37,6 +37,7 @@ impl Request {
 /// What the server says instead of the right answer.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
+    /// Empty: nothing is sent at all.
     pub status: &'static str,
     /// Lines of `Name: value\r\n`.
     pub headers: String,
@@ -196,8 +197,10 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream, host: Host) {
         let fault = faults.iter_mut().find_map(|fault| fault(&request, server));
         fault.unwrap_or_else(|| right_answer(&mut state, &request))
     };
-    // A client that hangs up early is none of the server's business.
-    let _ = send(&mut stream, &reply, request.method == "HEAD", is_sloppy);
+    if !reply.status.is_empty() {
+        // A client that hangs up early is none of the server's business.
+        let _ = send(&mut stream, &reply, request.method == "HEAD", is_sloppy);
+    }
     if is_sloppy && reply.missing == 0 {
         return answer(state, stream, host);
     }

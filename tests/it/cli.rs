@@ -78,6 +78,7 @@ fn the_help_of_every_command_has_an_example() {
             "bench",
             "tune",
             "devices",
+            "models",
             "list",
             "completions",
             "man"
@@ -294,6 +295,14 @@ fn quantize_refuses_what_is_in_the_way_before_it_starts() {
     let written = json(&written.stdout);
     assert_eq!((&written["quant"], &written["files"]), (&"q4_0,head=q8_0".into(), &1.into()));
     assert_eq!(written["formats"], serde_json::json!(["q4_0", "q8_0"]));
+    // As stored, because it was asked for; q8_0 where nothing was.
+    for (index, (quant, formats)) in [(Some("auto"), ["bf16"]), (None, ["q8_0"])].into_iter().enumerate() {
+        let other = folder.path().join(format!("other-{index}"));
+        let options: Vec<&str> = quant.iter().flat_map(|quant| ["--quant", quant]).collect();
+        let written = moebius(&[&["quantize", text(&model), text(&other), "--json"], &options[..]].concat());
+        assert_eq!(json(&written.stdout)["formats"][0], formats[0], "{}", written.stderr);
+        std::fs::remove_dir_all(other).unwrap();
+    }
     refused(&["quantize", text(&model), text(&out)], &["not empty", "hint: "]);
     refused(&["quantize", text(&out), text(&folder.path().join("again"))], &["already quantised (q4_0,head=q8_0)", "hint: "]);
     refused(&["quantize", text(&model), text(&model.join("config.json/out"))], &["config.json/out"]);

@@ -36,6 +36,7 @@ fn options(server: &HubServer, cache: &TempDir) -> HubOptions {
         token: None,
         offline: false,
         timeout: Duration::from_millis(700),
+        etag_timeout: Duration::from_millis(700),
         first_pause: pause,
     }
 }

@@ -4,7 +4,10 @@ use crate::common::hub_server::{Host, HubServer, Reply};
 use moebius::Error;
 use moebius::platform::{HubOptions, fetch_headers_with, resolve_model_with};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -26,6 +29,7 @@ fn options(server: &HubServer, cache: &TempDir) -> HubOptions {
         token: Some("hf_secret".to_owned()),
         offline: false,
         timeout: Duration::from_millis(400),
+        etag_timeout: Duration::from_millis(400),
         first_pause: Duration::from_millis(5),
     }
 }
@@ -250,6 +254,35 @@ fn pages_in_place_of_data_are_told_apart() {
     assert_says(&message(WEIGHTS, Reply::status("200 OK").header("ETag", "\"../../x\"").body(b"b")), &["no checksum (ETag)"]);
 }
 
+/// The address of a server that answers the first bytes of any connection in plain text.
+fn without_tls() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn only_what_can_go_on_is_said_to_be_resumed() {
+    let hint = |reply: Reply| {
+        let (server, cache) = (server(), TempDir::new().unwrap());
+        server.fault(move |request, _| (request.file() == WEIGHTS).then(|| reply.clone()));
+        resolve(&options(&server, &cache)).unwrap_err().hint()
+    };
+    assert!(hint(Reply::status("503 Service Unavailable")).is_some_and(|hint| hint.contains("resume")));
+    let etag = format!("\"{}\"", "0".repeat(64));
+    let cut = Reply::status("200 OK").header("ETag", &etag).body(&[1; 10]);
+    assert!(hint(Reply { missing: 10, ..cut.clone() }).is_some_and(|hint| hint.contains("resume")));
+    for lasting in [cut, Reply::status("404 Not Found"), Reply::status("302 Found"), Reply::status("200 OK").body(b"<html>")] {
+        assert_eq!(hint(lasting.clone()), None, "{lasting:?}");
+    }
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     let gated = Reply::status("403 Forbidden").header("X-Error-Code", "GatedRepo");
@@ -265,8 +298,37 @@ fn refusals_say_what_to_do() {
     let cache = TempDir::new().unwrap();
     let refused = HubOptions { endpoint: "http://127.0.0.1:9".to_owned(), ..options(&server, &cache) };
     assert_says(&resolve(&refused).unwrap_err().to_string(), &["http://127.0.0.1:9/api", "connection was refused"]);
+    let plain = HubOptions { endpoint: format!("https://{}", without_tls()), ..options(&server, &cache) };
+    assert_says(&resolve(&plain).unwrap_err().to_string(), &["https://127.0.0.1:", "no secure connection", "plain http://"]);
     let nowhere = HubOptions { endpoint: "http://no.such.host.invalid".to_owned(), ..options(&server, &cache) };
     assert_says(&resolve(&nowhere).unwrap_err().to_string(), &["http://no.such.host.invalid/api"]);
+}
+
+#[test]
+fn a_proxy_that_refuses_is_named_with_the_way_around_it() {
+    let server = server();
+    let output = Command::new(env!("CARGO_BIN_EXE_moebius"))
+        .args(["run", "org/name", "a"])
+        .envs([("HF_ENDPOINT", "https://hub.invalid"), ("HTTPS_PROXY", &server.endpoint), ("NO_PROXY", "")])
+        .env("HF_HOME", TempDir::new().unwrap().path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(&String::from_utf8(output.stderr).unwrap(), &["https://hub.invalid/api", "HTTPS_PROXY", "404", "NO_PROXY"]);
+}
+
+#[test]
+fn a_server_that_never_answers_questions_about_a_file_is_asked_for_the_file() {
+    let (server, cache) = (server(), TempDir::new().unwrap());
+    server.fault(|request, _| (request.method == "HEAD").then(|| Reply { stalls: true, ..Reply::default() }));
+    server.cut(WEIGHTS, 40_000);
+    let patient =
+        HubOptions { timeout: Duration::from_secs(60), etag_timeout: Duration::from_millis(200), ..options(&server, &cache) };
+    let clock = std::time::Instant::now();
+    let directory = resolve(&patient).unwrap();
+    assert_eq!(std::fs::read(directory.join(WEIGHTS)).unwrap(), content());
+    assert!(server.take_requests().iter().any(|request| request.method == "HEAD"));
+    assert!(clock.elapsed() < Duration::from_secs(30), "the longer limit was waited for");
 }
 
 #[test]
@@ -377,7 +439,11 @@ fn the_environment_is_read_as_the_python_client_reads_it() {
         assert_eq!(from_variables(&[("TRANSFORMERS_OFFLINE", value)]).unwrap().offline, offline, "{value}");
     }
     assert_eq!(from_variables(&[("HF_HUB_DOWNLOAD_TIMEOUT", "2.5")]).unwrap().timeout, Duration::from_millis(2500));
+    assert_eq!(plain.etag_timeout, Duration::from_secs(10));
+    assert_eq!(from_variables(&[("HF_HUB_ETAG_TIMEOUT", "3")]).unwrap().etag_timeout, Duration::from_secs(3));
     for wrong in ["soon", "0", "-1", "1e30"] {
-        assert!(from_variables(&[("HF_HUB_DOWNLOAD_TIMEOUT", wrong)]).is_err(), "{wrong}");
+        for name in ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"] {
+            assert!(from_variables(&[(name, wrong)]).is_err_and(|error| error.to_string().contains(name)), "{wrong}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod chat_published;
 mod checkpoint;
 mod cli;
 mod cli_chat;
+mod cli_model_name;
 mod cli_models;
 mod cli_options;
 mod cli_trace;

@@ -164,7 +164,10 @@ impl<'a> Client<'a> {
         let mut request = match ask {
             Ask::Content(None) => self.agent.get(url.as_str()),
             Ask::Content(Some(range)) => self.agent.get(url.as_str()).header("Range", range),
-            Ask::Description => self.agent.head(url.as_str()),
+            Ask::Description => {
+                let limit = Some(self.options.etag_timeout);
+                self.agent.head(url.as_str()).config().timeout_connect(limit).timeout_per_read(limit).build()
+            }
         };
         if let Some(token) = self.options.token.as_ref().filter(|_| with_token) {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -271,8 +274,21 @@ pub(super) fn because(error: &ureq::Error) -> String {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
             inner.map_or_else(|| error.to_string(), because)
         }
+        ureq::Error::ConnectProxyFailed(said) => format!(
+            "the proxy of HTTPS_PROXY, HTTP_PROXY or ALL_PROXY makes no connection to this host ({said}); NO_PROXY=HOST goes around it"
+        ),
+        ureq::Error::InvalidProxyUrl => "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is no address of a proxy".to_owned(),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => insecure(error),
+        // What rustls says comes so while data is read or written.
+        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => insecure(error),
         other => other.to_string(),
     }
+}
+
+fn insecure(error: &ureq::Error) -> String {
+    format!(
+        "no secure connection ({error}): is the clock right, does a proxy replace certificates, or does this server speak plain http://?"
+    )
 }
 
 /// The value of a `Range` header.

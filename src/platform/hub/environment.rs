@@ -18,6 +18,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// A server that sends nothing for so long has failed.
     pub timeout: Duration,
+    /// The same for questions about a file, which some servers never answer: then the file itself is asked for.
+    pub etag_timeout: Duration,
     /// The pause before the first retry; each further one is twice as long.
     pub first_pause: Duration,
 }
@@ -30,7 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 impl HubOptions {
     /// Reads the variables that the Python client reads: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-    /// `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT` and their older names.
+    /// `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`, `HF_HUB_ETAG_TIMEOUT` and their older names.
     ///
     /// # Errors
     /// [`Error::Argument`] if one of them cannot be used, [`Error::Download`] if there is neither a home directory nor `HF_HOME`.
@@ -50,7 +52,7 @@ impl HubOptions {
         let caches = path("XDG_CACHE_HOME").or_else(|| Some(home?.join(".cache")));
         let Some(hf_home) = path("HF_HOME").or_else(|| Some(caches?.join("huggingface"))) else {
             let message = "there is no home directory to keep models in: set HF_HOME".to_owned();
-            return Err(Error::Download { what: "models".to_owned(), message });
+            return Err(Error::Download { what: "models".to_owned(), message, can_resume: false });
         };
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
         let token = if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
@@ -63,10 +65,8 @@ impl HubOptions {
             cache_dir: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| hf_home.join("hub")),
             token: token.map(checked_token).transpose()?,
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
-            timeout: match set("HF_HUB_DOWNLOAD_TIMEOUT") {
-                Some(text) => seconds(&text)?,
-                None => TIMEOUT,
-            },
+            timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT", set)?,
+            etag_timeout: seconds("HF_HUB_ETAG_TIMEOUT", set)?,
             first_pause: FIRST_PAUSE,
         })
     }
@@ -112,10 +112,11 @@ fn endpoint(value: Option<String>) -> Result<String> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration> {
+fn seconds(name: &'static str, set: impl Fn(&str) -> Option<String>) -> Result<Duration> {
+    let Some(text) = set(name) else { return Ok(TIMEOUT) };
     let value = text.parse::<f64>().ok().filter(|&value| value > 0.0);
     value.and_then(|value| Duration::try_from_secs_f64(value).ok()).ok_or_else(|| Error::Argument {
-        what: "HF_HUB_DOWNLOAD_TIMEOUT",
+        what: name,
         expected: "seconds, more than 0".to_owned(),
         found: format!("`{text}`"),
     })

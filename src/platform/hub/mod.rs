@@ -8,9 +8,11 @@ mod checksum;
 mod client;
 mod environment;
 mod id;
+mod listing;
 mod snapshot;
 
 pub use environment::HubOptions;
+pub use listing::{CachedModel, cached_models, cached_models_with, remove_cached_model, remove_cached_model_with};
 
 use crate::error::{Error, Result};
 use cache::RepoCache;

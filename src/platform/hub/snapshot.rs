@@ -79,8 +79,8 @@ impl From<Error> for Trouble {
 }
 
 impl Arrival<'_> {
-    /// Writes the body of `answer` behind what is there; `gained` grows by every byte.
-    fn receive(&self, mut answer: Answer, gained: &mut u64, progress: &mut OnProgress<'_>) -> Result<(), Trouble> {
+    /// Writes the body of `answer` behind what is there; `reached` is how many bytes of the file that makes.
+    fn receive(&self, mut answer: Answer, reached: &mut u64, progress: &mut OnProgress<'_>) -> Result<(), Trouble> {
         let Arrival { file, part, from, remote } = *self;
         let written = |error| Trouble::Local(Error::io("write", part)(error));
         let mut target: File = OpenOptions::new().create(true).append(true).open(part).map_err(written)?;
@@ -102,7 +102,7 @@ impl Arrival<'_> {
             }
             target.write_all(&buffer[..read]).map_err(written)?;
             received += read as u64;
-            *gained += read as u64;
+            *reached = received;
         }
         match remote.size_bytes {
             Some(expected) if received < expected => {
@@ -116,7 +116,7 @@ impl Arrival<'_> {
 impl<'a> Snapshot<'a> {
     /// Asks the hub which commit the revision is and which files it has.
     pub fn open(options: &'a HubOptions, id: &'a HubId, progress: &mut OnProgress<'_>) -> Result<Self> {
-        let failed = |message: String| Error::Download { what: format!("`{}`", id.repo), message };
+        let failed = |message: String| Error::Download { what: format!("`{}`", id.repo), message, can_resume: false };
         let cache = RepoCache::new(options, id);
         if options.offline {
             let place = options.cache_dir.join(id.folder());
@@ -140,8 +140,14 @@ impl<'a> Snapshot<'a> {
         Ok(Snapshot { options, id, client, cache, commit: info.sha, files, directory })
     }
 
+    /// A failure that trying again will not mend.
     pub fn failed(&self, message: String) -> Error {
-        Error::Download { what: format!("`{}`", self.id.repo), message }
+        Error::Download { what: format!("`{}`", self.id.repo), message, can_resume: false }
+    }
+
+    /// A failure after which the same command goes on from where this one stopped.
+    fn interrupted(&self, message: String) -> Error {
+        Error::Download { what: format!("`{}`", self.id.repo), message, can_resume: true }
     }
 
     /// Fetches one file unless it is there, from where an earlier attempt stopped.
@@ -153,19 +159,23 @@ impl<'a> Snapshot<'a> {
         if self.directory.join(file).is_file() {
             return Ok(());
         }
-        let mut idle_attempts = 0;
+        // A server that always begins anew and stops early brings bytes each time, and no progress.
+        let (mut idle_attempts, mut furthest) = (0, 0);
         loop {
-            let mut gained = 0;
-            match self.attempt(file, &mut gained, progress) {
+            let mut reached = 0;
+            match self.attempt(file, &mut reached, progress) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Failed(failure)) => {
-                    return Err(self.failed(format!("{file}: {}", of_file(failure, self.options, self.id))));
+                    let can_resume = failure.is_transient;
+                    let message = format!("{file}: {}", of_file(failure, self.options, self.id));
+                    return Err(if can_resume { self.interrupted(message) } else { self.failed(message) });
                 }
                 Err(Trouble::Cut(message)) => {
-                    idle_attempts = if gained > 0 { 0 } else { idle_attempts + 1 };
+                    idle_attempts = if reached > furthest { 0 } else { idle_attempts + 1 };
+                    furthest = furthest.max(reached);
                     if idle_attempts == MAX_IDLE_ATTEMPTS {
-                        return Err(self.failed(format!("{file}: {message}")));
+                        return Err(self.interrupted(format!("{file}: {message}")));
                     }
                     progress(DownloadProgress::waiting(file, &message));
                     std::thread::sleep(self.options.first_pause);
@@ -174,8 +184,8 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// One request for the rest of a file. `gained` is how many bytes it brought.
-    fn attempt(&self, file: &str, gained: &mut u64, progress: &mut OnProgress<'_>) -> Result<(), Trouble> {
+    /// One request for the rest of a file. `reached` is how many bytes of it were there in the end.
+    fn attempt(&self, file: &str, reached: &mut u64, progress: &mut OnProgress<'_>) -> Result<(), Trouble> {
         let url = self.url(file);
         let get = |range: Option<&str>, progress: &mut OnProgress<'_>| {
             self.client.get(&url, range, &mut |note| progress(DownloadProgress::waiting(file, note)))
@@ -205,7 +215,7 @@ impl<'a> Snapshot<'a> {
             }
             let from = if starts_at(&answer, already) { already } else { 0 };
             let arrival = Arrival { file, part: &part, from, remote: &remote };
-            arrival.receive(answer, gained, progress)?;
+            arrival.receive(answer, reached, progress)?;
             self.check(&arrival)?;
             fs::rename(&part, &blob).map_err(Error::io("write to the cache at", &blob))?;
         }

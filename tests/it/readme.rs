@@ -1,28 +1,114 @@
-//! The README's tables are those that the program prints.
+//! What the documentation says is what the program does: its tables, its commands, its links.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
 #[test]
-fn the_tables_of_the_readme_are_those_that_list_prints() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    for what in ["kernels", "quants"] {
+fn the_tables_of_the_documentation_are_those_that_list_prints() {
+    for (what, file) in [("kernels", "docs/kernels.md"), ("quants", "docs/formats.md")] {
         let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(["list", what, "--markdown"]).output().unwrap();
         assert!(output.status.success());
         let printed = String::from_utf8(output.stdout).unwrap();
         let (begin, end) = (format!("<!-- begin: {what} -->\n"), format!("<!-- end: {what} -->"));
-        let written =
-            readme.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("the README has the markers").0;
-        assert_eq!(written.trim(), printed.trim(), "copy the output of `moebius list {what} --markdown` between the markers");
+        let page = page(file);
+        let written = page.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).expect("the page has the markers").0;
+        assert_eq!(written.trim(), printed.trim(), "copy the output of `moebius list {what} --markdown` into {file}");
     }
 }
 
 #[test]
 fn the_readme_names_every_command() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let readme = page("README.md");
     let help = Command::new(env!("CARGO_BIN_EXE_moebius")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     for command in listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
         assert!(readme.contains(&format!("| `moebius {command}")), "{command} is not in the README's table of commands");
+    }
+}
+
+/// Commands of the README that need a network, or a checkpoint that is not here.
+const ELSEWHERE: [&str; 2] = ["allenai/", "olmoe-q4_0"];
+
+/// The lines of the README's blocks of commands that begin with `moebius`.
+fn commands() -> Vec<Vec<String>> {
+    let readme = page("README.md");
+    let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines = blocks.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>());
+    let lines = lines.filter(|line| line.starts_with("moebius ") && !ELSEWHERE.iter().any(|word| line.contains(word)));
+    lines.map(|line| arguments(line.split(" #").next().unwrap())).collect()
+}
+
+/// Words of a command line, with double quotes around some.
+fn arguments(line: &str) -> Vec<String> {
+    let parts = line.split('"').enumerate();
+    let words = parts.flat_map(|(index, part)| match index % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![part.to_owned()],
+    });
+    words.skip(1).collect()
+}
+
+#[test]
+fn the_commands_of_the_readme_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = commands();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for arguments in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moebius"));
+        command.args(&arguments).current_dir(folder.path()).env("MOEBIUS_TUNING", "off");
+        // The reference: what devices compute is the subject of other tests.
+        if ["run", "chat", "trace"].contains(&arguments[0].as_str()) {
+            command.args(["--device", "cpu"]);
+        }
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "moebius {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The pages in Markdown that the project has, those of fixtures and packages left aside.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for folder in ["", "docs", "docs/decisions", "shaders", "web/package", "tests/golden/chat-templates"] {
+        let files = std::fs::read_dir(root().join(folder)).into_iter().flatten().flatten().map(|entry| entry.path());
+        pages.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    pages
+}
+
+/// The anchor of a heading, as hosts of repositories make it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars()
+        .filter(|character| character.is_alphanumeric() || " -_".contains(*character))
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") || target.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(path.exists(), "{}: the link {target} leads nowhere", page.display());
+            if !fragment.is_empty() {
+                let there = std::fs::read_to_string(&path).unwrap();
+                let mut headings = there.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|line| anchor(line) == fragment), "{}: {target} has no such heading", page.display());
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests check of every family, written down: `tests/golden/families.json`, and the README's table made from it and from `ARCHS`.
+//! What the tests check of every family, written down: `tests/golden/families.json`, and the table of `docs/architectures.md` made from it and from `ARCHS`.
 //!
 //! `UPDATE=1 cargo test the_results` writes both.
 
@@ -53,21 +53,21 @@ fn table(results: &Value) -> String {
 }
 
 #[test]
-fn the_results_are_those_that_the_tests_check_and_the_readme_shows_them() {
+fn the_results_are_those_that_the_tests_check_and_the_page_of_architectures_shows_them() {
     if std::env::var_os("FIXTURE").is_some() {
         return;
     }
     let results = checked();
-    let (path, readme_path) = (golden("families.json"), Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let (path, page_path) = (golden("families.json"), Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architectures.md"));
     let written = format!("{}\n", serde_json::to_string_pretty(&results).unwrap());
-    let readme = std::fs::read_to_string(&readme_path).unwrap();
+    let page = std::fs::read_to_string(&page_path).unwrap();
     let (begin, end) = ("<!-- begin: archs -->\n", "<!-- end: archs -->");
-    let (before, rest) = readme.split_once(begin).expect("the README has the markers");
-    let (_, after) = rest.split_once(end).expect("the README has the markers");
+    let (before, rest) = page.split_once(begin).expect("the page has the markers");
+    let (_, after) = rest.split_once(end).expect("the page has the markers");
     let updated = format!("{before}{begin}{}{end}{after}", table(&results));
     if std::env::var("UPDATE").is_ok_and(|value| value == "1") {
         std::fs::write(&path, &written).unwrap();
-        std::fs::write(&readme_path, &updated).unwrap();
+        std::fs::write(&page_path, &updated).unwrap();
     }
     let hint = "UPDATE=1 cargo test the_results writes it anew";
     assert!(
@@ -75,7 +75,7 @@ fn the_results_are_those_that_the_tests_check_and_the_readme_shows_them() {
         "{} is not what the tests check: {hint}",
         path.display()
     );
-    assert!(std::fs::read_to_string(&readme_path).unwrap() == updated, "the README's table of architectures is old: {hint}");
+    assert!(std::fs::read_to_string(&page_path).unwrap() == updated, "the table in {} is old: {hint}", page_path.display());
 }
 
 #[test]

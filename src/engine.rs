@@ -349,6 +349,21 @@ impl Engine {
     }
 }
 
+/// Whether the model in `directory` can be run, as far as its `config.json` and, with `whole`, its other small files and the headers of its
+/// weights tell. [`Engine::load`] asks the same; this is for whoever has to fetch the files first.
+///
+/// # Errors
+/// As [`Engine::load`], as far as it concerns the files.
+pub async fn check_files(directory: &Path, whole: bool) -> Result<()> {
+    let spec = checkpoint::read_spec(directory).await?;
+    spec.check_runnable()?;
+    if whole {
+        Tokenizer::open(directory).await?;
+        Checkpoint::check(directory, &spec).await?;
+    }
+    Ok(())
+}
+
 /// The context of a model: `wanted`, or what it was made for, but at most 4096.
 ///
 /// # Errors

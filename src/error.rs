@@ -2,6 +2,8 @@
 //!
 //! Every message says what was attempted, what was expected and what was found; [`Error::hint`] says what to do next.
 
+mod page;
+
 use std::path::PathBuf;
 
 /// The result type of every fallible function in this library.

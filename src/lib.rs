@@ -25,5 +25,5 @@ pub mod trace;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 
-pub use engine::{DeviceDescription, Engine, LoadEvent, LoadOptions, Perplexity, choose_context};
+pub use engine::{DeviceDescription, Engine, LoadEvent, LoadOptions, Perplexity, check_files, choose_context};
 pub use error::{Error, Result};

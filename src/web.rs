@@ -1,18 +1,17 @@
 //! What JavaScript sees: [`crate::Engine`] with plain objects for options and results. `web/package/index.js` puts the async iterator on top.
 
+mod chat;
 mod json;
 
 use crate::conformance;
 use crate::gating::{ExpertAt, RoutingOverride};
-use crate::generate::{GenerateOptions, SamplingOptions, StopRules, TextStream};
+use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::platform::{JsFile, Mount};
 use crate::{LoadEvent, LoadOptions};
 use json::{parse, thrown, to_js};
 use serde::Deserialize;
 use sha2::Digest;
-use std::cell::Cell;
-use std::path::Path;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
@@ -39,6 +38,10 @@ extern "C" {
     pub type JsTokens;
     #[wasm_bindgen(typescript_type = "Summary")]
     pub type JsSummary;
+    #[wasm_bindgen(typescript_type = "ChatMessage[]")]
+    pub type JsMessages;
+    #[wasm_bindgen(typescript_type = "ChatPrompt")]
+    pub type JsChatPrompt;
     #[wasm_bindgen(typescript_type = "(done: number, total: number) => void")]
     pub type OnCase;
     #[wasm_bindgen(typescript_type = "CheckReport")]
@@ -63,6 +66,7 @@ pub struct Engine {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct WebLoadOptions {
+    name: Option<String>,
     device: Option<String>,
     quant: Option<String>,
     kv_cache: Option<String>,
@@ -119,13 +123,13 @@ impl Engine {
     /// Loads a model from its files: `config.json`, `tokenizer.json` and the weights. They are read in slices, the weights straight into
     /// the device's memory.
     pub async fn load(files: JsFiles, options: Option<JsLoadOptions>, on_event: Option<OnLoadEvent>) -> JsResult<Engine> {
-        let WebLoadOptions { device, quant, kv_cache, context } = parse(options.map(JsValue::from).as_ref())?;
+        let WebLoadOptions { name, device, quant, kv_cache, context } = parse(options.map(JsValue::from).as_ref())?;
         let device = device.as_deref().unwrap_or("auto").parse::<DeviceChoice>().map_err(thrown)?;
         let quant = quant.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let kv_cache = kv_cache.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let device = DeviceOptions { choice: device, ..DeviceOptions::default() };
         let options = LoadOptions { device, quant, kv_cache, context };
-        let mount = mount(&files);
+        let mount = mount(&files, name.as_deref());
         let mut progress = |event: LoadEvent<'_>| {
             if let Some(on_event) = on_event.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {
                 // Nothing that listens may stop the loading.
@@ -145,12 +149,7 @@ impl Engine {
     pub fn tokenize(&self, text: &str) -> JsResult<JsTokens> {
         let tokenizer = self.inner.tokenizer();
         let ids = tokenizer.encode(text, true).map_err(thrown)?;
-        // Control tokens are spelled out, as in a trace.
-        let mut stream = TextStream::new(tokenizer, false);
-        let mut tokens = Vec::with_capacity(ids.len());
-        for id in ids {
-            tokens.push(serde_json::json!({ "id": id, "text": stream.push(id).map_err(thrown)? }));
-        }
+        let tokens = json::tokens(tokenizer, &ids).map_err(thrown)?;
         Ok(to_js(&tokens).unchecked_into())
     }
 
@@ -223,6 +222,15 @@ pub async fn check_device(on_case: Option<OnCase>) -> JsResult<JsReport> {
     Ok(to_js(&json::report(&device, &report)).unchecked_into())
 }
 
+/// Refuses files that are no model which can be run, before its weights are fetched: by `config.json` where there is nothing else, otherwise by
+/// all small files and the headers of the weights. `name` is what messages call the directory.
+#[wasm_bindgen(js_name = checkFiles)]
+pub async fn check_files(files: JsFiles, name: Option<String>) -> JsResult<()> {
+    let mount = mount(&files, name.as_deref());
+    let whole = js_sys::Object::keys(files.unchecked_ref::<js_sys::Object>()).length() > 1;
+    crate::check_files(mount.directory(), whole).await.map_err(thrown)
+}
+
 /// SHA-256 of bytes that arrive in pieces, which browsers do not offer.
 #[wasm_bindgen]
 #[derive(Default)]
@@ -245,13 +253,11 @@ impl Sha256 {
     }
 }
 
-fn mount(files: &JsFiles) -> Mount {
-    thread_local!(static MOUNTS: Cell<u32> = const { Cell::new(0) });
-    let number = MOUNTS.replace(MOUNTS.get() + 1);
+fn mount(files: &JsFiles, name: Option<&str>) -> Mount {
     let entries = js_sys::Object::entries(files.unchecked_ref::<js_sys::Object>());
     let named = entries.iter().filter_map(|entry| {
         let entry: js_sys::Array = entry.unchecked_into();
         Some((entry.get(0).as_string()?, entry.get(1).unchecked_into::<JsFile>()))
     });
-    Mount::new(Path::new(&format!("model-{number}")), named)
+    Mount::new(name, named)
 }

@@ -1,7 +1,7 @@
 // Which model, and what is said while it loads.
 
 import { call, on } from "./client.js";
-import { $, bytes } from "./dom.js";
+import { $, bytes, element } from "./dom.js";
 import { resetText } from "./draw.js";
 import { complain, notice, setRunning, status } from "./messages.js";
 import { forModel, state } from "./state.js";
@@ -14,11 +14,16 @@ on("progress", (data) => {
   else showProgress(data);
 });
 
-function showProgress({ phase, file, done, total }) {
+function showProgress({ phase, file, done, total, seconds: wait }) {
+  $("progress").hidden = false;
+  if (phase === "look" || phase === "wait") {
+    $("progress-bar").removeAttribute("value");
+    $("progress-text").textContent = phase === "look" ? `looking at ${file}` : `${file}: the server is busy and is asked again in ${wait} s`;
+    return;
+  }
   if (progressSince?.phase !== phase) progressSince = { phase, at: performance.now(), done: phase === "fetch" ? done : 0 };
   const seconds = (performance.now() - progressSince.at) / 1000;
   const rate = seconds > 0.2 ? `, ${bytes((done - progressSince.done) / seconds)}/s` : "";
-  $("progress").hidden = false;
   if (total) $("progress-bar").value = done / total;
   else $("progress-bar").removeAttribute("value");
   const what = phase === "fetch" ? `fetching ${file}` : "moving the weights to the device";
@@ -56,10 +61,13 @@ export async function load() {
     Object.entries({ temperature, topK, topP, minP, repeatPenalty }).forEach(([name, value]) => ($(name).value = round(value)));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     status(`Ready in ${seconds} s, from ${info.from}. It runs on ${info.device.name || "the GPU"} (${info.device.kind}).`);
-    if (info.device.kind === "reference" && $("device").value !== "cpu") explainNoGpu();
+    const withoutGpu = info.device.kind === "reference" && $("device").value !== "cpu";
+    notice(...info.remarks.filter((remark) => !withoutGpu || !remark.includes("WebGPU")).flatMap((remark) => [remark, " "]), ...(withoutGpu ? whyNoGpu() : []));
+    showNotes(info.notes);
     resetText();
   } catch (error) {
-    status("");
+    if (state.info && error.hasModel === false) state.info = undefined;
+    status(state.info ? `The model from before is still loaded: ${state.info.name}.` : "");
     complain(error);
   } finally {
     $("progress").hidden = true;
@@ -69,9 +77,17 @@ export async function load() {
 
 const round = (value) => Math.round(value * 1e4) / 1e4;
 
-function explainNoGpu() {
+function whyNoGpu() {
+  if (!isSecureContext) return [`Browsers offer WebGPU only to pages that come by https or from this machine, so the model runs on the CPU reference: the same numbers. This page came from ${location.origin}.`];
   const link = Object.assign(document.createElement("a"), { href: "https://github.com/gpuweb/gpuweb/wiki/Implementation-Status", textContent: "which browsers have WebGPU" });
-  notice("This browser offers no WebGPU adapter, so the model runs on the CPU reference: the same numbers, slowly. See ", link, ".");
+  return ["This browser offers no WebGPU adapter, so the model runs on the CPU reference: the same numbers, slowly. See ", link, "."];
+}
+
+/** What was decided about the files of the model, or left aside in them. */
+function showNotes(notes) {
+  $("notes").replaceChildren(...notes.map((note) => element("li", {}, `${note}.`)));
+  $("notes-block").hidden = notes.length === 0;
+  $("notes-title").textContent = `About the files of this model (${notes.length})`;
 }
 
 /** The fields that the kind of model needs. */

@@ -1,80 +1,62 @@
 // Model files in the browser's own storage (OPFS): fetched with resume, checked by size and SHA-256, listed and removed.
 // Runs in the worker only: synchronous access handles exist nowhere else.
 
-import { Sha256, fileFromBlob, fileFromUrl } from "./pkg/index.js";
+import { Sha256, fileFromBlob } from "./pkg/index.js";
+import { bytes } from "./dom.js";
+import { NetError, ask, fileOf, pieces } from "./net.js";
+import { filesOf } from "./sources.js";
 
 const FOLDER = "moebius-models";
 const RECORD = "record.json";
 const PIECE_BYTES = 4 << 20;
 const LONGEST_NAME = 200;
-const REQUIRED = ["config.json", "tokenizer.json"];
-const OPTIONAL = [
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "generation_config.json",
-  "chat_template.jinja",
-  "chat_template.json",
-];
-const WEIGHTS = "model.safetensors";
-const INDEX = "model.safetensors.index.json";
-const HUB = "https://huggingface.co";
 
-/** The files of a model, from storage where they are there, from `base` otherwise. `{ files, from }`, with `from` in words. */
-export async function openModel(source, onProgress) {
+/** The files of a model, from storage where they are there, from its source otherwise. `{ files, from }`, with `from` in words. */
+export async function openModel(source, tell) {
   const folder = await modelFolder(source.base, true);
   const stored = folder && (await readRecord(folder));
-  if (stored?.complete && stored.base === source.base) {
+  if (stored?.complete && stored.base === source.base && (await (source.isCurrent?.(stored) ?? true))) {
     const files = await storedFiles(folder, stored);
     if (files) return { files, from: "storage" };
   }
-  const manifest = await source.manifest();
-  if (folder) {
-    try {
-      await fetchAll(folder, source.base, manifest, onProgress);
-      return { files: await storedFiles(folder, await readRecord(folder)), from: "network" };
-    } catch (error) {
-      if (error.name !== "QuotaExceededError") throw error;
-      const { quota = 0, usage = 0 } = await navigator.storage.estimate();
-      await removeModel(source.base);
-      onProgress({ note: `Not stored: it is larger than the ${megabytes(quota - usage)} that this browser leaves.` });
-    }
+  const plan = await source.plan(tell);
+  if (!folder) {
+    tell({ note: "This window stores nothing, as private windows do: the model comes from the network, and will again after a reload." });
+    return { files: await unstored(source.base, plan, tell), from: "network, not stored" };
   }
-  return { files: await remoteFiles(source.base, manifest), from: "network, not stored" };
+  try {
+    await fetchAll(folder, source.base, plan, tell);
+    return { files: await storedFiles(folder, await readRecord(folder)), from: "network" };
+  } catch (error) {
+    if (error instanceof NetError) throw error;
+    // What remains is the storage itself, and a model can be used without.
+    tell({ note: whyNotStored(error, plan) });
+    if (error.name !== "NoModificationAllowedError") await removeModel(source.base);
+  }
+  return { files: await unstored(source.base, plan, tell), from: "network, not stored" };
 }
 
-/** A directory on a server that offers no list of its files: the usual names. */
-export function urlSource(base) {
-  return { base, manifest: () => guessManifest(base) };
+function whyNotStored(error, plan) {
+  if (error.name === "QuotaExceededError") {
+    const sizes = Object.values(plan).map(({ size }) => size);
+    const what = sizes.includes(undefined) ? "it" : `${bytes(sizes.reduce((sum, size) => sum + size, 0))} more`;
+    return `Not stored: this browser has no room for ${what}. The Storage tab removes what is no longer needed.`;
+  }
+  if (error.name === "NoModificationAllowedError") return "Not stored: another tab is storing the same model just now.";
+  return `Not stored: this browser does not let the page write files (${error.message}).`;
 }
 
-/** A directory whose list of files, with sizes and sums, lies at `list`. */
-export function listedSource(base, list) {
-  return {
-    base,
-    manifest: async () => {
-      const response = await fetch(list);
-      if (!response.ok) throw new Error(`${list}: HTTP ${response.status}`);
-      return await response.json();
-    },
-  };
+/** The files where nothing can be stored: read in parts from the network, or held in memory where a server sends only whole files. */
+async function unstored(base, plan, tell) {
+  const held = { ...plan };
+  for (const [name, { ranges, blob, sha256 }] of Object.entries(plan)) {
+    if (blob || ranges || sha256) continue;
+    const onBytes = (done) => tell({ phase: "fetch", file: name, done, total: plan[name].size ?? 0 });
+    held[name] = { blob: await fileOf(base + name, onBytes) };
+  }
+  return filesOf(base, held);
 }
 
-/** `org/name` or `org/name@revision` on the hub, which tells sizes and sums. */
-export function hubSource(id) {
-  const [repo, revision = "main"] = id.split("@");
-  const base = `${HUB}/${repo}/resolve/${revision}/`;
-  const manifest = async () => {
-    const response = await fetch(`${HUB}/api/models/${repo}/tree/${revision}`);
-    if (!response.ok) throw new Error(`the hub has no public ${repo} at ${revision} (HTTP ${response.status})`);
-    const wanted = (path) => REQUIRED.includes(path) || OPTIONAL.includes(path) || path === INDEX || /^model.*\.safetensors$/.test(path);
-    const files = (await response.json()).filter(({ type, path }) => type === "file" && wanted(path));
-    return Object.fromEntries(files.map(({ path, size, lfs }) => [path, { size, sha256: lfs?.oid }]));
-  };
-  return { base, manifest };
-}
-
-/** `[{ base, bytes, files: [{ name, size, sha256 }], complete }]`, and what the browser grants. */
 export async function listStored() {
   const root = await rootFolder(false);
   const models = [];
@@ -123,9 +105,11 @@ function finish(sum) {
 
 async function rootFolder(create) {
   try {
+    // Only access handles of a worker can write everywhere.
+    if (typeof FileSystemFileHandle.prototype.createSyncAccessHandle !== "function") return undefined;
     const origin = await navigator.storage.getDirectory();
     return await origin.getDirectoryHandle(FOLDER, { create });
-  } catch (error) {
+  } catch {
     // No such folder yet, or a private window without storage.
     return undefined;
   }
@@ -176,75 +160,62 @@ async function storedFiles(folder, record) {
   return files;
 }
 
-async function remoteFiles(base, manifest) {
-  const entries = Object.keys(manifest).map(async (name) => [name, await fileFromUrl(base + name)]);
-  return Object.fromEntries(await Promise.all(entries));
-}
-
-async function guessManifest(base) {
-  const has = async (name) => (await fetch(base + name, { method: "HEAD" })).ok;
-  const manifest = Object.fromEntries(REQUIRED.map((name) => [name, {}]));
-  for (const name of OPTIONAL) if (await has(name)) manifest[name] = {};
-  if (await has(INDEX)) {
-    manifest[INDEX] = {};
-    const index = await (await fetch(base + INDEX)).json();
-    for (const shard of new Set(Object.values(index.weight_map))) manifest[shard] = {};
-  } else {
-    manifest[WEIGHTS] = {};
-  }
-  return manifest;
-}
-
-async function fetchAll(folder, base, manifest, onProgress) {
+async function fetchAll(folder, base, plan, tell) {
   const before = await readRecord(folder);
-  const record = { base, files: {}, complete: false };
-  const names = Object.keys(manifest);
-  const total = names.reduce((sum, name) => sum + (manifest[name].size ?? 0), 0);
+  const record = { base, files: {}, begun: before?.begun ?? {}, complete: false };
+  const names = Object.keys(plan);
+  const total = names.every((name) => plan[name].size !== undefined) ? names.reduce((sum, name) => sum + plan[name].size, 0) : 0;
   let done = 0;
   for (const name of names) {
-    const expected = manifest[name];
+    const expected = plan[name];
     const known = before?.files[name];
-    const onBytes = (bytes) => onProgress({ phase: "fetch", file: name, done: done + bytes, total });
-    const isThere = known && known.sha256 === expected.sha256 && (await storedFiles(folder, { files: { [name]: known } }));
-    record.files[name] = isThere ? known : await fetchFile(folder, base, name, expected, onBytes);
+    const isThere = known && expected.sha256 && known.sha256 === expected.sha256 && (await storedFiles(folder, { files: { [name]: known } }));
+    if (isThere) {
+      record.files[name] = known;
+    } else {
+      // Bytes of an earlier attempt are the beginning of this file if its checksum will tell, or if the server gives it the same tag.
+      const resumes = expected.size > 0 && (expected.sha256 || (expected.tag && record.begun[name] === expected.tag));
+      record.begun[name] = expected.tag;
+      await writeRecord(folder, record);
+      const onBytes = (count) => tell({ phase: "fetch", file: name, done: done + count, total });
+      const onWait = (seconds) => tell({ phase: "wait", file: name, seconds });
+      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, onBytes, onWait });
+    }
     done += record.files[name].size;
     await writeRecord(folder, record);
   }
   await writeRecord(folder, { ...record, complete: true });
 }
 
-/** Fetches one file from where an earlier attempt stopped. What it is: `{ size, sha256 }`. */
-async function fetchFile(folder, base, name, expected, onBytes) {
+/** Puts one file into storage, from where an earlier attempt stopped. What it is: `{ size, sha256 }`. */
+async function keep({ folder, url, name, expected, resumes, onBytes, onWait }) {
   const handle = await (await folder.getFileHandle(name, { create: true })).createSyncAccessHandle();
   const sum = new Sha256();
   try {
     let end = handle.getSize();
-    // Without a known size there is no telling whether what is there belongs to the same file.
-    if (!expected.size || end >= expected.size) end = 0;
-    const piece = new Uint8Array(PIECE_BYTES);
-    for (let at = 0; at < end; ) {
-      const read = handle.read(piece.subarray(0, Math.min(PIECE_BYTES, end - at)), { at });
-      sum.update(piece.subarray(0, read));
-      at += read;
-    }
-    const response = await fetch(base + name, end > 0 ? { headers: { Range: `bytes=${end}-` } } : {});
-    if (!response.ok) throw new Error(`${base}${name}: HTTP ${response.status}`);
-    if (end > 0 && response.status !== 206) {
-      end = 0;
-      sum.digest();
+    if (!resumes || expected.blob || end >= expected.size) end = 0;
+    digestBeginning(handle, end, sum);
+    let from;
+    if (expected.blob) {
+      from = [new Uint8Array(await expected.blob.arrayBuffer())];
+    } else {
+      const response = await ask(url, { headers: end > 0 ? { Range: `bytes=${end}-` } : {}, onWait });
+      if (end > 0 && response.status !== 206) {
+        end = 0;
+        sum.digest();
+      }
+      from = pieces(url, response);
     }
     handle.truncate(end);
-    for (const reader = response.body.getReader(); ; ) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      handle.write(value, { at: end });
-      sum.update(value);
-      end += value.length;
+    for await (const piece of from) {
+      write(handle, piece, end);
+      sum.update(piece);
+      end += piece.length;
       onBytes(end);
     }
     handle.flush();
     const sha256 = sum.digest();
-    check(name, { size: end, sha256 }, expected, handle);
+    compare(url, { size: end, sha256 }, expected, handle);
     return { size: end, sha256 };
   } finally {
     handle.close();
@@ -252,19 +223,31 @@ async function fetchFile(folder, base, name, expected, onBytes) {
   }
 }
 
-function check(name, found, expected, handle) {
+function digestBeginning(handle, end, sum) {
+  const piece = new Uint8Array(PIECE_BYTES);
+  for (let at = 0; at < end; ) {
+    const read = handle.read(piece.subarray(0, Math.min(PIECE_BYTES, end - at)), { at });
+    sum.update(piece.subarray(0, read));
+    at += read;
+  }
+}
+
+/** Browsers may write less than they were given instead of saying that there is no room. */
+function write(handle, piece, at) {
+  const written = handle.write(piece, { at });
+  if (written < piece.length) throw new DOMException("the storage is full", "QuotaExceededError");
+}
+
+function compare(url, found, expected, handle) {
   const problem =
-    expected.size && found.size !== expected.size
+    expected.size !== undefined && found.size !== expected.size
       ? `expected ${expected.size} bytes, received ${found.size}`
       : expected.sha256 && found.sha256 !== expected.sha256
         ? `its SHA-256 is ${found.sha256}, expected ${expected.sha256}`
         : undefined;
   if (!problem) return;
   // A file that is only cut short can be resumed; any other is of no use.
-  if (found.size >= (expected.size ?? 0)) handle.truncate(0);
-  throw new Error(`${name} arrived damaged: ${problem}`);
-}
-
-function megabytes(bytes) {
-  return `${Math.round(bytes / 1e6)} MB`;
+  const isCut = found.size < (expected.size ?? 0);
+  if (!isCut) handle.truncate(0);
+  throw new NetError("damaged", `${url} arrived damaged: ${problem}`, isCut ? "load it again: it goes on from there" : "load it again; if that does not help, the server has a damaged file");
 }

@@ -1,7 +1,9 @@
 // Owns the Engine. The page calls by message, and hears about progress and tokens by message: it never waits.
 
-import init, { Engine, checkDevice, fileFromBlob } from "./pkg/index.js";
-import { hubSource, listStored, listedSource, openModel, removeModel, urlSource, verifyModel } from "./store.js";
+import init, { Engine, checkDevice } from "./pkg/index.js";
+import { NetError } from "./net.js";
+import { folderFiles, sourceOf } from "./sources.js";
+import { listStored, openModel, removeModel, verifyModel } from "./store.js";
 
 const MAX_RECOVERIES = 3;
 const ready = init();
@@ -12,91 +14,112 @@ let stopping = false;
 
 const emit = (event, data) => postMessage({ event, data });
 
-function sourceOf(model) {
-  switch (model.kind) {
-    case "bundled":
-      return listedSource(new URL("./models/demo/", location.href).href, new URL("./pkg/demo.json", location.href).href);
-    case "hub":
-      return hubSource(model.id);
-    case "url":
-      return urlSource(model.url.endsWith("/") ? model.url : `${model.url}/`);
-    default:
-      throw new Error(`no such kind of model: ${model.kind}`);
+/** Of a model: its files, what messages call it, and where the files are, in words. */
+async function gather(model, tell) {
+  if (model.kind === "folder") return { ...folderFiles(model.files), from: "folder" };
+  const source = sourceOf(model);
+  try {
+    return { ...(await openModel(source, tell)), name: source.base };
+  } catch (error) {
+    throw named(error, source.base);
   }
 }
 
-/** The files that lie in the chosen folder itself, by their names: folders in it may hold another layout of the same model. */
-const localFiles = (list) => Object.fromEntries(list.filter(({ webkitRelativePath }) => webkitRelativePath.split("/").length <= 2).map((file) => [file.name, fileFromBlob(file)]));
+/** Every message says which model it is about. */
+function named(error, name) {
+  if (error instanceof Error && !(error instanceof NetError) && !error.message.includes(name)) error.message = `${name}: ${error.message}`;
+  return error;
+}
 
-async function open(files, device) {
-  let weights = false;
-  const onEvent = (event) => {
-    if (event.doneBytes !== undefined) {
-      weights = true;
-      emit("progress", { phase: "upload", done: event.doneBytes, total: event.totalBytes });
-    }
+/** The model before stays until the new one has been checked, and comes back if that cannot be loaded all the same. */
+async function replaceBy(next, tell) {
+  const makeRoom = () => {
+    engine?.free();
+    engine = undefined;
   };
   try {
-    return await Engine.load(files, { device }, onEvent);
+    engine = await open(next, tell, makeRoom);
+    loaded = next;
   } catch (error) {
-    // Without a GPU the same numbers come from the reference, only slower.
-    if (error.name !== "NoAdapterError" || weights) throw error;
-    emit("progress", { note: "This browser offers no WebGPU adapter: the model runs on the CPU reference." });
-    return await Engine.load(files, { device: "cpu" }, onEvent);
+    if (!engine && loaded) engine = await open(loaded, tell).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** `makeRoom()` is called once everything has been checked that can be without reading weights. */
+async function open({ files, name, device }, tell, makeRoom = () => {}) {
+  const onEvent = (event) => {
+    if (event.device !== undefined) makeRoom();
+    if (event.doneBytes !== undefined) tell({ phase: "upload", done: event.doneBytes, total: event.totalBytes });
+  };
+  try {
+    return await Engine.load(files, { device, name }, onEvent);
+  } catch (error) {
+    // Without a GPU the same numbers come from the reference.
+    if (error.name !== "NoAdapterError" || device !== "auto") throw error;
+    tell({ note: "This browser offers no WebGPU adapter: the model runs on the CPU reference." });
+    return await Engine.load(files, { device: "cpu", name }, onEvent);
   }
 }
 
 const methods = {
   async load({ model, device }) {
     await ready;
-    const onProgress = (data) => emit("progress", data);
-    const local = model.kind === "folder" && { files: localFiles(model.files), from: "folder" };
-    const { files, from } = local || (await openModel(sourceOf(model), onProgress));
-    engine?.free();
-    engine = undefined;
-    engine = await open(files, device);
-    loaded = { files, device };
-    return { ...engine.describe(), from };
+    const notes = [];
+    const tell = (data) => {
+      if (data.note) notes.push(data.note);
+      emit("progress", data);
+    };
+    const next = await gather(model, tell);
+    try {
+      await replaceBy({ ...next, device }, tell);
+    } catch (error) {
+      throw named(error, next.name);
+    }
+    return { ...engine.describe(), from: next.from, remarks: notes, name: next.name };
   },
 
   async tokenize({ text }) {
     return engine.tokenize(text);
   },
 
-  /** Emits every token with its routing, and gives the summary. */
-  async generate({ prompt, options, run }) {
+  /** After a prompt, or as the answer in a conversation. Emits every token with its routing, and gives the summary. */
+  async generate({ prompt, messages, options, run }) {
     stopping = false;
-    const promptTokens = engine.tokenize(prompt);
+    const chat = messages && engine.chatPrompt(messages);
+    const promptTokens = chat ? chat.tokens : engine.tokenize(prompt);
+    const asked = { trace: true, ...options, ...(chat && { stop: chat.stop, maxTokens: chat.maxTokens }) };
     emit("prompt", { run, tokens: promptTokens });
     const promptIds = promptTokens.map(({ id }) => id);
-    const newIds = [];
+    const done = { promptIds, ids: [], text: "", thinking: "", answer: "" };
     let numRows = 0;
-    let text = "";
     for (let recoveries = 0; ; recoveries++) {
-      const rest = { ...options, trace: true, maxTokens: options.maxTokens - newIds.length };
-      const steps = engine.generate([...promptIds, ...newIds], rest);
+      const rest = { ...asked, maxTokens: asked.maxTokens - done.ids.length };
+      const steps = engine.generate([...promptIds, ...done.ids], rest);
       // The whole of what is known runs again after a loss: its routing has been told already.
       let known = numRows;
       try {
         let step = await steps.next();
         while (!step.done && !stopping) {
+          const { id, text, parts } = step.value;
           const routing = step.value.routing.slice(known);
           known = 0;
           numRows += routing.length;
-          newIds.push(step.value.id);
-          text += step.value.text;
-          emit("token", { run, id: step.value.id, text: step.value.text, routing });
+          done.ids.push(id);
+          done.text += text;
+          for (const { part, text } of parts) done[part] += text;
+          emit("token", { run, id, text, parts, routing });
           step = await steps.next();
         }
-        if (step.done) return { ...step.value, promptIds, ids: newIds, text };
+        if (step.done) return { ...step.value, ...done };
         await steps.return();
-        return { promptIds, ids: newIds, text, stop: "cancelled" };
+        return { ...done, stop: "cancelled" };
       } catch (error) {
         if (error.name !== "DeviceLostError" || recoveries >= MAX_RECOVERIES) throw error;
-        emit("lost", { run, message: error.message, tokens: newIds.length });
+        emit("lost", { run, message: error.message, tokens: done.ids.length });
         engine.free();
-        engine = await open(loaded.files, loaded.device);
-        if (newIds.length >= options.maxTokens) return { promptIds, ids: newIds, text, stop: "max_tokens" };
+        engine = await open(loaded, (data) => emit("progress", data));
+        if (done.ids.length >= asked.maxTokens) return { ...done, stop: "max_tokens" };
       }
     }
   },
@@ -129,6 +152,7 @@ addEventListener("message", async ({ data: { call, method, data } }) => {
   try {
     postMessage({ call, result: await methods[method](data ?? {}) });
   } catch (error) {
-    postMessage({ call, error: { name: error.name, message: error.message ?? String(error), hint: error.hint } });
+    const { name, message = String(error), hint } = error;
+    postMessage({ call, error: { name, message, hint, hasModel: engine !== undefined } });
   }
 });

@@ -110,6 +110,20 @@ impl Checkpoint {
     /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
+        let mut checkpoint = Self::open_headers(directory, spec).await?;
+        checkpoint.untie_other_head().await?;
+        Ok(checkpoint)
+    }
+
+    /// What [`open`](Self::open) finds out from the headers alone: for weights that are still on a server.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn check(directory: &Path, spec: &ModelSpec) -> Result<()> {
+        Self::open_headers(directory, spec).await.map(drop)
+    }
+
+    async fn open_headers(directory: &Path, spec: &ModelSpec) -> Result<Self> {
         spec.check_runnable()?;
         let shards = Shards::open(directory).await?;
         if let Some(packed) = PackedInfo::read(&shards)? {
@@ -139,9 +153,7 @@ impl Checkpoint {
         }
         let ignored: Vec<String> = shards.names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
         unused::check(spec, &ignored)?;
-        let mut checkpoint = Checkpoint { spec: spec.clone(), shards, packed: None, ignored, notes: Vec::new() };
-        checkpoint.untie_other_head().await?;
-        Ok(checkpoint)
+        Ok(Checkpoint { spec: spec.clone(), shards, packed: None, ignored, notes: Vec::new() })
     }
 
     /// A head beside the embedding that it is said to be is used where the two differ, as transformers does since version 5.
@@ -150,7 +162,7 @@ impl Checkpoint {
         let untied = ModelSpec { tied_embeddings: false, ..self.spec.clone() };
         let same_shape = |stored: &StoredTensor| stored.shape == [self.spec.vocab_size, self.spec.hidden_size];
         let readable_head = self.shards.get(&name).filter(|stored| same_shape(stored) && readable(stored.dtype).is_some());
-        if !self.spec.tied_embeddings || readable_head.is_none() {
+        if self.packed.is_some() || !self.spec.tied_embeddings || readable_head.is_none() {
             return Ok(());
         }
         let tied = std::mem::replace(&mut self.spec, untied);

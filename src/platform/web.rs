@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -35,20 +35,29 @@ extern "C" {
 }
 
 thread_local! {
-    /// Every mounted file by its path. A module runs on one thread.
-    static FILES: RefCell<BTreeMap<PathBuf, JsFile>> = const { RefCell::new(BTreeMap::new()) };
+    /// Every mounted file by its path; where several mounts have the same path, the newest is last. A module runs on one thread.
+    static FILES: RefCell<BTreeMap<PathBuf, Vec<(u32, JsFile)>>> = const { RefCell::new(BTreeMap::new()) };
+    static MOUNTS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Files that can be opened below `directory` until this is dropped.
+/// Files that can be opened below `directory` until this is dropped. It hides what was mounted there before, for so long.
 #[derive(Debug)]
 pub struct Mount {
+    number: u32,
     directory: PathBuf,
 }
 
 impl Mount {
-    pub fn new(directory: &Path, files: impl IntoIterator<Item = (String, JsFile)>) -> Self {
-        FILES.with_borrow_mut(|all| all.extend(files.into_iter().map(|(name, file)| (directory.join(name), file))));
-        Mount { directory: directory.to_owned() }
+    /// Mounts `files` by their names in a directory called `name`, or one with a name of its own.
+    pub fn new(name: Option<&str>, files: impl IntoIterator<Item = (String, JsFile)>) -> Self {
+        let number = MOUNTS.replace(MOUNTS.get() + 1);
+        let directory = name.map_or_else(|| PathBuf::from(format!("model-{number}")), PathBuf::from);
+        FILES.with_borrow_mut(|all| {
+            for (name, file) in files {
+                all.entry(directory.join(name)).or_default().push((number, file));
+            }
+        });
+        Mount { number, directory }
     }
 
     pub fn directory(&self) -> &Path {
@@ -58,12 +67,18 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        FILES.with_borrow_mut(|all| all.retain(|path, _| !path.starts_with(&self.directory)));
+        FILES.with_borrow_mut(|all| {
+            all.retain(|_, files| {
+                files.retain(|(number, _)| *number != self.number);
+                !files.is_empty()
+            });
+        });
     }
 }
 
 fn find(path: &Path) -> io::Result<JsFile> {
-    FILES.with_borrow(|files| files.get(path).cloned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let newest = |files: &BTreeMap<PathBuf, Vec<(u32, JsFile)>>| Some(files.get(path)?.last()?.1.clone());
+    FILES.with_borrow(newest).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Bytes that are read piece by piece.

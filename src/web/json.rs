@@ -3,7 +3,7 @@
 use crate::conformance::Report;
 use crate::error::Error;
 use crate::gating::RouterSpec;
-use crate::generate::{SamplingOptions, StopReason, Summary};
+use crate::generate::{SamplingOptions, StopReason, Summary, TextStream, Tokenizer};
 use crate::gpu::Device;
 use crate::reference::LayerRouting;
 use crate::spec::Parameters;
@@ -27,6 +27,7 @@ pub(super) fn description(engine: &Engine) -> Value {
     let parameters = Parameters::of(spec);
     let of_routers = |value: fn(&RouterSpec) -> usize| spec.moe_layers().map(|(_, moe)| value(&moe.router)).max();
     let suggested = SamplingOptions::suggested(engine.tokenizer().generation_defaults());
+    let notes: Vec<&String> = engine.notes().iter().chain(engine.tokenizer().notes()).collect();
     json!({
         "device": device(engine),
         "model": {
@@ -40,12 +41,20 @@ pub(super) fn description(engine: &Engine) -> Value {
             "parameters": parameters.total(),
             "activeParameters": parameters.active(),
             "context": engine.context(),
+            "chatTemplate": engine.tokenizer().chat_template().is_some(),
         },
+        "notes": notes,
         "suggested": {
             "temperature": suggested.temperature, "topK": suggested.top_k, "topP": suggested.top_p, "minP": suggested.min_p,
             "repeatPenalty": suggested.repeat_penalty,
         },
     })
+}
+
+/// Ids with their texts, which put together are the text. Control tokens are spelled out, as in a trace.
+pub(super) fn tokens(tokenizer: &Tokenizer, ids: &[u32]) -> crate::Result<Vec<Value>> {
+    let mut stream = TextStream::new(tokenizer, false);
+    ids.iter().map(|&id| Ok(json!({ "id": id, "text": stream.push(id)? }))).collect()
 }
 
 /// One line per kernel, and every case that failed.
@@ -143,7 +152,7 @@ pub(super) fn thrown(error: Error) -> JsValue {
     };
     let object = js_sys::Error::new(&error.to_string());
     object.set_name(name);
-    if let Some(hint) = error.hint() {
+    if let Some(hint) = error.page_hint() {
         let _ = js_sys::Reflect::set(&object, &"hint".into(), &hint.into());
     }
     object.into()

@@ -28,6 +28,7 @@ mod layers;
 mod loading;
 mod nonsense;
 mod overrides;
+mod page_hints;
 mod parameters;
 mod parts;
 mod quant;

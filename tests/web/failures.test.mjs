@@ -76,6 +76,8 @@ test("without storage the model is read from the network", async () => {
   const session = await Session.start();
   try {
     const page = await session.openWithWorker(`navigator.storage.getDirectory = async () => { throw new DOMException("private", "SecurityError"); };`);
+    assert.match(await page.textContent("#status"), /Ready .* from network, not stored/);
+    assert.match(await page.textContent("#notice"), /This window stores nothing, as private windows do/);
     const { prompt, greedy } = expected[0];
     assert.deepEqual((await write(page, prompt, 4)).ids, greedy.slice(0, 4));
     session.assertClean(page);

@@ -46,7 +46,7 @@ for (const { prompt, ids, greedy } of expected.slice(0, 3)) {
     const found = await write(page, prompt, NEW_TOKENS);
     assert.deepEqual(found.promptIds, ids);
     assert.deepEqual(found.ids, greedy.slice(0, NEW_TOKENS));
-    assert.ok(found.shown.startsWith(prompt), found.shown);
+    assert.ok(found.shown.startsWith(`<s>${prompt}`), found.shown);
     // The newest token has not been through the model.
     assert.equal(found.rows.length, ids.length + NEW_TOKENS - 1);
   });

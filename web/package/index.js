@@ -6,7 +6,7 @@ export * from "./moebius.js";
 export { default } from "./moebius.js";
 
 /** Hands steps over one at a time: the engine goes on when the next one is asked for. */
-Engine.prototype.generate = async function* (prompt, options) {
+Engine.prototype.generate = async function* (prompt, { signal, ...options } = {}) {
   let give;
   let proceed = () => {};
   const nextStep = () => new Promise((resolve) => (give = resolve));
@@ -24,13 +24,18 @@ Engine.prototype.generate = async function* (prompt, options) {
       if (step === undefined) return await done;
       waiting = nextStep();
       yield step;
-      proceed(true);
+      proceed(!signal?.aborted);
     }
   } finally {
     // Reached with the engine still running only if the loop was left early.
     proceed(false);
     await done.catch(() => {});
   }
+};
+
+Engine.prototype.chat = async function* (messages, options = {}) {
+  const { ids, maxTokens, stop } = this.chatPrompt(messages);
+  return yield* this.generate(ids, { maxTokens, ...options, stop: [...(options.stop ?? []), ...stop] });
 };
 
 export function fileFromBlob(blob) {

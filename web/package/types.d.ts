@@ -10,6 +10,8 @@ export interface ModelFile {
 export type ModelFiles = Record<string, ModelFile>;
 
 export interface LoadOptions {
+  /** What messages call the directory of the files, such as its address. */
+  name?: string;
   /** `auto` (WebGPU), or `cpu` for the reference implementation, which needs no GPU. */
   device?: string;
   /** Format of the weight matrices on the device, as in `moebius run --quant`: `q4_0`, or by class `experts=q4_0,head=q8_0`; as stored by default. */
@@ -123,7 +125,11 @@ export interface Description {
     parameters: number;
     activeParameters: number;
     context: number;
+    /** Whether the model knows conversations; without, they become lines of `User:` and `Assistant:`. */
+    chatTemplate: boolean;
   };
+  /** What was decided about the files, or left aside in them, a sentence each. */
+  notes: string[];
   /** How the makers of the model want it to be sampled. */
   suggested: Required<Pick<GenerateOptions, "temperature" | "topK" | "topP" | "minP" | "repeatPenalty">>;
 }
@@ -136,7 +142,38 @@ export interface CheckReport {
   failures: { kernel: string; case: string; variant: string; detail: string }[];
 }
 
+/** One turn of a conversation. Templates may know further fields. */
+export interface ChatMessage {
+  /** `system`, `user` or `assistant`; templates may know more. */
+  role: string;
+  /** Of an answer: `Summary.answer`, without its thinking. */
+  content: string;
+  /** Of an answer: `Summary.thinking`, for the template to leave out or not. */
+  thinking?: string;
+  [more: string]: unknown;
+}
+
+/** A conversation as the model sees it. */
+export interface ChatPrompt {
+  text: string;
+  ids: number[];
+  tokens: TextToken[];
+  /** The model has no template. */
+  plain: boolean;
+  /** Texts that end the answer of a model without a template. */
+  stop: string[];
+  /** The longest answer: what the context leaves, or 128 where the model has no template and so does not know where an answer ends. */
+  maxTokens: number;
+}
+
+export interface Stoppable {
+  /** Aborting it ends the loop after the token that is being made, with `Summary.stop` as `cancelled`. */
+  signal?: AbortSignal;
+}
+
 export interface Engine {
   /** Continues a prompt, token by token. Leaving the loop ends it: nothing is computed ahead. */
-  generate(prompt: string | number[], options?: GenerateOptions): AsyncGenerator<Step, Summary, void>;
+  generate(prompt: string | number[], options?: GenerateOptions & Stoppable): AsyncGenerator<Step, Summary, void>;
+  /** Answers the last message; without `maxTokens`, for as long as `ChatPrompt.maxTokens` says. */
+  chat(messages: ChatMessage[], options?: GenerateOptions & Stoppable): AsyncGenerator<Step, Summary, void>;
 }

@@ -5,18 +5,20 @@ import { $ } from "./dom.js";
 import { setOpen } from "./draw.js";
 import { setRunning, status } from "./messages.js";
 import { state } from "./state.js";
+import { ChatView } from "./views/chat.js";
 import { CompareView } from "./views/compare.js";
 import { DeviceView } from "./views/device.js";
 import { HeatmapView } from "./views/heatmap.js";
 import { PreferencesView } from "./views/preferences.js";
 import { RoutingView } from "./views/routing.js";
 import { StoredView } from "./views/stored.js";
-import { generate, rewrite } from "./writing.js";
+import { answer, generate, rewrite } from "./writing.js";
 
 const makers = {
   heatmap: (root) => new HeatmapView(root, state),
   preferences: (root) => new PreferencesView(root, state),
   compare: (root) => new CompareView(root, state, generate),
+  chat: (root) => new ChatView(root, state, answer, () => void call("stop")),
   routing: (root) => new RoutingView(root, state, () => void rewrite()),
   device: (root) => new DeviceView(root, state, check),
   stored: (root) => new StoredView(root, call),

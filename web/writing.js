@@ -19,7 +19,8 @@ on("prompt", ({ tokens }) => {
   resetText();
 });
 
-on("token", ({ id, text, routing }) => {
+on("token", ({ id, text, parts, routing }) => {
+  run.onParts?.(parts);
   run.started ??= performance.now();
   run.tokens.push({ id, text });
   const known = run.rows.length;
@@ -41,25 +42,36 @@ function options() {
   return { ...Object.fromEntries(numbers), routing: state.routing };
 }
 
-/** Generates into what the page shows. `{ tokens, rows, text, stop }`, or nothing after an error. */
+/** Writes on after a prompt, into what the page shows. `{ tokens, rows, text, stop }`, or nothing after an error. */
 export async function generate(prompt) {
-  if (state.running || !state.info) return undefined;
   if (!prompt) {
     notice("Write a prompt first.");
     return undefined;
   }
+  return await write({ prompt, options: options() });
+}
+
+/** Answers the last of `messages`. `onParts` is called with what each token adds to thinking and answer. */
+export async function answer(messages, onParts) {
+  const { maxTokens, ...rest } = options();
+  return await write({ messages, options: rest }, onParts);
+}
+
+async function write(asked, onParts) {
+  if (state.running || !state.info) return undefined;
   notice("");
   setRunning(true, "Writing …");
   state.answers++;
-  run = { tokens: [], rows: [], numPrompt: 0 };
+  run = { tokens: [], rows: [], numPrompt: 0, onParts, isChat: asked.messages !== undefined };
   Object.assign(state, { tokens: run.tokens, rows: run.rows, numPrompt: 0 });
   $("speed").textContent = "";
   resetText();
   try {
-    const summary = await call("generate", { prompt, options: options() });
+    const summary = await call("generate", asked);
     const why = { eos: "the model ended its text", max_tokens: "as many tokens as asked for", context_full: "the context is full", cancelled: "stopped", stop_string: "a stop text was reached" };
     status(`${summary.ids.length} new tokens: ${why[summary.stop]}.`);
-    return { ...run, text: summary.text, stop: summary.stop };
+    const { text, stop, thinking, answer } = summary;
+    return { ...run, text, stop, thinking, answer };
   } catch (error) {
     status("");
     complain(error);
@@ -82,7 +94,8 @@ let rewriting = false;
 export async function rewrite() {
   showChanged();
   if (rewriting) void call("stop");
-  if (rewriting || state.tokens.length === 0) return;
+  // A conversation goes on from here with the new routing; what was said stays said.
+  if (rewriting || state.tokens.length === 0 || run?.isChat) return;
   rewriting = true;
   try {
     if (state.running) {

@@ -1,0 +1,137 @@
+// A conversation in the page: the prompt is that of the program, thinking is folded and does not go back, an answer can be stopped.
+
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Session, finished } from "./browser.mjs";
+
+const FIXTURES = fileURLToPath(new URL("../golden/fixtures/", import.meta.url));
+/** As reasoning models have it: thinking between marks, which the template opens, and leaves out of earlier turns. */
+const TEMPLATE = `{%- for message in messages -%}
+<|{{ message.role }}|>{% if message.role == 'assistant' %}{{ message.content.split('</think>')[-1] }}{% else %}{{ message.content }}{% endif %}
+{%- endfor -%}
+{%- if add_generation_prompt %}<|assistant|><think>{% endif %}`;
+
+let session;
+let page;
+let folder;
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "moebius-chat-"));
+  session = await Session.start();
+  // What a small random model writes is noise: the test puts words in its mouth, where tokens pass from the engine to the page.
+  page = await session.openWithWorker(`
+    const tell = postMessage.bind(globalThis);
+    globalThis.script = undefined;
+    globalThis.postMessage = (message) => {
+      if (message.event === "prompt") globalThis.lastPrompt = message.data.tokens.map(({ text }) => text).join("");
+      tell(message);
+    };
+  `);
+});
+after(async () => {
+  await session?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const worker = () => page.workers()[0];
+const lastPrompt = () => worker().evaluate(() => globalThis.lastPrompt);
+
+async function say(text) {
+  await page.getByLabel("Your message").fill(text);
+  await page.getByLabel("Your message").press("Enter");
+  await finished(page);
+}
+
+test("a model without a template says so, and gets lines of User: and Assistant:", async () => {
+  await page.click("[data-view=chat]");
+  await page.getByText("This model has no chat template").waitFor();
+  await page.getByText("What the model is told first").click();
+  await page.getByLabel("System message").fill("A tale.");
+  await say("Tell me of the king.");
+  assert.match(await lastPrompt(), /A tale\.\n\nUser: Tell me of the king\.\nAssistant:$/);
+  const [answer] = await page.locator(".chat .assistant > .said").allTextContents();
+  assert.ok(answer.length > 0 && !answer.includes("User:"), answer);
+  assert.equal(await page.locator(".chat .thinking:visible").count(), 0);
+  await say("And then?");
+  assert.ok((await lastPrompt()).endsWith(`A tale.\n\nUser: Tell me of the king.\nAssistant: ${answer}\nUser: And then?\nAssistant:`), await lastPrompt());
+  // The colours are those of the conversation.
+  const { tokens, rows } = await page.evaluate(() => window.moebius.state);
+  assert.equal(rows.length, tokens.length - 1);
+});
+
+test("an answer can be stopped, and what was said so far stays", async () => {
+  await page.getByLabel("Your message").fill("Go on.");
+  await page.getByLabel("Your message").press("Enter");
+  await page.waitForFunction(() => window.moebius.state.tokens.length - window.moebius.state.numPrompt >= 4 && document.querySelectorAll(".chat .assistant").length === 3);
+  await page.locator("#view").getByRole("button", { name: "Stop" }).click();
+  await finished(page);
+  const last = page.locator(".chat .assistant").last();
+  assert.match(await last.textContent(), /Stopped\./);
+  assert.ok((await last.locator("> .said").textContent()).length > 0);
+});
+
+test("a new conversation begins with nothing", async () => {
+  await page.getByRole("button", { name: "New conversation" }).click();
+  assert.equal(await page.locator(".chat li").count(), 0);
+  await say("Who?");
+  assert.ok((await lastPrompt()).endsWith("A tale.\n\nUser: Who?\nAssistant:"));
+});
+
+test("a model with a template is asked through it, its thinking is folded, and only the answer goes back", async () => {
+  await cp(join(FIXTURES, "mixtral"), folder, { recursive: true });
+  await writeFile(join(folder, "chat_template.jinja"), TEMPLATE);
+  await page.selectOption("#model-kind", "folder");
+  await page.setInputFiles("#model-folder", folder);
+  await page.click("#load");
+  await finished(page);
+  await page.getByText("The conversation is written as the model's chat template wants it").waitFor();
+  assert.equal(await page.locator(".chat li").count(), 0, "another model, another conversation");
+  await page.getByLabel("System message").fill("");
+  // Texts pass through JSON once between engine and page: there the model "writes" its thinking.
+  await worker().evaluate(() => {
+    const { parse } = JSON;
+    const parts = [[{ part: "thinking", text: "Hm, the" }], [{ part: "thinking", text: " king." }], [{ part: "answer", text: "A king" }], [{ part: "answer", text: " it was." }]];
+    let at = 0;
+    JSON.parse = (text, ...more) => {
+      const value = parse(text, ...more);
+      if (value?.parts && value.routing) value.parts = parts[at++] ?? [];
+      if (value?.promptIds) at = 0;
+      return value;
+    };
+  });
+  await page.waitForFunction(() => !window.moebius.state.running);
+  await page.evaluate(() => (document.getElementById("temperature").value = "0"));
+  await page.getByLabel("Your message").fill("Who was it?");
+  await page.getByLabel("Your message").press("Enter");
+  await page.waitForFunction(() => window.moebius.state.tokens.length - window.moebius.state.numPrompt >= 6);
+  await page.locator("#view").getByRole("button", { name: "Stop" }).click();
+  await finished(page);
+  assert.match(await lastPrompt(), /<\|user\|>Who was it\?<\|assistant\|><think>$/);
+  const answer = page.locator(".chat .assistant").first();
+  assert.equal(await answer.locator("> .said").textContent(), "A king it was.");
+  const folded = answer.locator("details.thinking");
+  assert.equal(await folded.evaluate((details) => details.open), false);
+  assert.equal(await folded.locator(".said").isVisible(), false);
+  await folded.locator("summary").click();
+  assert.equal(await folded.locator(".said").textContent(), "Hm, the king.");
+  await page.getByLabel("Your message").fill("And?");
+  await page.getByLabel("Your message").press("Enter");
+  await page.waitForFunction(() => document.querySelectorAll(".chat .assistant").length === 2 && window.moebius.state.tokens.length > window.moebius.state.numPrompt);
+  await page.locator("#view").getByRole("button", { name: "Stop" }).click();
+  await finished(page);
+  assert.ok((await lastPrompt()).endsWith("<|user|>Who was it?<|assistant|>A king it was.<|user|>And?<|assistant|><think>"), await lastPrompt());
+});
+
+test("a template that refuses a conversation is said, and the question comes back", async () => {
+  await writeFile(join(folder, "chat_template.jinja"), "{{ raise_exception('Only questions about kings!') }}");
+  await page.setInputFiles("#model-folder", folder);
+  await page.click("#load");
+  await finished(page);
+  await say("Who are you?");
+  assert.match(await page.textContent("#notice"), /chat template: .*Only questions about kings!/);
+  assert.equal(await page.getByLabel("Your message").inputValue(), "Who are you?");
+  assert.equal(await page.locator(".chat li").count(), 0);
+});

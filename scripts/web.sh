@@ -3,7 +3,7 @@
 #
 #   usage: scripts/web.sh
 #
-# Needs the wasm target of Rust: from rustup where it can be added, from Debian's rustc-web otherwise. The wasm-bindgen command of the
+# Needs Node, and the wasm target of Rust: from rustup where it can be added, from Debian's rustc-web otherwise. The wasm-bindgen command of the
 # version in Cargo.lock is built once into target/tools. wasm-opt makes the result smaller where it is installed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -83,6 +83,7 @@ optimise() {
     mv "$pkg/optimised.wasm" "$pkg/moebius_bg.wasm"
 }
 
+has node || fail 'Node is missing: install it with your system'\''s package manager, or from https://nodejs.org'
 install_wasm_bindgen
 build
 rm -rf "$pkg"
@@ -102,6 +103,8 @@ sed "s/VERSION/$version/" web/package/package.json >"$pkg/package.json"
     printf '\n}\n'
 ) >"$pkg/demo.json"
 cp LICENSE-MIT LICENSE-APACHE "$pkg/"
+# What the page consists of, for its service worker.
+node scripts/web-shell.mjs >"$pkg/shell.js"
 bytes=$(gzip -9 -c "$pkg/moebius_bg.wasm" | wc -c)
 say "$pkg: moebius_bg.wasm $(wc -c <"$pkg/moebius_bg.wasm") bytes, gzipped $bytes"
 [ "$bytes" -le 2500000 ] || fail "the wasm is larger than 2.5 MB gzipped"

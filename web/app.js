@@ -4,6 +4,7 @@ import { call } from "./client.js";
 import { $ } from "./dom.js";
 import { setText } from "./draw.js";
 import { load, showKind } from "./loading.js";
+import { keepOffline } from "./offline.js";
 import { state } from "./state.js";
 import { show } from "./tabs.js";
 import { TextView } from "./views/text.js";
@@ -39,3 +40,4 @@ show("heatmap");
 // For tests and for the curious: everything that the views show.
 window.moebius = { state, call };
 void load();
+void keepOffline();

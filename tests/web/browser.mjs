@@ -25,9 +25,10 @@ const FLAGS = [
 
 /** A browser with storage of its own, and a server for it. `page.requests` and `page.problems` record what must not happen unseen. */
 export class Session {
-  static async start(options = {}) {
+  /** `web`: another folder than web/. Service workers, which take requests out of a test's hands, are left to offline.test.mjs. */
+  static async start({ web, ...options } = {}) {
     const session = new Session();
-    session.server = await serve(0);
+    session.server = await serve(0, web);
     session.origin = `http://localhost:${session.server.address().port}`;
     session.folder = await mkdtemp(join(tmpdir(), "moebius-web-"));
     session.context = await chromium.launchPersistentContext(session.folder, {
@@ -35,6 +36,7 @@ export class Session {
       headless: true,
       args: FLAGS,
       viewport: { width: 1280, height: 900 },
+      serviceWorkers: "block",
       ...options,
     });
     return session;
@@ -48,7 +50,7 @@ export class Session {
     page.problems = [];
     // The context hears about what workers fetch, too.
     this.context.on("request", (request) => page.requests.push({ url: request.url(), range: request.headers().range }));
-    page.on("console", (message) => ["error", "warning"].includes(message.type()) && page.problems.push(message.text()));
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("blocked by Playwright") && page.problems.push(message.text()));
     page.on("pageerror", (error) => page.problems.push(String(error)));
     await change(page);
     await page.goto(this.origin);

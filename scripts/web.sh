@@ -89,6 +89,8 @@ build
 rm -rf "$pkg"
 "$tools/bin/wasm-bindgen" --target web --out-dir "$pkg" "$CARGO_TARGET_DIR/$target/web/moebius.wasm"
 optimise
+# `Symbol.dispose` is in no published version of the language yet: with `lib` es2022 the types have to do without.
+sed -i.bak '/\[Symbol\.dispose\](): void;/d' "$pkg/moebius.d.ts" && rm "$pkg/moebius.d.ts.bak"
 cp web/package/index.js web/package/index.d.ts "$pkg/"
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 sed "s/VERSION/$version/" web/package/package.json >"$pkg/package.json"
@@ -102,7 +104,7 @@ sed "s/VERSION/$version/" web/package/package.json >"$pkg/package.json"
     done
     printf '\n}\n'
 ) >"$pkg/demo.json"
-cp LICENSE-MIT LICENSE-APACHE "$pkg/"
+cp LICENSE-MIT LICENSE-APACHE web/package/README.md web/package/example.html "$pkg/"
 # What the page consists of, for its service worker.
 node scripts/web-shell.mjs >"$pkg/shell.js"
 bytes=$(gzip -9 -c "$pkg/moebius_bg.wasm" | wc -c)

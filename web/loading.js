@@ -35,15 +35,26 @@ function chosenModel() {
   const name = $("model-name").value.trim();
   switch (kind) {
     case "hub":
-      if (!/^[\w.-]+\/[\w.-]+(@[\w.-]+)?$/.test(name)) throw new Error("A model on the hub is named like org/name.");
+      // Addresses of its pages are as good.
+      if (/^(https?:\/\/|hf\.co\/|huggingface\.co\/)/.test(name)) return { kind: "url", url: addressOf(name.replace(/^(?!https?:)/, "https://")) };
+      if (!/^[\w.-]+\/[\w.-]+(@[\w.-]+)?$/.test(name)) throw new Error(`A model on the hub is named like org/name, found "${name}".`);
       return { kind, id: name };
     case "url":
-      return { kind, url: new URL(name, location.href).href };
+      if (!name) throw new Error("Write the address of the folder that holds config.json and the weights.");
+      return { kind, url: addressOf(name) };
     case "folder":
       if ($("model-folder").files.length === 0) throw new Error("Choose the folder that holds config.json and the weights.");
       return { kind, files: [...$("model-folder").files] };
     default:
       return { kind };
+  }
+}
+
+function addressOf(name) {
+  try {
+    return new URL(name, location.href).href;
+  } catch {
+    throw new Error(`"${name}" is no address. One looks like https://example.org/model/.`);
   }
 }
 

@@ -23,6 +23,8 @@ const OPTIONAL = [
 /** What older repositories have in place of tokenizer.json. */
 const VOCABULARIES = ["vocab.json", "merges.txt"];
 const HUB = "https://huggingface.co";
+/** Where pages about models are, whose addresses people copy. */
+const HUB_HOSTS = ["huggingface.co", "www.huggingface.co", "hf.co"];
 const MOST_NAMES = 8;
 
 const entry = (blob) => ({ size: blob.size, blob });
@@ -64,7 +66,7 @@ export function listedSource(base, list) {
 /** The address of a directory, or of a file in it, on a server that offers no list of its files: the usual names are tried. */
 export function urlSource(address) {
   const url = new URL(address, location.href);
-  const onHub = url.origin === HUB && /^\/([\w.-]+\/[\w.-]+)(?:\/(?:tree|blob|resolve)\/([\w.-]+).*)?$/.exec(url.pathname);
+  const onHub = HUB_HOSTS.includes(url.host) && /^\/([\w.-]+\/[\w.-]+)(?:\/(?:tree|blob|resolve)\/([\w.-]+)(?:\/.*)?)?\/?$/.exec(url.pathname);
   if (onHub) return hubSource(onHub[2] ? `${onHub[1]}@${onHub[2]}` : onHub[1]);
   const [, directory, file] = /^(.*\/)([^/]*)$/.exec(url.pathname);
   if (file.endsWith(".gguf")) {

@@ -16,13 +16,6 @@ export function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** The hue of an expert: neighbours are far apart. */
-export function hue(expert, numExperts) {
-  const steps = Math.max(numExperts, 1);
-  const stride = numExperts % 3 === 0 ? 5 : 3;
-  return (((expert * stride) % steps) * 360) / steps + 20;
-}
-
 export function select(label, options, value, onchange) {
   const list = element("select", { onchange: (event) => onchange(event.target.value) });
   for (const [key, text] of options) list.append(element("option", { value: key, selected: String(key) === String(value) }, text));

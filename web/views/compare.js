@@ -1,6 +1,7 @@
 // Two prompts, and where their experts differ most.
 
-import { element, hue, percent } from "../dom.js";
+import { paint } from "../colours.js";
+import { element, percent } from "../dom.js";
 import { distance, loads, shares } from "../stats.js";
 
 const DEFAULTS = ["The court held that the defendant was liable for", "def main(argv):\n    for name in argv:\n        print("];
@@ -43,7 +44,7 @@ export class CompareView {
     const lines = order.map(({ layer, distance }) => {
       const cells = a[layer].map((share, expert) => {
         const bar = (value, name) =>
-          element("span", { class: "half", style: { "--share": value, "--hue": hue(expert, experts) }, title: `${name}: ${percent(value)}` });
+          element("span", { class: "half", style: { "--share": value, ...paint(expert) }, title: `${name}: ${percent(value)}` });
         return element("td", { class: "pair" }, bar(share, "A"), bar(b[layer][expert], "B"));
       });
       return element("tr", {}, element("th", { scope: "row" }, String(moeLayers[layer])), ...cells, element("td", { class: "stat" }, percent(distance)));

@@ -1,6 +1,7 @@
 // Which experts a token goes to, and which tokens an expert gets, over everything since the model was loaded.
 
-import { element, hue, percent, select, visible } from "../dom.js";
+import { paint } from "../colours.js";
+import { element, percent, select, visible } from "../dom.js";
 import { preferencesOfToken, topTokens } from "../stats.js";
 
 const MAX_TOKENS = 30;
@@ -66,7 +67,7 @@ export class PreferencesView {
     const lines = found.layers.map((shares, layer) => {
       const order = shares.map((share, expert) => ({ share, expert })).filter(({ share }) => share > 0);
       order.sort((a, b) => b.share - a.share);
-      const chips = order.slice(0, 6).map(({ share, expert }) => chip(expert, share, experts));
+      const chips = order.slice(0, 6).map(({ share, expert }) => chip(expert, share));
       return element("li", {}, element("span", {}, `layer ${moeLayers[layer]}`), ...chips);
     });
     this.token.replaceChildren(element("p", { class: "hint" }, `It occurred ${found.count} times.`), element("ol", { class: "layers" }, ...lines));
@@ -86,6 +87,6 @@ export class PreferencesView {
   }
 }
 
-function chip(expert, share, numExperts) {
-  return element("span", { class: "token chip", style: { "--hue": hue(expert, numExperts), "--share": share } }, `${expert} · ${percent(share)}`);
+function chip(expert, share) {
+  return element("span", { class: "token chip", style: paint(expert) }, `${expert} · ${percent(share)}`);
 }

@@ -1,6 +1,7 @@
 // Change how the model routes. What is chosen here goes with every answer, and each change writes the answer anew.
 
-import { element, hue, select } from "../dom.js";
+import { paint } from "../colours.js";
+import { element, select } from "../dom.js";
 
 export class RoutingView {
   /** `onChange()` is called after every change of `state.routing`. */
@@ -80,7 +81,7 @@ export class RoutingView {
           {
             type: "button",
             class: off ? "token off" : "token",
-            style: { "--hue": hue(expert, experts) },
+            style: paint(expert),
             "aria-pressed": String(!off),
             "aria-label": `expert ${expert}`,
             disabled: locked,

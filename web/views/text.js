@@ -1,6 +1,7 @@
 // The prompt and the answer, each token in the colour of its top expert in the chosen layer; one token's experts in every layer below.
 
-import { element, hue, percent, select, visible } from "../dom.js";
+import { paint } from "../colours.js";
+import { element, percent, select, visible } from "../dom.js";
 
 export class TextView {
   constructor(root, state) {
@@ -30,21 +31,24 @@ export class TextView {
     this.text.replaceChildren();
     const { info } = this.state;
     this.root.hidden = !info || this.state.tokens.length === 0;
-    if (info) {
-      const { moeLayers, experts } = info.model;
-      const options = moeLayers.map((layer, index) => [index, `layer ${layer}`]);
-      const legend = element("span", { class: "legend", "aria-label": "Colours of the experts" });
-      for (let expert = 0; expert < experts; expert++) {
-        legend.append(element("span", { class: "token", style: { "--hue": hue(expert, experts) } }, String(expert)));
-      }
-      const layer = select("Coloured by the top expert of", options, this.state.layer, (value) => {
-        this.state.layer = Number(value);
-        this.update();
-      });
-      this.bar.replaceChildren(layer, legend);
-    }
+    if (info && this.shown !== info) this.showBar(info.model);
     this.detail.replaceChildren(element("p", { class: "hint" }, "Point at a token to see its experts in every layer."));
     this.update();
+  }
+
+  showBar({ moeLayers, experts }) {
+    this.shown = this.state.info;
+    const options = moeLayers.map((layer, index) => [index, `layer ${layer}`]);
+    const legend = element("span", { class: "legend", role: "img", "aria-label": `The colours of experts 0 to ${experts - 1}` });
+    for (let expert = 0; expert < experts; expert++) legend.append(element("span", { class: "token", style: paint(expert) }, String(expert)));
+    const layer = select("Coloured by the top expert of", options, this.state.layer, (value) => {
+      this.state.layer = Number(value);
+      this.update();
+    });
+    const numbers = element("input", { type: "checkbox", id: "numbers" });
+    numbers.checked = this.root.classList.contains("numbered");
+    numbers.addEventListener("change", () => this.root.classList.toggle("numbered", numbers.checked));
+    this.bar.replaceChildren(layer, legend, element("label", { class: "check" }, numbers, " numbers"));
   }
 
   update() {
@@ -56,8 +60,8 @@ export class TextView {
       span.className = index < numPrompt ? "token prompt" : "token";
       if (expert === undefined) {
         span.classList.add("unknown");
-      } else {
-        span.style.setProperty("--hue", hue(expert, info.model.experts));
+      } else if (span.dataset.expert !== String(expert)) {
+        for (const [name, value] of Object.entries(paint(expert))) span.style.setProperty(name, value);
         span.dataset.expert = expert;
       }
     }
@@ -69,11 +73,12 @@ export class TextView {
   }
 
   step(event) {
-    const move = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 }[event.key];
-    if (!move) return;
-    event.preventDefault();
     const last = this.state.tokens.length - 1;
-    this.show(Math.min(Math.max((this.selected ?? -1) + move, 0), last));
+    const at = this.selected ?? -1;
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + 10, ArrowUp: at - 10, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    this.show(Math.min(Math.max(to, 0), last));
     this.text.children[this.selected]?.scrollIntoView({ block: "nearest" });
   }
 
@@ -90,13 +95,7 @@ export class TextView {
       return;
     }
     const lines = row.experts.map((experts, layer) => {
-      const chips = experts.map((expert, rank) =>
-        element(
-          "span",
-          { class: "token chip", style: { "--hue": hue(expert, info.model.experts), "--share": row.weights[layer][rank] } },
-          `${expert} · ${percent(row.weights[layer][rank])}`,
-        ),
-      );
+      const chips = experts.map((expert, rank) => element("span", { class: "token chip", style: paint(expert) }, `${expert} · ${percent(row.weights[layer][rank])}`));
       return element("li", { class: layer === this.state.layer ? "current" : undefined }, element("span", {}, `layer ${info.model.moeLayers[layer]}`), ...chips);
     });
     this.detail.replaceChildren(head, element("ol", { class: "layers" }, ...lines));

@@ -3,7 +3,7 @@
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
-use crate::generate::{GenerateOptions, Generation, GenerationContext, Tokenizer};
+use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource, cache_format};
 use crate::platform::{self, HostPeak};
@@ -15,8 +15,8 @@ use std::path::Path;
 
 /// The context where the caller names none and the model would allow more: a longer KV cache costs memory.
 const DEFAULT_CONTEXT: usize = 4096;
-/// Tokens whose logits are in host memory at the same time while measuring perplexity.
-const PERPLEXITY_STEP: usize = 128;
+/// Tokens whose logits are in host memory at the same time where those of a whole text are needed.
+const LOGITS_STEP: usize = 128;
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
@@ -311,10 +311,10 @@ impl Engine {
         for window in ids.chunks((self.context - bos.len()).max(1)) {
             let window = [&bos, window].concat();
             self.check_ids(&window)?;
-            for start in (0..window.len()).step_by(PERPLEXITY_STEP) {
-                let step = &window[start..window.len().min(start + PERPLEXITY_STEP)];
+            for start in (0..window.len()).step_by(LOGITS_STEP) {
+                let step = &window[start..window.len().min(start + LOGITS_STEP)];
                 let forward = self.decoder.forward(step, start).await?;
-                let targets = &window[start + 1..window.len().min(start + 1 + PERPLEXITY_STEP)];
+                let targets = &window[start + 1..window.len().min(start + 1 + LOGITS_STEP)];
                 for (logits, &target) in forward.logits.chunks_exact(self.spec.vocab_size).zip(targets) {
                     nll += negative_log_likelihood(logits, target);
                     tokens += 1;
@@ -324,6 +324,22 @@ impl Engine {
             }
         }
         Ok(Perplexity { tokens, mean_nll: nll / tokens as f64 })
+    }
+
+    /// After every token of `ids`, the `count` likeliest tokens to come next.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub async fn likeliest(&mut self, ids: &[u32], count: usize) -> Result<Vec<Vec<Candidate>>> {
+        self.check_ids(ids)?;
+        self.cached.clear();
+        let mut candidates = Vec::with_capacity(ids.len());
+        for (index, step) in ids.chunks(LOGITS_STEP).enumerate() {
+            let forward = self.decoder.forward(step, index * LOGITS_STEP).await?;
+            let rows = forward.logits.chunks_exact(self.spec.vocab_size);
+            candidates.extend(rows.map(|logits| Candidate::likeliest(logits, count)));
+        }
+        Ok(candidates)
     }
 
     /// The beginning-of-text token, where the tokenizer puts one before a text.

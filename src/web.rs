@@ -8,6 +8,7 @@ use crate::gating::{ExpertAt, RoutingOverride};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::platform::{JsFile, Mount};
+use crate::trace::{self, Source};
 use crate::{LoadEvent, LoadOptions};
 use json::{parse, thrown, to_js};
 use serde::Deserialize;
@@ -36,6 +37,10 @@ extern "C" {
     pub type JsDescription;
     #[wasm_bindgen(typescript_type = "TextToken[]")]
     pub type JsTokens;
+    #[wasm_bindgen(typescript_type = "RoutingOverride")]
+    pub type JsRouting;
+    #[wasm_bindgen(typescript_type = "Candidate[][]")]
+    pub type JsCandidates;
     #[wasm_bindgen(typescript_type = "Summary")]
     pub type JsSummary;
     #[wasm_bindgen(typescript_type = "ChatMessage[]")]
@@ -151,6 +156,22 @@ impl Engine {
         let ids = tokenizer.encode(text, true).map_err(thrown)?;
         let tokens = json::tokens(tokenizer, &ids).map_err(thrown)?;
         Ok(to_js(&tokens).unchecked_into())
+    }
+
+    /// The first line of a trace as `moebius trace` writes it, of what the last `generate` did. Without the line feed.
+    #[wasm_bindgen(js_name = traceHeader)]
+    pub fn trace_header(&self, model: &str) -> String {
+        let (device, routing) = (self.inner.device().name.clone(), self.inner.routing().to_string());
+        let source = Source { model: model.to_owned(), device, routing };
+        trace::header_line(&source, &self.inner.traced_layers()).trim_end().to_owned()
+    }
+
+    /// After every token of `ids`, the `count` likeliest to come next, with their texts and probabilities.
+    pub async fn likeliest(&mut self, ids: Vec<u32>, count: usize, routing: Option<JsRouting>) -> JsResult<JsCandidates> {
+        let routing: WebRouting = parse(routing.map(JsValue::from).as_ref())?;
+        self.inner.set_routing(&routing.parse().map_err(thrown)?).await.map_err(thrown)?;
+        let found = self.inner.likeliest(&ids, count).await.map_err(thrown)?;
+        Ok(to_js(&json::candidates(&found, self.inner.tokenizer()).map_err(thrown)?).unchecked_into())
     }
 
     /// Continues a prompt and calls `on_step` with every new token; it ends early where that gives `false`. One at a time.

@@ -1,6 +1,7 @@
 //! Text in, text out: what stands between a person's words and the token ids of a model.
 
 mod added_tokens;
+mod candidates;
 mod chat;
 mod generation;
 mod generation_config;
@@ -14,6 +15,7 @@ mod tokenizer_config;
 mod tokenizer_files;
 mod tokenizer_legacy;
 
+pub use candidates::Candidate;
 pub use chat::{ChatMessage, ChatRequest, ChatTemplate};
 pub(crate) use generation::GenerationContext;
 pub use generation::{GenerateOptions, Generation, Piece, Summary};

@@ -3,7 +3,7 @@
 use crate::conformance::Report;
 use crate::error::Error;
 use crate::gating::RouterSpec;
-use crate::generate::{SamplingOptions, StopReason, Summary, TextStream, Tokenizer};
+use crate::generate::{Candidate, SamplingOptions, StopReason, Summary, TextStream, Tokenizer};
 use crate::gpu::Device;
 use crate::reference::LayerRouting;
 use crate::spec::Parameters;
@@ -110,6 +110,15 @@ pub(super) fn summary(summary: &Summary) -> Value {
         "prefillTokens": summary.prefill_tokens, "prefillSeconds": summary.prefill_seconds, "decodeSeconds": summary.decode_seconds,
         "decodeRate": summary.decode_rate(), "expertLoads": summary.expert_loads,
     })
+}
+
+/// `[position][rank]`; a token that is not a whole character has U+FFFD in its text.
+pub(super) fn candidates(found: &[Vec<Candidate>], tokenizer: &Tokenizer) -> crate::Result<Vec<Vec<Value>>> {
+    let one = |candidate: &Candidate| {
+        let text = tokenizer.decode(&[candidate.id], false)?;
+        Ok(json!({ "id": candidate.id, "text": text, "probability": candidate.probability }))
+    };
+    found.iter().map(|position| position.iter().map(one).collect()).collect()
 }
 
 /// From one entry per layer to one per token. `num_experts` of each layer.

@@ -1,7 +1,7 @@
 //! Whole models through the engine, on the default adapter and on the reference: the numbers of transformers, whatever runs them.
 
 use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
-use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
+use moebius::generate::{Candidate, GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
 use moebius::quant::WeightClass;
 use moebius::reference::LayerRouting;
@@ -324,6 +324,33 @@ fn perplexity_of_likely_text_is_lower_than_of_unlikely_text() {
         );
         assert!(likely < 60.0 && unlikely > 3.0 * likely, "{likely} {unlikely}");
     }
+}
+
+#[test]
+fn the_likeliest_next_tokens_are_those_of_the_softmax_at_every_position() {
+    for device in devices().into_iter().take(2) {
+        let mut engine = load(&demo_model(), device, "bf16");
+        // Longer than what is computed at once.
+        let text = "Once upon a time there was a king who had three daughters, and the youngest was so fair. ".repeat(8);
+        let ids = engine.tokenizer().encode(&text, true).unwrap();
+        assert!(ids.len() > 128, "{}", ids.len());
+        let found = block_on(engine.likeliest(&ids, 5)).unwrap();
+        let logits = block_on(engine.forward(&ids)).unwrap().logits;
+        assert_eq!(found.len(), ids.len());
+        for (candidates, logits) in found.iter().zip(logits.chunks_exact(engine.spec().vocab_size)) {
+            let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+            let mut all: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp() / total).collect();
+            for candidate in candidates {
+                assert!((candidate.probability - all[candidate.id as usize]).abs() < 1e-4, "{candidate:?}");
+            }
+            all.sort_by(|a, b| b.total_cmp(a));
+            let probabilities: Vec<f64> = candidates.iter().map(|candidate| candidate.probability).collect();
+            assert!(probabilities.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-4), "{probabilities:?} {:?}", &all[..5]);
+        }
+    }
+    let equal = Candidate::likeliest(&[1.0, 3.0, 3.0, 2.0], 3);
+    assert_eq!(equal.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(Candidate::likeliest(&[1.0], 5).len(), 1);
 }
 
 #[test]

@@ -84,6 +84,14 @@ export interface TextToken {
   text: string;
 }
 
+/** A token that may come next. */
+export interface Candidate {
+  id: number;
+  text: string;
+  /** Of the softmax over the whole vocabulary, at temperature 1. */
+  probability: number;
+}
+
 export interface Summary {
   promptIds: number[];
   ids: number[];

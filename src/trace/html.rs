@@ -1,13 +1,18 @@
 //! The report as one page of HTML that needs nothing else: no script, no request.
 
+use super::sample::sample;
 use super::statistics::{LayerStatistics, Statistics, shares};
-use super::svg::{Cell, Heatmap, escape, visible};
-use super::{Source, Trace};
+use super::svg::{Cell, Heatmap, escape, scale, visible};
+use super::{ExpertToken, Source, Trace};
 use std::fmt::Write;
 
 /// Layers with more experts than this show their strongest pairs in words instead of a matrix.
 const MAX_MATRIX: usize = 16;
 const STRONGEST_PAIRS: usize = 5;
+/// Tokens that are named for each of so many experts.
+const TOKENS_OF_MANY: usize = 3;
+/// Of more layers all but the last are folded.
+const MAX_OPEN: usize = 8;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#f6f6f3;--card:#fff;--ink:#1c1d21;--soft:#5c5f68;--line:#dddcd6;--heat:#2f6fdd;--on-heat:#fff}
@@ -16,14 +21,19 @@ body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:68rem;background:var(--pag
 h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:0 0 .3rem}h3{font-size:.95rem;margin:1rem 0 .2rem}
 p{margin:.2rem 0 .6rem;color:var(--soft);font-size:.92rem}
 section{background:var(--card);border:1px solid var(--line);border-radius:.75rem;padding:1rem;margin-top:1rem;overflow-x:auto}
-svg{max-width:100%;height:auto;display:block}rect{fill:var(--heat)}
+svg{max-width:100%;height:auto;display:block}rect{fill:var(--heat)}path{stroke:var(--heat);stroke-width:.9}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.6rem 0}a{color:var(--heat)}
+summary{cursor:pointer;color:var(--soft);padding:.3rem 0}pre{font:.75rem/1.35 ui-monospace,'DejaVu Sans Mono',monospace;overflow-x:auto;margin:.3rem 0}
+.text{white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.8;color:var(--ink)}.text b{font-weight:400;border-radius:.2rem;border-right:1px solid var(--card)}
 text{font:12px system-ui,'DejaVu Sans',sans-serif;fill:var(--soft)}
 .c,.n{text-anchor:middle}.r{text-anchor:end}text.n{fill:var(--ink);font-size:11px}text.s{fill:var(--on-heat)}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .7rem .2rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{color:var(--soft);font-weight:500}td.n{text-align:right}code{font-family:ui-monospace,'DejaVu Sans Mono',monospace;white-space:pre-wrap}
-.grid{display:flex;flex-wrap:wrap;gap:1rem}.grid>div{flex:1 1 26rem}
-.beside{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:end}
+.grid{display:flex;flex-wrap:wrap;gap:1rem}.grid>*{flex:1 1 min(26rem,100%);min-width:0;overflow-x:auto}
+.beside{display:flex;flex-wrap:wrap;gap:1rem 2rem;align-items:end}.beside>*{max-width:100%;overflow-x:auto}
+@media (max-width:40rem){body{padding:1rem .6rem 3rem}section{padding:.75rem}svg{max-width:none}summary,nav a{min-height:44px;align-content:center}}
+@media (forced-colors:active){rect{fill:CanvasText}path{stroke:CanvasText}text,text.n,text.s{fill:CanvasText}.text b{border:1px solid CanvasText}}
 ";
 
 /// The whole report.
@@ -40,21 +50,51 @@ pub fn html(trace: &Trace, statistics: &Statistics) -> String {
         escape(device),
         escape(routing),
     );
-    section(&mut page, "Load", LOAD, &load(statistics));
-    if statistics.domains.len() > 1 {
-        section(&mut page, "How far each text departs", DIVERGENCE, &divergences(statistics));
-        section(&mut page, "Text by expert", DOMAINS, &domains(statistics));
+    let several = statistics.domains.len() > 1;
+    let sections = [
+        Some(Section { name: "load", title: "Load", hint: LOAD, content: load(statistics) }),
+        Some(Section { name: "sample", title: "The texts", hint: SAMPLE, content: sample(trace) }),
+        several.then(|| Section {
+            name: "departs",
+            title: "How far each text departs",
+            hint: DIVERGENCE,
+            content: divergences(statistics),
+        }),
+        several.then(|| Section { name: "domains", title: "Text by expert", hint: DOMAINS, content: domains(statistics) }),
+        Some(Section { name: "overlap", title: "From token to token", hint: OVERLAP, content: overlaps(statistics) }),
+        Some(Section {
+            name: "together",
+            title: "Experts that work together",
+            hint: COACTIVATION,
+            content: coactivation(statistics),
+        }),
+        Some(Section {
+            name: "tokens",
+            title: "Where the frequent tokens go",
+            hint: PREFERENCES,
+            content: preferences(statistics),
+        }),
+        Some(Section {
+            name: "experts",
+            title: "What each expert gets",
+            hint: EXPERT_TOKENS,
+            content: expert_tokens(statistics),
+        }),
+    ];
+    let sections: Vec<Section> = sections.into_iter().flatten().collect();
+    page.push_str("<nav aria-label=\"Contents\">");
+    sections.iter().for_each(|Section { name, title, .. }| page.push_str(&format!("<a href=\"#{name}\">{title}</a>")));
+    page.push_str("</nav>\n");
+    for Section { name, title, hint, content } in sections {
+        let _ = write!(page, "<section id=\"{name}\"><h2>{title}</h2><p>{hint}</p>\n{content}</section>\n");
     }
-    section(&mut page, "From token to token", OVERLAP, &overlaps(statistics));
-    section(&mut page, "Experts that work together", COACTIVATION, &coactivation(statistics));
-    section(&mut page, "Where the frequent tokens go", PREFERENCES, &preferences(statistics));
-    section(&mut page, "What each expert gets", EXPERT_TOKENS, &expert_tokens(statistics));
     page.push_str("</body></html>\n");
     page
 }
 
 const LOAD: &str = "Share of each layer's assignments, and how even they are. Max/min: busiest over idlest expert. CV: standard deviation over mean. \
                     Entropy: 1 for equal loads, 0 for a single expert. Dead: experts that got nothing.";
+const SAMPLE: &str = "Their beginnings; each token has the colour of its first expert in the last layer.";
 const DIVERGENCE: &str = "Jensen-Shannon divergence of a text's load from the load of all texts together, in thousandths of a bit: 0 is the same, 1000 \
                           is nothing in common.";
 const DOMAINS: &str = "Share of each text's assignments, in every layer; stronger than in the row of all texts means that the text prefers the expert.";
@@ -64,8 +104,19 @@ const COACTIVATION: &str = "Of the tokens that had the expert of the row, the sh
 const PREFERENCES: &str = "The expert that most occurrences of a token go to, by layer, with the share of them in percent.";
 const EXPERT_TOKENS: &str = "The tokens that an expert got most beyond its share: how often of how many times.";
 
-fn section(page: &mut String, title: &str, hint: &str, content: &str) {
-    let _ = write!(page, "<section><h2>{title}</h2><p>{hint}</p>\n{content}</section>\n");
+/// A part of the report that the contents name.
+struct Section {
+    name: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    content: String,
+}
+
+/// One layer's part of a section: folded where there are many.
+fn of_layer(statistics: &Statistics, layer: &LayerStatistics, content: &str) -> String {
+    let last = statistics.layers.last().map(|last| last.layer);
+    let open = if statistics.layers.len() <= MAX_OPEN || Some(layer.layer) == last { " open" } else { "" };
+    format!("<details{open}><summary>Layer {}</summary>{content}</details>\n", layer.layer)
 }
 
 fn numbers(count: usize) -> Vec<String> {
@@ -80,7 +131,7 @@ fn most_experts(statistics: &Statistics) -> usize {
 fn share_row(what: &str, loads: &[u64], strongest: f64) -> Vec<Cell> {
     let cell = |(expert, share): (usize, f64)| Cell {
         fill: if strongest > 0.0 { share / strongest } else { 0.0 },
-        text: format!("{:.0}", share * 100.0),
+        text: if loads.len() > MAX_MATRIX { format!("{:.1}", share * 100.0) } else { format!("{:.0}", share * 100.0) },
         hint: format!("{what}, expert {expert}: {} assignments, {:.1} %", loads[expert], share * 100.0),
     };
     shares(loads).into_iter().enumerate().map(cell).collect()
@@ -107,7 +158,8 @@ fn load(statistics: &Statistics) -> String {
         (layer.layer.to_string(), cells.to_vec())
     };
     let figures = table(&["layer", "max/min", "CV", "entropy", "dead"], statistics.layers.iter().map(row));
-    format!("<div class=\"beside\">{picture}{figures}</div>")
+    let scale = scale(&format!("{:.1} %", top * 100.0));
+    format!("{scale}<div class=\"beside\"><div>{picture}</div>{figures}</div>")
 }
 
 fn divergences(statistics: &Statistics) -> String {
@@ -145,7 +197,7 @@ fn domains(statistics: &Statistics) -> String {
             columns: numbers(layer.loads.len()),
             cells: rows.chain([share_row("all texts", &layer.loads, top)]).collect(),
         };
-        let _ = write!(text, "<div><h3>Layer {}</h3>{}</div>", layer.layer, picture.render());
+        text.push_str(&of_layer(statistics, layer, &picture.render()));
     }
     text.push_str("</div>");
     text
@@ -165,8 +217,7 @@ fn coactivation(statistics: &Statistics) -> String {
     for layer in statistics.layers.iter().filter(|layer| layer.experts_per_token > 1) {
         let share = |expert: usize, other: usize| layer.coactivation[expert][other] as f64 / layer.loads[expert].max(1) as f64;
         let experts = layer.loads.len();
-        let _ = write!(text, "<div><h3>Layer {}</h3>", layer.layer);
-        if experts <= MAX_MATRIX {
+        let content = if experts <= MAX_MATRIX {
             let others = |expert: usize| (0..experts).filter(move |&other| other != expert);
             let top = (0..experts).flat_map(|expert| others(expert).map(move |other| share(expert, other))).fold(0.0, f64::max);
             let cell = |expert: usize, other: usize| Cell {
@@ -176,19 +227,18 @@ fn coactivation(statistics: &Statistics) -> String {
             };
             let cells = (0..experts).map(|expert| (0..experts).map(|other| cell(expert, other)).collect()).collect();
             let rows = (0..experts).map(|expert| format!("expert {expert}")).collect();
-            text.push_str(
-                &Heatmap { title: "Experts of the same token", axis: "", rows, columns: numbers(experts), cells }.render(),
-            );
+            Heatmap { title: "Experts of the same token", axis: "", rows, columns: numbers(experts), cells }.render()
         } else {
             let mut pairs: Vec<(usize, usize)> = (0..experts).flat_map(|a| (a + 1..experts).map(move |b| (a, b))).collect();
             pairs.sort_by_key(|&(a, b)| std::cmp::Reverse(layer.coactivation[a][b]));
-            let rows = pairs.into_iter().take(STRONGEST_PAIRS).map(|(a, b)| {
+            let lines = pairs.into_iter().take(STRONGEST_PAIRS).map(|(a, b)| {
                 let of = |expert: usize, other: usize| format!("{:.0} %", share(expert, other) * 100.0);
-                (format!("{a} and {b}"), vec![layer.coactivation[a][b].to_string(), of(a, b), of(b, a)])
+                let (tokens, first, second) = (layer.coactivation[a][b], of(a, b), of(b, a));
+                format!("{a} and {b}: {tokens} tokens, {first} of {a}'s, {second} of {b}'s")
             });
-            text.push_str(&table(&["experts", "tokens", "of the first's", "of the second's"], rows));
-        }
-        text.push_str("</div>");
+            format!("<pre>{}</pre>", lines.collect::<Vec<_>>().join("\n"))
+        };
+        text.push_str(&of_layer(statistics, layer, &content));
     }
     text.push_str("</div>");
     text
@@ -216,18 +266,35 @@ fn preferences(statistics: &Statistics) -> String {
 fn expert_tokens(statistics: &Statistics) -> String {
     let mut text = String::from("<div class=\"grid\">");
     for layer in &statistics.layers {
-        let _ = write!(text, "<div><h3>Layer {}</h3><table><tr><th>expert</th><th>tokens</th></tr>", layer.layer);
-        for (expert, tokens) in layer.expert_tokens.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty()) {
-            let shown: Vec<String> = tokens
-                .iter()
-                .map(|token| format!("<code>{}</code> {}/{}", escape(&visible(&token.text)), token.count, token.total))
-                .collect();
-            let _ = write!(text, "<tr><td class=\"n\">{expert}</td><td>{}</td></tr>", shown.join(", "));
-        }
-        text.push_str("</table></div>");
+        let some = layer.expert_tokens.iter().enumerate().filter(|(_, tokens)| !tokens.is_empty());
+        let content = if layer.loads.len() > MAX_MATRIX { lines_of_tokens(some) } else { table_of_tokens(some) };
+        text.push_str(&of_layer(statistics, layer, &content));
     }
     text.push_str("</div>");
     text
+}
+
+fn table_of_tokens<'a>(experts: impl Iterator<Item = (usize, &'a Vec<ExpertToken>)>) -> String {
+    let mut text = String::from("<table><tr><th>expert</th><th>tokens</th></tr>");
+    for (expert, tokens) in experts {
+        let shown: Vec<String> = tokens
+            .iter()
+            .map(|token| format!("<code>{}</code> {}/{}", escape(&visible(&token.text)), token.count, token.total))
+            .collect();
+        let _ = write!(text, "<tr><td class=\"n\">{expert}</td><td>{}</td></tr>", shown.join(", "));
+    }
+    text.push_str("</table>");
+    text
+}
+
+/// A line for each of many experts.
+fn lines_of_tokens<'a>(experts: impl Iterator<Item = (usize, &'a Vec<ExpertToken>)>) -> String {
+    let line = |(expert, tokens): (usize, &Vec<ExpertToken>)| {
+        let shown = tokens.iter().take(TOKENS_OF_MANY);
+        let shown: Vec<String> = shown.map(|token| format!("{} {}/{}", visible(&token.text), token.count, token.total)).collect();
+        format!("{expert:>4}  {}", shown.join(",  "))
+    };
+    format!("<pre>{}</pre>", escape(&experts.map(line).collect::<Vec<_>>().join("\n")))
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = (String, Vec<String>)>) -> String {

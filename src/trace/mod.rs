@@ -2,8 +2,10 @@
 //!
 //! Everything here is a function of [`Trace`]; nothing knows a model or a device.
 
+mod colours;
 mod html;
 mod jsonl;
+mod sample;
 mod statistics;
 mod svg;
 

@@ -131,14 +131,84 @@ fn the_page_needs_nothing_else_and_shows_text_as_text() {
     let mut trace = small();
     trace.tokens[1].text = "<script>".to_owned();
     let page = html(&trace, &Statistics::of(&trace));
+    // Links lead to parts of the page itself.
+    let page = page.replace("http://www.w3.org/2000/svg", "").replace("href=\"#", "");
     for absent in ["<script", "http://", "https://", "src=", "href=", "url("] {
-        assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(absent), "{absent}");
+        assert!(!page.contains(absent), "{absent}");
     }
     for present in ["&lt;script&gt;", "a &lt;model&gt;", "<svg", "How far each text departs", "layer 3"] {
         assert!(page.contains(present), "{present}");
     }
     let empty = Trace::new(source(), trace.layers.clone());
     assert!(html(&empty, &Statistics::of(&empty)).ends_with("</html>\n"));
+}
+
+/// As much as a large model gives: 48 layers, 128 experts, eight texts. Tokens and experts are drawn with a fixed seed.
+fn large() -> Trace {
+    let layers = (0..48).map(|layer| TracedLayer { layer, experts: 128, experts_per_token: 8 });
+    let mut trace = Trace::new(source(), layers.collect());
+    let mut state = 1u64;
+    let mut draw = |bound: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % bound
+    };
+    for name in ["story", "law", "bible", "drama", "maths", "medicine", "python", "letters"] {
+        let domain = trace.domain(name);
+        let mut routing: Vec<LayerRouting> = (0..48).map(LayerRouting::empty).collect();
+        let token = |position| TracedToken { domain, position, id: 7, text: format!(" word{}", draw(200)) };
+        let tokens: Vec<TracedToken> = (0..512).map(token).collect();
+        for layer in &mut routing {
+            for _ in 0..tokens.len() {
+                // Eight different ones, some oftener than others.
+                let (first, stride) = (draw(64) + draw(64), 1 + 2 * draw(2));
+                layer.expert_ids.extend((0..8).map(|rank| ((first + rank * stride) % 128) as u32));
+                layer.routing_weights.extend([0.125; 8]);
+            }
+        }
+        trace.push(tokens, &routing);
+    }
+    trace
+}
+
+#[test]
+fn the_page_of_a_large_model_stays_small() {
+    let trace = large();
+    let page = html(&trace, &Statistics::of(&trace));
+    let nodes = page.matches('<').count() - page.matches("</").count();
+    println!("{} bytes, {nodes} nodes", page.len());
+    assert!(page.len() < 1_000_000, "{} bytes", page.len());
+    assert!(nodes < 8_000, "{nodes} nodes");
+    // Nothing is left out but tokens of experts beyond the third: every layer, every text, every number of the load.
+    assert_eq!(page.matches("<summary>Layer 47</summary>").count(), 3);
+    let numbers =
+        page.split("<section id=\"load\">").nth(1).unwrap().split("<pre>").nth(1).unwrap().split("</pre>").next().unwrap();
+    assert_eq!(numbers.lines().count(), 1 + 48);
+    let loads = &Statistics::of(&trace).layers[47].loads;
+    let shown: Vec<String> = numbers.lines().last().unwrap().split_whitespace().skip(2).map(str::to_owned).collect();
+    let expected: Vec<String> = shares(loads).iter().map(|share| format!("{:.1}", share * 100.0)).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn the_page_has_contents_a_scale_and_the_text_in_the_colours_of_the_web_page() {
+    let page = html(&small(), &Statistics::of(&small()));
+    for name in ["load", "sample", "departs", "domains", "overlap", "together", "tokens", "experts"] {
+        assert!(page.contains(&format!("<a href=\"#{name}\">")) && page.contains(&format!("<section id=\"{name}\">")), "{name}");
+    }
+    assert!(page.contains("The scale of colours, from 0 to 40.0 %"), "the busiest has 4 of 10 assignments");
+    // The first experts of x are 0, 2, 0; those of y are 1, 1.
+    for sample in [
+        "<b class=\"e0\" title=\"experts 0, 1\">a</b><b class=\"e2\" title=\"experts 2, 0\">b</b>",
+        "<b class=\"e1\" title=\"experts 1, 0\">a</b>",
+    ] {
+        assert!(page.contains(sample), "{sample}");
+    }
+    let palette = include_str!("../../web/palette.js");
+    let colours: Vec<&str> = palette.split('"').filter(|text| text.starts_with('#')).collect();
+    assert_eq!(colours.len(), 512);
+    for (expert, colour) in colours.iter().enumerate().take(3) {
+        assert!(page.contains(&format!(".e{expert}{{background:{colour};color:#000}}")), "{colour}");
+    }
 }
 
 /// A tracing in windows of 16 tokens has the routing of a forward pass over each window.

@@ -1,0 +1,21 @@
+//! The colours of experts: those of the page.
+
+/// `export const PALETTE = ["#77aadd", ...]`, which scripts/palette.mjs writes.
+const PALETTE: &str = include_str!("../../web/palette.js");
+
+/// The colour of an expert and the ink that is read on it, as `#rrggbb`.
+pub(super) fn paint(expert: usize) -> (&'static str, &'static str) {
+    let colours: Vec<&'static str> = PALETTE.split('"').filter(|text| text.starts_with('#')).collect();
+    let colour = colours[expert % colours.len()];
+    (colour, ink(colour))
+}
+
+/// Black or white, whichever has more contrast.
+fn ink(colour: &str) -> &'static str {
+    let part = |place: usize| {
+        let value = f64::from(u8::from_str_radix(&colour[place..place + 2], 16).unwrap_or(0)) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    let luminance = 0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5);
+    if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) { "#000" } else { "#fff" }
+}

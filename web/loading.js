@@ -3,7 +3,9 @@
 import { call, on } from "./client.js";
 import { $, bytes, element } from "./dom.js";
 import { resetText } from "./draw.js";
+import { term } from "./glossary.js";
 import { complain, notice, setRunning, status } from "./messages.js";
+import { suggest } from "./settings.js";
 import { forModel, state } from "./state.js";
 import { showChanged } from "./writing.js";
 
@@ -30,7 +32,7 @@ function showProgress({ phase, file, done, total, seconds: wait }) {
   $("progress-text").textContent = `${what}: ${bytes(done)}${total ? ` of ${bytes(total)}` : ""}${rate}`;
 }
 
-function chosenModel() {
+export function chosenModel() {
   const kind = $("model-kind").value;
   const name = $("model-name").value.trim();
   switch (kind) {
@@ -58,40 +60,69 @@ function addressOf(name) {
   }
 }
 
+let loads = 0;
+/** What was loaded last, as `chosenModel` has it. */
+export let loadedModel;
+
+/** Whether it is there. */
 export async function load() {
-  if (state.running) return;
+  if (state.running) return false;
   notice("");
   setRunning(true, "Loading …");
   progressSince = undefined;
   const started = performance.now();
   try {
-    const info = await call("load", { model: chosenModel(), device: $("device").value });
+    const model = chosenModel();
+    const info = await call("load", { model, device: $("device").value });
+    loads++;
+    loadedModel = model;
     forModel(info);
     showChanged();
-    const { temperature, topK, topP, minP, repeatPenalty } = info.suggested;
-    Object.entries({ temperature, topK, topP, minP, repeatPenalty }).forEach(([name, value]) => ($(name).value = round(value)));
+    suggest(info.suggested, loads === 1);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     status(`Ready in ${seconds} s, from ${info.from}. It runs on ${info.device.name || "the GPU"} (${info.device.kind}).`);
-    const withoutGpu = info.device.kind === "reference" && $("device").value !== "cpu";
+    explainReference(info.chosen === "software");
+    const withoutGpu = !info.chosen && info.device.kind === "reference" && $("device").value !== "cpu";
     notice(...info.remarks.filter((remark) => !withoutGpu || !remark.includes("WebGPU")).flatMap((remark) => [remark, " "]), ...(withoutGpu ? whyNoGpu() : []));
     showNotes(info.notes);
+    describeModel(model.kind, info.model);
     resetText();
+    return true;
   } catch (error) {
     if (state.info && error.hasModel === false) state.info = undefined;
     status(state.info ? `The model from before is still loaded: ${state.info.name}.` : "");
     complain(error);
+    return false;
   } finally {
     $("progress").hidden = true;
     setRunning(false);
   }
 }
 
-const round = (value) => Math.round(value * 1e4) / 1e4;
+/** The sentences beside the text speak of the model that is loaded. */
+function describeModel(kind, { experts, expertsPerToken }) {
+  const say = (name, text) => (document.querySelector(`.intro .${name}`).textContent = text);
+  say("this-model", kind === "bundled" ? "the bundled model" : "this model");
+  say("num-experts", experts);
+  say("num-chosen", expertsPerToken);
+}
+
+/** Said where it stays: an answer follows at once. */
+function explainReference(chosen) {
+  $("why").hidden = !chosen;
+  $("why").replaceChildren(
+    "It runs on the ",
+    term("reference"),
+    ": this browser's ",
+    term("WebGPU"),
+    ' is played by the processor too, and the reference is quicker for a small model. To use WebGPU all the same, choose it under “Runs on” and load again.',
+  );
+}
 
 function whyNoGpu() {
   if (!isSecureContext) return [`Browsers offer WebGPU only to pages that come by https or from this machine, so the model runs on the CPU reference: the same numbers. This page came from ${location.origin}.`];
   const link = Object.assign(document.createElement("a"), { href: "https://github.com/gpuweb/gpuweb/wiki/Implementation-Status", textContent: "which browsers have WebGPU" });
-  return ["This browser offers no WebGPU adapter, so the model runs on the CPU reference: the same numbers, slowly. See ", link, "."];
+  return ["This browser offers no WebGPU adapter, so the model runs on the CPU reference: the same numbers, without a GPU. See ", link, "."];
 }
 
 /** What was decided about the files of the model, or left aside in them. */

@@ -14,6 +14,8 @@ export const state = {
   tokens: [],
   rows: [],
   numPrompt: 0,
+  /** How the shown answer was made: `{ prompt, messages, options, header }`, the last being the first line of its trace once it is written. */
+  made: undefined,
   /** What is changed about the routing, as `GenerateOptions.routing` has it. */
   routing: asTrained(),
   /** The same since the model was loaded, all answers one after the other; only tokens whose routing is known. */
@@ -22,5 +24,7 @@ export const state = {
 
 /** Another model: nothing of what the one before it wrote remains. */
 export function forModel(info) {
-  Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, layer: 0, routing: asTrained(), all: { tokens: [], rows: [] } });
+  // The last layer tells texts apart best.
+  const layer = info.model.moeLayers.length - 1;
+  Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, made: undefined, layer, routing: asTrained(), all: { tokens: [], rows: [] } });
 }

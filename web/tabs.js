@@ -8,17 +8,19 @@ import { state } from "./state.js";
 import { ChatView } from "./views/chat.js";
 import { CompareView } from "./views/compare.js";
 import { DeviceView } from "./views/device.js";
+import { ExperimentView } from "./views/experiment.js";
 import { HeatmapView } from "./views/heatmap.js";
 import { PreferencesView } from "./views/preferences.js";
 import { RoutingView } from "./views/routing.js";
 import { StoredView } from "./views/stored.js";
-import { answer, generate, rewrite } from "./writing.js";
+import { answer, rewrite, writeAside } from "./writing.js";
 
 const makers = {
   heatmap: (root) => new HeatmapView(root, state),
+  experiment: (root) => new ExperimentView(root, state, writeAside),
   preferences: (root) => new PreferencesView(root, state),
-  compare: (root) => new CompareView(root, state, generate),
   chat: (root) => new ChatView(root, state, answer, () => void call("stop")),
+  compare: (root) => new CompareView(root, state, (prompt, onToken) => writeAside(prompt, {}, onToken)),
   routing: (root) => new RoutingView(root, state, () => void rewrite()),
   device: (root) => new DeviceView(root, state, check),
   stored: (root) => new StoredView(root, call),
@@ -49,6 +51,7 @@ export function show(name) {
     const root = document.createElement("div");
     made.set(name, { root, view: makers[name](root) });
   }
+  $("view").setAttribute("aria-labelledby", `tab-${name}`);
   $("view").replaceChildren(made.get(name).root);
   setOpen(made.get(name).view);
 }
@@ -66,4 +69,9 @@ $("tabs").addEventListener("keydown", (event) => {
   const next = tabs.at(to % tabs.length);
   next.focus();
   show(next.dataset.view);
+});
+
+$("try-experiment").addEventListener("click", () => {
+  show("experiment");
+  $("tab-experiment").focus();
 });

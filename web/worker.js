@@ -11,6 +11,12 @@ let engine;
 /** What the engine was loaded from, to load it again after the device was lost. */
 let loaded;
 let stopping = false;
+/** Milliseconds between two tokens at least; Infinity waits for `advance` before each. */
+let pace = 0;
+let wake = () => {};
+/** What `likeliest` computes: the engine can do one thing at a time. */
+let asking = Promise.resolve();
+const settled = () => asking.catch(() => {});
 
 const emit = (event, data) => postMessage({ event, data });
 
@@ -62,6 +68,38 @@ async function open({ files, name, device }, tell, makeRoom = () => {}) {
   }
 }
 
+async function paced() {
+  if (pace === 0 || stopping) return;
+  await new Promise((resolve) => {
+    wake = resolve;
+    if (pace < Infinity) setTimeout(resolve, pace);
+  });
+}
+
+/** Asked for at once, so that it is known when the files are there. */
+const adapterAsked = navigator.gpu?.requestAdapter().catch(() => null);
+
+/** Models as large as that are read by the reference in a second or two. */
+const SMALL_BYTES = 100e6;
+
+/** Where only a software device plays the GPU, the reference is quicker for a small model: in Chromium some 50 tokens per second beside 13. */
+async function chooseDevice(wanted, files) {
+  if (wanted !== "auto") return { device: wanted === "gpu" ? "auto" : wanted };
+  const adapter = await adapterAsked;
+  const { vendor, architecture, description, device, isFallbackAdapter } = adapter?.info ?? {};
+  const name = [vendor, architecture, device, description].filter(Boolean).join(" ");
+  const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|microsoft basic render/i.test(name);
+  const size = Object.values(files).reduce((sum, file) => sum + file.size, 0);
+  if (!software || size > SMALL_BYTES) return { device: "auto" };
+  return { device: "cpu", chosen: "software" };
+}
+
+/** As `moebius trace` names a model: the last part of its path. */
+function titleOf({ kind, id, url, files }) {
+  if (kind === "folder") return files[0].webkitRelativePath.split("/")[0];
+  return kind === "bundled" ? "demo" : (id ?? url).split("/").filter(Boolean).at(-1);
+}
+
 const methods = {
   async load({ model, device }) {
     await ready;
@@ -71,12 +109,14 @@ const methods = {
       emit("progress", data);
     };
     const next = await gather(model, tell);
+    const choice = await chooseDevice(device, next.files);
+    await settled();
     try {
-      await replaceBy({ ...next, device }, tell);
+      await replaceBy({ ...next, title: titleOf(model), device: choice.device }, tell);
     } catch (error) {
       throw named(error, next.name);
     }
-    return { ...engine.describe(), from: next.from, remarks: notes, name: next.name };
+    return { ...engine.describe(), from: next.from, remarks: notes, name: next.name, chosen: choice.chosen };
   },
 
   async tokenize({ text }) {
@@ -86,6 +126,7 @@ const methods = {
   /** After a prompt, or as the answer in a conversation. Emits every token with its routing, and gives the summary. */
   async generate({ prompt, messages, options, run }) {
     stopping = false;
+    await settled();
     const chat = messages && engine.chatPrompt(messages);
     const promptTokens = chat ? chat.tokens : engine.tokenize(prompt);
     const asked = { trace: true, ...options, ...(chat && { stop: chat.stop, maxTokens: chat.maxTokens }) };
@@ -109,11 +150,13 @@ const methods = {
           done.text += text;
           for (const { part, text } of parts) done[part] += text;
           emit("token", { run, id, text, parts, routing });
+          await paced();
           step = await steps.next();
         }
-        if (step.done) return { ...step.value, ...done };
-        await steps.return();
-        return { ...done, stop: "cancelled" };
+        // The engine is free again only after this.
+        if (!step.done) await steps.return();
+        const header = engine.traceHeader(loaded.title);
+        return { ...(step.done ? step.value : { stop: "cancelled" }), ...done, header };
       } catch (error) {
         if (error.name !== "DeviceLostError" || recoveries >= MAX_RECOVERIES) throw error;
         emit("lost", { run, message: error.message, tokens: done.ids.length });
@@ -131,6 +174,23 @@ const methods = {
 
   async stop() {
     stopping = true;
+    wake();
+  },
+
+  /** `ms`: as `pace`. */
+  async pace({ ms }) {
+    pace = ms;
+    wake();
+  },
+
+  async advance() {
+    wake();
+  },
+
+  /** After every token of `ids`, the likeliest to come next. */
+  async likeliest({ ids, count, routing }) {
+    asking = engine.likeliest(Uint32Array.from(ids), count, routing);
+    return await asking;
   },
 
   async stored() {

@@ -42,8 +42,8 @@ export class Session {
     return session;
   }
 
-  /** Opens the page. `change(page)` runs before it is loaded. */
-  async open(change = async () => {}) {
+  /** Opens the page, on WebGPU and without an answer unless `hash` says otherwise. `change(page)` runs before it is loaded. */
+  async open(change = async () => {}, hash = "#device=gpu&write=no") {
     const page = await this.context.newPage();
     page.setDefaultTimeout(120_000);
     page.requests = [];
@@ -53,7 +53,7 @@ export class Session {
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("blocked by Playwright") && page.problems.push(message.text()));
     page.on("pageerror", (error) => page.problems.push(String(error)));
     await change(page);
-    await page.goto(this.origin);
+    await page.goto(`${this.origin}/${hash}`);
     await this.ready(page);
     return page;
   }
@@ -123,14 +123,14 @@ export function native(...args) {
   return execFileSync(program, args, { cwd: REPOSITORY, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
 }
 
-/** `moebius trace` of a prompt of the demo model and its greedy continuation: tokens and rows as the page has them, and the statistics. */
+/** `moebius trace` of a prompt of the demo model and its greedy continuation: its lines, tokens and rows as the page has them, and the statistics. */
 export async function nativeTrace(prompt, maxTokens, ...more) {
   const folder = await mkdtemp(join(tmpdir(), "moebius-trace-"));
   try {
     const file = join(folder, "trace.jsonl");
     native("trace", "-p", prompt, "-n", String(maxTokens), "--temp", "0", "--device", "cpu", "--out", file, ...more);
-    const [, ...lines] = (await readFile(file, "utf8")).trimEnd().split("\n");
-    const records = lines.map((line) => JSON.parse(line));
+    const lines = (await readFile(file, "utf8")).trimEnd().split("\n").map((line) => JSON.parse(line));
+    const records = lines.slice(1);
     const tokens = [];
     const rows = [];
     for (const { position, token, text, experts, weights } of records) {
@@ -139,7 +139,7 @@ export async function nativeTrace(prompt, maxTokens, ...more) {
       rows[position].experts.push(experts);
       rows[position].weights.push(weights);
     }
-    return { tokens, rows, statistics: JSON.parse(native("trace-report", file, "--json")) };
+    return { lines, tokens, rows, statistics: JSON.parse(native("trace-report", file, "--json")) };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -59,7 +59,8 @@ test("the heat map and the colours show what was traced", async () => {
   const cells = await page.$$eval(".heatmap tbody tr", (lines) => lines.map((line) => [...line.querySelectorAll("td.cell")].map((cell) => Number(cell.dataset.count))));
   assert.deepEqual(cells, counts);
   const colours = await page.$$eval("#text-view .text > span[data-expert]", (spans) => spans.map((span) => Number(span.dataset.expert)));
-  assert.deepEqual(colours, rows.map(({ experts }) => experts[0][0]));
+  // The last layer, unless another is chosen.
+  assert.deepEqual(colours, rows.map(({ experts }) => experts[5][0]));
   for (const { experts, weights } of rows) {
     for (const layer of weights) assert.ok(Math.abs(layer[0] + layer[1] - 1) < 1e-3 && layer[0] >= layer[1]);
     for (const layer of experts) assert.notEqual(layer[0], layer[1]);
@@ -147,12 +148,29 @@ test("changed routing writes the answer anew, as the native program does, and as
   assert.equal(await page.isVisible("#changed"), false);
 });
 
+test("with fewer experts left than a token takes, it takes fewer, and the page says so", async () => {
+  const { prompt, greedy } = expected[2];
+  const count = page.getByLabel("Experts per token");
+  for (let expert = 1; expert <= 7; expert++) await page.click(`#view .switches button:nth-child(${expert})`);
+  await page.getByText("Only 1 expert of layer 0 is left, so every token goes to 1 expert instead of 2.").waitFor();
+  assert.equal(await count.inputValue(), "1");
+  assert.ok(await page.isDisabled("#view .switches button:nth-child(8)"), "the last one stays on");
+  await page.waitForFunction(() => !window.moebius.state.running && window.moebius.state.rows.length > 0 && window.moebius.state.rows.every(({ experts }) => experts.every((layer) => layer.join() === "7")));
+  assert.equal(await page.isVisible("#notice"), false);
+  // As soon as there are enough again, it is as before.
+  await page.click("#view .switches button:nth-child(1)");
+  assert.equal(await count.inputValue(), "2");
+  await page.waitForFunction(() => !window.moebius.state.running && window.moebius.state.rows.length > 0 && window.moebius.state.rows.every(({ experts }) => experts.every((layer) => [...layer].sort().join() === "0,7")));
+  await page.getByRole("button", { name: "As trained" }).click();
+  await page.waitForFunction((wanted) => !window.moebius.state.running && window.moebius.state.tokens.slice(window.moebius.state.numPrompt).map(({ id }) => id).join() === wanted, greedy.slice(0, NEW_TOKENS).join());
+  assert.deepEqual((await write(page, prompt, NEW_TOKENS)).ids, greedy.slice(0, NEW_TOKENS));
+});
+
 test("routing that cannot be is refused in words, and the page goes on working", async () => {
-  for (let expert = 1; expert <= 7; expert++) {
-    await page.click(`#view .switches button:nth-child(${expert})`);
-  }
+  await page.click("#view .switches button:nth-child(4)");
   await finished(page);
-  await page.getByText(/experts per token: expected 1, as layer 0 has 1 to choose from, found 2/).waitFor();
+  await page.getByLabel("Send every token to").selectOption("3");
+  await page.getByText(/forced expert: expected one that is not switched off in layer 0, found 3/).waitFor();
   await page.getByRole("button", { name: "As trained" }).click();
   await page.waitForFunction(() => document.getElementById("notice").hidden);
   await finished(page);
@@ -204,7 +222,7 @@ test("the keyboard generates, walks through the tokens and changes the view", as
 test("at phone width nothing is wider than the screen, in every view", async () => {
   const before = page.viewportSize();
   await page.setViewportSize({ width: 360, height: 740 });
-  for (const view of ["heatmap", "preferences", "compare", "routing", "device", "stored"]) {
+  for (const view of ["experiment", "heatmap", "preferences", "compare", "routing", "device", "stored"]) {
     await page.click(`[data-view=${view}]`);
     const [width, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
     assert.ok(width <= screen, `${view}: ${width} > ${screen}`);
@@ -224,12 +242,15 @@ test("every kernel agrees with its reference in the browser, and the table can b
   assert.match(await page.evaluate(() => navigator.clipboard.readText()), /router_topk\t\d+\t0\t/);
 });
 
-test("two prompts can be compared", async () => {
+test("two prompts can be compared, and the answer beside stays", async () => {
+  const before = await answer(page);
   await page.fill("#maxTokens", "3");
   await page.click("[data-view=compare]");
   await page.click("#view button");
   await page.waitForSelector("#view .heatmap");
   assert.equal(await page.locator("#view .heatmap tbody tr").count(), 6);
+  assert.deepEqual(await answer(page), before);
+  for (const text of await page.locator("#view .text").allTextContents()) assert.ok(text.length > 0);
 });
 
 test("a reload takes the model from storage: no weights on the network", async () => {

@@ -7,7 +7,7 @@ import { distance, loads, shares } from "../stats.js";
 const DEFAULTS = ["The court held that the defendant was liable for", "def main(argv):\n    for name in argv:\n        print("];
 
 export class CompareView {
-  /** `generate(prompt)` resolves to `{ tokens, rows, text }`, or to nothing if it was stopped. */
+  /** `generate(prompt, onToken)` resolves to `{ tokens, rows, text }`, or to nothing if it was stopped. */
   constructor(root, state, generate) {
     this.state = state;
     this.generate = generate;
@@ -29,7 +29,9 @@ export class CompareView {
   async run() {
     const runs = [];
     for (const [index, prompt] of this.prompts.entries()) {
-      const run = await this.generate(prompt.value);
+      const run = await this.generate(prompt.value, ({ tokens, numPrompt }) => {
+        this.answers[index].textContent = tokens.slice(numPrompt).map(({ text }) => text).join("");
+      });
       if (!run) return;
       this.answers[index].textContent = run.text;
       runs.push(run);

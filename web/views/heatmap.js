@@ -65,7 +65,7 @@ export class HeatmapView {
       element(
         "td",
         {
-          class: share > 0.6 * top ? "cell strong" : "cell",
+          class: "cell",
           style: { "--fill": top > 0 ? share / top : 0 },
           title: `layer ${layer}, expert ${expert}: ${counts[expert]} assignments`,
           data: { count: counts[expert] },

@@ -44,7 +44,7 @@ export class PreferencesView {
         this.shown = info;
         this.bar.replaceChildren(
           select("In", moeLayers.map((layer, index) => [index, `layer ${layer}`]), this.layer, pick("layer")),
-          select("", Array.from({ length: experts }, (_, expert) => [expert, `expert ${expert}`]), this.expert, pick("expert")),
+          select("What gets", Array.from({ length: experts }, (_, expert) => [expert, `expert ${expert}`]), this.expert, pick("expert")),
         );
       }
     }

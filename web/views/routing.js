@@ -38,12 +38,15 @@ export class RoutingView {
       "div",
       { class: "row controls" },
       number("Experts per token", routing.expertsPerToken ?? expertsPerToken, { min: 1, max: experts, step: 1 }, (value) => {
+        this.lowered = undefined;
         routing.expertsPerToken = value === expertsPerToken ? undefined : value;
       }),
       number("Router temperature", routing.temperature ?? 1, { min: 0.01, max: 100, step: "any" }, (value) => {
         routing.temperature = value === 1 ? undefined : value;
       }),
     );
+    this.count = numbers.querySelector("input");
+    this.said = element("p", { class: "hint", role: "status" });
     const everyExpert = Array.from({ length: experts }, (_, expert) => [expert, `expert ${expert}`]);
     const force = select("Send every token to", [["", "the experts that its router likes"], ...everyExpert], routing.forced ?? "", (value) => {
       routing.forced = value === "" ? undefined : value;
@@ -62,6 +65,7 @@ export class RoutingView {
       element("div", { class: "row bar" }, force),
       element("div", { class: "row bar" }, scope),
       this.switches,
+      this.said,
       element("div", { class: "row bar" }, this.reset),
     );
     this.showSwitches();
@@ -75,7 +79,8 @@ export class RoutingView {
         const everywhere = routing.disabled.includes(String(expert));
         const name = this.scope === "all" ? String(expert) : `${expert}@${this.scope}`;
         const off = everywhere || routing.disabled.includes(name);
-        const locked = everywhere && this.scope !== "all";
+        const last = !off && this.isLast(name);
+        const locked = (everywhere && this.scope !== "all") || last;
         return element(
           "button",
           {
@@ -85,7 +90,7 @@ export class RoutingView {
             "aria-pressed": String(!off),
             "aria-label": `expert ${expert}`,
             disabled: locked,
-            title: locked ? "switched off in every layer" : off ? "switch on" : "switch off",
+            title: last ? "the last one that is on" : locked ? "switched off in every layer" : off ? "switch on" : "switch off",
             onclick: () => {
               routing.disabled = off ? routing.disabled.filter((other) => other !== name) : [...routing.disabled, name];
               this.changed();
@@ -100,13 +105,47 @@ export class RoutingView {
     this.reset.disabled = !isChanged(routing);
   }
 
+  /** Experts that are left in the layer that has fewest. */
+  left() {
+    const { experts, moeLayers } = this.state.info.model;
+    const { disabled } = this.state.routing;
+    const off = (layer) => new Set(disabled.filter((name) => !name.includes("@") || name.endsWith(`@${layer}`)).map((name) => name.split("@")[0]));
+    const left = moeLayers.map((layer) => experts - off(layer).size);
+    return left.map((count, index) => ({ count, layer: moeLayers[index] })).reduce((fewest, next) => (next.count < fewest.count ? next : fewest));
+  }
+
+  /** Whether a layer would have no expert left without this one. */
+  isLast(name) {
+    const { routing } = this.state;
+    const { disabled } = routing;
+    routing.disabled = [...disabled, name];
+    const { count } = this.left();
+    routing.disabled = disabled;
+    return count === 0;
+  }
+
+  /** No token can go to more experts than are left: then it goes to fewer, until there are enough again. */
+  fit() {
+    const { routing, info } = this.state;
+    const wanted = this.lowered ?? routing.expertsPerToken ?? info.model.expertsPerToken;
+    const { count, layer } = this.left();
+    const per = Math.max(1, Math.min(wanted, count));
+    this.lowered = per < wanted ? wanted : undefined;
+    routing.expertsPerToken = per === info.model.expertsPerToken ? undefined : per;
+    this.count.value = per;
+    const some = (number) => `${number} expert${number === 1 ? "" : "s"}`;
+    this.said.textContent = this.lowered ? `Only ${some(count)} of layer ${layer} ${count === 1 ? "is" : "are"} left, so every token goes to ${some(per)} instead of ${wanted}.` : "";
+  }
+
   undo() {
+    this.lowered = undefined;
     this.state.routing = asTrained();
     this.update();
     this.onChange();
   }
 
   changed() {
+    this.fit();
     this.reset.disabled = !isChanged(this.state.routing);
     this.onChange();
   }

@@ -1,0 +1,53 @@
+// A link that restores what is shown: model, prompt, settings and routing, behind the `#` of the address, so that no server sees it.
+
+import { $ } from "./dom.js";
+import { NUMBERS } from "./settings.js";
+import { state } from "./state.js";
+import { asTrained } from "./views/routing.js";
+
+const number = (text) => (text !== null && text !== "" && Number.isFinite(Number(text)) ? Number(text) : undefined);
+
+/** What the address asks for. Unknown names and values that are no numbers are left aside. */
+function parse(hash) {
+  const asked = new URLSearchParams(hash.replace(/^#/, ""));
+  const routing = { ...asTrained(), disabled: (asked.get("off") ?? "").split(",").filter((name) => /^\d+(@\d+)?$/.test(name)) };
+  const experts = number(asked.get("experts"));
+  const temperature = number(asked.get("routerTemperature"));
+  const forced = asked.get("force");
+  if (experts !== undefined) routing.expertsPerToken = experts;
+  if (temperature !== undefined) routing.temperature = temperature;
+  if (forced !== null && /^\d+$/.test(forced)) routing.forced = forced;
+  return { asked, routing };
+}
+
+/** Fills in the page before the model is loaded. `{ write, routing, layer }`: what remains to be done afterwards. */
+export function follow(hash) {
+  const { asked, routing } = parse(hash);
+  const kind = ["hub", "url"].find((kind) => asked.has(kind));
+  if (kind) {
+    $("model-kind").value = kind;
+    $("model-name").value = asked.get(kind);
+  }
+  if (["auto", "gpu", "cpu"].includes(asked.get("device"))) $("device").value = asked.get("device");
+  if (asked.has("prompt")) $("prompt").value = asked.get("prompt");
+  const settings = Object.fromEntries(NUMBERS.map((name) => [name, number(asked.get(name))]).filter(([, value]) => value !== undefined));
+  if (settings.seed !== undefined) $("fixed").checked = true;
+  return { write: asked.get("write") !== "no", routing, layer: number(asked.get("layer")), settings };
+}
+
+/** The address of what is shown. `undefined` where the model lies in a folder of this machine, or a conversation is shown. */
+export function linkTo({ kind, id, url }) {
+  if (kind === "folder" || state.made.prompt === undefined) return undefined;
+  const { prompt, options } = state.made;
+  const wanted = new URLSearchParams();
+  if (kind !== "bundled") wanted.set(kind, id ?? url);
+  wanted.set("prompt", prompt);
+  for (const name of NUMBERS) wanted.set(name, options[name]);
+  const { disabled, expertsPerToken, forced, temperature } = options.routing;
+  if (disabled.length > 0) wanted.set("off", disabled.join(","));
+  if (expertsPerToken !== undefined) wanted.set("experts", expertsPerToken);
+  if (forced !== undefined) wanted.set("force", forced);
+  if (temperature !== undefined) wanted.set("routerTemperature", temperature);
+  wanted.set("layer", state.layer);
+  return `${location.href.split("#")[0]}#${wanted}`;
+}

@@ -33,7 +33,7 @@ fn errors() -> Vec<Error> {
         bytes(Some(4)),
         Error::DeviceLimit { what: text("a kernel"), device: text("a GPU"), expected: text("9"), found: text("8") },
         Error::DeviceLost { attempted: text("writing"), reason: text("reset") },
-        Error::Download { what: text("a file"), message: text("cut") },
+        Error::Download { what: text("a file"), message: text("cut"), can_resume: true },
         Error::Tuning { file: text("f"), problem: text("p") },
         Error::Trace { file: text("f"), line: 1, problem: text("p") },
         Error::Occupied { path: "x".into(), found: "a file" },

@@ -32,8 +32,12 @@ impl Error {
             Error::NoAdapter { .. } => "use a browser with WebGPU, or run the model on the CPU reference",
             Error::OutOfMemory { .. } => "close other tabs, take a smaller or quantised model, or run it on the CPU reference",
             Error::DeviceLimit { .. } => "run the model on the CPU reference",
-            Error::Download { .. } => "what has arrived is kept: load the model again to go on",
-            Error::Tuning { .. } | Error::Trace { .. } | Error::Occupied { .. } | Error::AlreadyPacked { .. } => return None,
+            Error::Download { can_resume: true, .. } => "what has arrived is kept: load the model again to go on",
+            Error::Download { .. }
+            | Error::Tuning { .. }
+            | Error::Trace { .. }
+            | Error::Occupied { .. }
+            | Error::AlreadyPacked { .. } => return None,
             // These name files only.
             _ => return self.hint(),
         };

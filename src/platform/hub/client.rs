@@ -221,7 +221,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Signed addresses hide their secrets in the query.
-fn without_query(url: &Url) -> String {
+pub(super) fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     let _ = url.set_password(None);

@@ -2,7 +2,7 @@
 
 use super::cache::{RepoCache, create_parent};
 use super::checksum;
-use super::client::{Answer, Client, Failure, because, is_page, normal_etag, page_failure, range_text, text_of};
+use super::client::{Answer, Client, Failure, because, is_page, normal_etag, page_failure, range_text, text_of, without_query};
 use super::environment::HubOptions;
 use super::id::{HubId, is_plain_name, is_plain_path};
 use super::{DownloadProgress, OnProgress, RemoteHeader};
@@ -93,7 +93,8 @@ impl Arrival<'_> {
             let read = match body.read(&mut buffer) {
                 Ok(read) => read,
                 Err(error) => {
-                    let message = format!("{}: {} after {}", answer.url.path(), because(&error.into()), human_bytes(received));
+                    let message =
+                        format!("{}: {} after {}", without_query(&answer.url), because(&error.into()), human_bytes(received));
                     return Err(Trouble::Cut(message));
                 }
             };

@@ -109,10 +109,17 @@ impl Heatmap<'_> {
     fn runs(&self) -> Vec<String> {
         let mut paths = vec![String::new(); STEPS];
         for (row, cells) in self.cells.iter().enumerate() {
+            // Where the last line of each step in this row ends: going on from there takes fewer bytes.
+            let mut ends = [None; STEPS];
             let mut column = 0;
             for run in cells.chunk_by(|a, b| step(a.fill) == step(b.fill)) {
-                let _ = write!(paths[step(run[0].fill)], "M{column} {row}h{}", run.len());
-                column += run.len();
+                let (step, length) = (step(run[0].fill), run.len());
+                let _ = match ends[step] {
+                    None => write!(paths[step], "M{column} {row}h{length}"),
+                    Some(end) => write!(paths[step], "m{} 0h{length}", column - end),
+                };
+                column += length;
+                ends[step] = Some(column);
             }
         }
         paths

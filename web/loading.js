@@ -110,12 +110,12 @@ function describeModel(kind, { experts, expertsPerToken }) {
 /** Said where it stays: an answer follows at once. */
 function explainReference(chosen) {
   $("why").hidden = !chosen;
-  $("why").replaceChildren(
-    "It runs on the ",
-    term("reference"),
-    ": this browser's ",
+  $("why-text").replaceChildren(
+    "This browser's ",
     term("WebGPU"),
-    ' is played by the processor too, and the reference is quicker for a small model. To use WebGPU all the same, choose it under “Runs on” and load again.',
+    " is played by the processor, and there the ",
+    term("reference"),
+    ", which needs no GPU, is quicker for a small model. To use WebGPU all the same, choose it under “Runs on” and load again.",
   );
 }
 

@@ -118,7 +118,7 @@ export class ExperimentView {
         "p",
         {},
         same === length(code) ? "The text is the same. " : `The text differs from new token ${same + 1} on. `,
-        "Most of the work went to ",
+        "Its work went mostly to ",
         chip(first.index, changed.shares[first.index]),
         ` (${percent(code.shares[first.index])} before) and `,
         chip(second.index, changed.shares[second.index]),

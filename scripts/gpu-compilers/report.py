@@ -204,7 +204,9 @@ def study(answer, family, source):
             # the quads of a word, of a few tokens.
             again = total(blocks, lambda b: any(a <= b <= z for a, z in nested[:1]))
             other = total(blocks, lambda b: any(a <= b <= z for a, z in nested[1:]))
-            inner = (8 if "STAGED" in flags else consts.get("CHUNK_QUADS", 1)) - 1 if nested else 0
+            inner = (8 if "STAGED" in flags else consts.get("CHUNK_QUADS", 1) if consts.get("TOKENS", 1) > 1 else 1) - 1 if nested else 0
+            if inner == 0:
+                other = Loop()
             loop_valu = inside.count["valu"] + 3 * inside.slow + inner * again.count["valu"] - other.count["valu"]
             row["loop_valu"], row["loop_mac"] = loop_valu, inside.count["mac"] + inner * again.count["mac"] - other.count["mac"]
             row["loop_lds"] += inner * again.count["lds"] - other.count["lds"]

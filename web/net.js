@@ -25,7 +25,7 @@ export class NetError extends Error {
   }
 }
 
-const KEPT = "what has arrived is kept: load it again to go on from there";
+const AGAIN = "load it again";
 
 /** The answer to a request, if it is a good one. `onWait(seconds)` is called before a busy server is asked again. */
 export async function ask(url, { headers = {}, method = "GET", onWait = () => {} } = {}) {
@@ -100,7 +100,7 @@ export async function* pieces(url, response) {
     for (;;) {
       let timer;
       const silence = new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new NetError("timeout", `${url}: nothing came for ${PIECE_MS / 1000} s`, KEPT)), PIECE_MS);
+        timer = setTimeout(() => reject(new NetError("timeout", `${url}: nothing came for ${PIECE_MS / 1000} s`, AGAIN)), PIECE_MS);
       });
       const { value, done } = await Promise.race([reader.read(), silence]).finally(() => clearTimeout(timer));
       if (done) return;
@@ -109,7 +109,7 @@ export async function* pieces(url, response) {
   } catch (error) {
     if (error instanceof NetError) throw error;
     const why = navigator.onLine ? "the connection broke off" : "this browser went offline";
-    throw new NetError("cut", `${url}: ${why} before the file was complete`, KEPT);
+    throw new NetError("cut", `${url}: ${why} before the file was complete`, AGAIN);
   } finally {
     // Also where the consumer wants no more.
     await reader.cancel().catch(() => {});
@@ -225,7 +225,7 @@ export function remoteFile(url, size) {
       count += part.length;
       if (count === bytes.length) break;
     }
-    if (count < bytes.length) throw new NetError("cut", `${url}: expected ${bytes.length} bytes, received ${count}`, KEPT);
+    if (count < bytes.length) throw new NetError("cut", `${url}: expected ${bytes.length} bytes, received ${count}`, AGAIN);
     return bytes;
   };
   return { size, read };

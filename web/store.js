@@ -179,7 +179,11 @@ async function fetchAll(folder, base, plan, tell) {
       await writeRecord(folder, record);
       const onBytes = (count) => tell({ phase: "fetch", file: name, done: done + count, total });
       const onWait = (seconds) => tell({ phase: "wait", file: name, seconds });
-      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, onBytes, onWait });
+      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, onBytes, onWait }).catch((error) => {
+        const goesOn = expected.size > 0 && (expected.sha256 || expected.tag);
+        if (goesOn && ["cut", "timeout"].includes(error.kind)) error.hint = "what has arrived is kept: load it again to go on from there";
+        throw error;
+      });
     }
     done += record.files[name].size;
     await writeRecord(folder, record);

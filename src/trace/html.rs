@@ -92,8 +92,9 @@ pub fn html(trace: &Trace, statistics: &Statistics) -> String {
     page
 }
 
-const LOAD: &str = "Share of each layer's assignments, and how even they are. Max/min: busiest over idlest expert. CV: standard deviation over mean. \
-                    Entropy: 1 for equal loads, 0 for a single expert. Dead: experts that got nothing.";
+const LOAD: &str = "Share of each layer's assignments in percent, or in thousandths where there are more than 16 experts, and how even they are. \
+                    Max/min: busiest over idlest expert. CV: standard deviation over mean. Entropy: 1 for equal loads, 0 for a single expert. \
+                    Dead: experts that got nothing.";
 const SAMPLE: &str = "Their beginnings; each token has the colour of its first expert in the last layer.";
 const DIVERGENCE: &str = "Jensen-Shannon divergence of a text's load from the load of all texts together, in thousandths of a bit: 0 is the same, 1000 \
                           is nothing in common.";
@@ -131,7 +132,7 @@ fn most_experts(statistics: &Statistics) -> usize {
 fn share_row(what: &str, loads: &[u64], strongest: f64) -> Vec<Cell> {
     let cell = |(expert, share): (usize, f64)| Cell {
         fill: if strongest > 0.0 { share / strongest } else { 0.0 },
-        text: if loads.len() > MAX_MATRIX { format!("{:.1}", share * 100.0) } else { format!("{:.0}", share * 100.0) },
+        text: format!("{:.0}", share * if loads.len() > MAX_MATRIX { 1000.0 } else { 100.0 }),
         hint: format!("{what}, expert {expert}: {} assignments, {:.1} %", loads[expert], share * 100.0),
     };
     shares(loads).into_iter().enumerate().map(cell).collect()

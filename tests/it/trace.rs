@@ -185,7 +185,7 @@ fn the_page_of_a_large_model_stays_small() {
     assert_eq!(numbers.lines().count(), 1 + 48);
     let loads = &Statistics::of(&trace).layers[47].loads;
     let shown: Vec<String> = numbers.lines().last().unwrap().split_whitespace().skip(2).map(str::to_owned).collect();
-    let expected: Vec<String> = shares(loads).iter().map(|share| format!("{:.1}", share * 100.0)).collect();
+    let expected: Vec<String> = shares(loads).iter().map(|share| format!("{:.0}", share * 1000.0)).collect();
     assert_eq!(shown, expected);
 }
 

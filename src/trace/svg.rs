@@ -129,11 +129,17 @@ impl Heatmap<'_> {
     fn numbers(&self) -> String {
         let widest = |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
         let name = widest(&mut self.rows.iter().chain([&self.axis.to_owned()]));
-        let number = 1 + widest(&mut self.cells.iter().flatten().map(|cell| &cell.text).chain(&self.columns));
+        let number = 1 + widest(&mut self.cells.iter().flatten().map(|cell| &cell.text));
         let line = |first: &str, texts: &mut dyn Iterator<Item = &String>| {
             texts.fold(format!("{first:<name$}"), |line, text| format!("{line}{text:>number$}"))
         };
-        let head = line(self.axis, &mut self.columns.iter());
+        let head = match (self.columns.first(), self.columns.last()) {
+            // Names wider than the numbers would make every line longer.
+            (Some(first), Some(last)) if widest(&mut self.columns.iter()) >= number => {
+                format!("{} {first} to {last}, from left to right", self.axis)
+            }
+            _ => line(self.axis, &mut self.columns.iter()),
+        };
         let rows = self.rows.iter().zip(&self.cells).map(|(name, cells)| line(name, &mut cells.iter().map(|cell| &cell.text)));
         escape(&[head].into_iter().chain(rows).collect::<Vec<_>>().join("\n"))
     }

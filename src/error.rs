@@ -160,7 +160,11 @@ impl Error {
         match self {
             Error::Tokenizer { hint, .. } => hint.clone(),
             Error::ChatTemplate { .. } => {
-                Some("mend chat_template.jinja in the model's folder, or continue a text of your own with `moebius run`".to_owned())
+                Some(
+                    "mend the model's template (chat_template.jinja, or chat_template in tokenizer_config.json), or continue a text of your own \
+                     with `moebius run`; where the template refuses something, leave that out"
+                        .to_owned(),
+                )
             }
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
@@ -205,6 +209,9 @@ impl Error {
             Error::NoAdapter { wanted, found } if wanted == "gpu" && !found.is_empty() => Some(
                 "leave --device out, or name one of `moebius devices`, to compute on that; a GPU shows once the driver of its maker is installed".to_owned(),
             ),
+            Error::NoAdapter { found, .. } if !found.is_empty() => {
+                Some("name one of `moebius devices`, or use --device cpu for the reference".to_owned())
+            }
             Error::NoAdapter { .. } => Some(
                 "install a Vulkan driver (Debian/Ubuntu: apt install mesa-vulkan-drivers), see `moebius devices`, or use --device cpu"
                     .to_owned(),

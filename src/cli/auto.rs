@@ -3,10 +3,12 @@
 use super::model;
 use super::progress::Waiting;
 use super::shared::Global;
+use super::talk::talk;
 use anyhow::Result;
 use moebius::LoadOptions;
 use moebius::bench::{Comparison, Comparisons, compare_with_reference, may_be_reference, measured_on};
 use moebius::gpu::DeviceChoice;
+use std::io::IsTerminal;
 use std::path::Path;
 
 /// The options with which a text is generated: as given, but for a device that nobody chose. Measured once for a model on a device, and kept.
@@ -29,7 +31,11 @@ pub async fn resolve(directory: &Path, global: &Global) -> Result<Global> {
     let comparison = match comparisons.find(&tuned_for, &model) {
         Some(known) => known.clone(),
         None => {
-            let line = Waiting::new("measure", "this device beside the reference, once for this model");
+            const MEASURED: &str = "this device beside the reference, once for this model";
+            if !std::io::stderr().is_terminal() {
+                talk!("measure  {MEASURED}");
+            }
+            let line = Waiting::new("measure", MEASURED);
             let made = compare_with_reference(directory, &options, model).await?;
             drop(line);
             comparisons.set(made.clone());

@@ -252,7 +252,12 @@ impl<'a> Conversation<'a> {
         tokenizer.encode(&self.template.render(&self.messages, true)?, !self.template.writes_special_tokens())
     }
 
+    /// Writes over another conversation, but over nothing else.
     fn save(&self, path: &Path) -> Result<()> {
+        if path.exists() && files::read_text(path).is_ok_and(|text| serde_json::from_str::<Saved>(&text).is_err()) {
+            let problem = format!("{} is there, and is no conversation", path.display());
+            return Err(Failure::new(problem, "save it under another name").into());
+        }
         let saved = Saved { messages: self.messages.clone() };
         let text = serde_json::to_string_pretty(&saved).context("cannot write the conversation as JSON")?;
         files::NewFile::prepare(path)?.write((text + "\n").as_bytes())

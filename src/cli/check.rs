@@ -40,14 +40,13 @@ pub struct CheckArgs {
 impl CheckArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         if global.device == DeviceChoice::Cpu {
-            let problem = "cpu is the reference itself: there is nothing to compare it with";
-            return Err(Failure::new(problem, "choose another --device; `moebius devices` lists them").into());
+            return Err(nothing_to_compare().into());
         }
         let device = Device::open(&model::device_options(global)).await?;
         let description = describe(&device);
         talk!("device   {}", model::describe(&description));
         stats::say_tuning(&device);
-        let report = self.check(&device).await?;
+        let report = check(&device, &self.kernels).await?;
 
         let mut stdout = anstream::stdout().lock();
         if self.json {
@@ -64,23 +63,49 @@ impl CheckArgs {
         talk!("\n{} of {num_cases} cases passed", num_cases - report.failures().count());
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
-
-    async fn check(&self, device: &Device) -> Result<Report> {
-        let mut cases = conformance::cases();
-        cases.retain(|case| self.kernels.is_empty() || self.kernels.contains(&case.kernel));
-        let line = Progress::new("check", Unit::Cases, "");
-        let mut done = 0;
-        let mut tell = |case: &CaseReport| {
-            done += 1;
-            line.set(done, cases.len() as u64);
-            line.say(case.kernel);
-        };
-        Ok(conformance::run_cases(device, &cases, &mut tell).await?)
-    }
 }
 
 /// The name of a kernel.
-fn kernel(text: &str) -> Result<&'static str, String> {
+/// Runs the cases of these kernels, of all where none is named, with a line of progress.
+pub async fn check(device: &Device, kernels: &[&'static str]) -> Result<Report> {
+    let mut cases = conformance::cases();
+    cases.retain(|case| kernels.is_empty() || kernels.contains(&case.kernel));
+    let line = Progress::new("check", Unit::Cases, "");
+    let mut done = 0;
+    let mut tell = |case: &CaseReport| {
+        done += 1;
+        line.set(done, cases.len() as u64);
+        line.say(case.kernel);
+    };
+    Ok(conformance::run_cases(device, &cases, &mut tell).await?)
+}
+
+/// Each kernel in a line, and the cases that failed.
+pub fn summary_json(report: &Report) -> Value {
+    let of_kernel = |summary: &KernelSummary| {
+        json!({
+            "kernel": summary.kernel,
+            "cases": summary.cases,
+            "failed": summary.failed,
+            "max_abs_error": summary.max_abs_error,
+            "nmse": summary.nmse,
+        })
+    };
+    json!({
+        "passed": report.passed(),
+        "kernels": report.by_kernel().iter().map(of_kernel).collect::<Vec<_>>(),
+        "failures": report.failures().map(case_json).collect::<Vec<_>>(),
+    })
+}
+
+/// The error of a command that compares with the reference, asked for the reference.
+pub fn nothing_to_compare() -> Failure {
+    let problem = "cpu is the reference itself: there is nothing to compare it with";
+    Failure::new(problem, "choose another --device; `moebius devices` lists them")
+}
+
+/// The name of a kernel, as clap reads it.
+pub fn kernel(text: &str) -> Result<&'static str, String> {
     let names = || KERNELS.iter().map(|kernel| kernel.name);
     names().find(|name| *name == text).ok_or_else(|| {
         let meant = nearest(text, names()).map_or_else(String::new, |near| format!("did you mean {near}? "));
@@ -140,23 +165,24 @@ fn verdict(passed: bool) -> String {
 }
 
 fn report_json(device: &DeviceDescription, report: &Report) -> Value {
-    let case = |case: &CaseReport| {
-        json!({
-            "kernel": case.kernel,
-            "case": case.case,
-            "variant": case.variant,
-            "passed": case.passed,
-            "max_abs_error": case.max_abs_error,
-            "nmse": case.nmse,
-            "max_abs_tolerance": case.tolerance.max_abs,
-            "nmse_tolerance": case.tolerance.nmse,
-            "why": case.tolerance.why,
-            "detail": case.detail,
-        })
-    };
     json!({
         "device": model::device_json(device),
         "passed": report.passed(),
-        "cases": report.cases.iter().map(case).collect::<Vec<_>>(),
+        "cases": report.cases.iter().map(case_json).collect::<Vec<_>>(),
+    })
+}
+
+fn case_json(case: &CaseReport) -> Value {
+    json!({
+        "kernel": case.kernel,
+        "case": case.case,
+        "variant": case.variant,
+        "passed": case.passed,
+        "max_abs_error": case.max_abs_error,
+        "nmse": case.nmse,
+        "max_abs_tolerance": case.tolerance.max_abs,
+        "nmse_tolerance": case.tolerance.nmse,
+        "why": case.tolerance.why,
+        "detail": case.detail,
     })
 }

@@ -29,7 +29,15 @@ impl DevicesArgs {
         let adapters = gpu::list_adapters().await;
         let mut stdout = std::io::stdout().lock();
         if self.json {
-            let list: Vec<_> = adapters.iter().enumerate().map(|(index, adapter)| adapter_json(index, adapter)).collect();
+            let list: Vec<_> = adapters
+                .iter()
+                .enumerate()
+                .map(|(index, adapter)| {
+                    let mut json = adapter_json(adapter);
+                    json["device"] = format!("gpu:{index}").into();
+                    json
+                })
+                .collect();
             writeln!(stdout, "{}", serde_json::Value::from(list))?;
         } else if !adapters.is_empty() {
             let header = [
@@ -79,10 +87,10 @@ fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
-fn adapter_json(index: usize, adapter: &AdapterSummary) -> serde_json::Value {
+/// What an adapter is and offers.
+pub fn adapter_json(adapter: &AdapterSummary) -> serde_json::Value {
     let caps = &adapter.caps;
     serde_json::json!({
-        "device": format!("gpu:{index}"),
         "name": adapter.name,
         "kind": caps.kind.to_string(),
         "backend": adapter.backend,

@@ -21,8 +21,10 @@ pub fn read_stdin() -> Result<String> {
     utf8(bytes, "stdin")
 }
 
+/// The text without a byte order mark, which some editors write.
 fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map(|text| text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text));
+    text.map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
         let byte = error.as_bytes()[before.len()];
@@ -59,8 +61,17 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Makes sure that `path` can be written, before anyone spends time on what is to be in it.
+    /// Makes sure that `path` can be written, before anyone spends time on what is to be in it. Where it is a link, the file behind it is.
     pub fn prepare(path: &Path) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            return Err(Failure::new("`-` is no file, and the result is not written to stdout", "name a file").into());
+        }
+        let behind = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // What a link of the system leads to is no place for a new file.
+        if ["/dev", "/proc"].iter().any(|system| path.starts_with(system) || behind.starts_with(system)) {
+            anyhow::bail!("cannot write {}: expected a regular file, found a part of the system", path.display());
+        }
+        let path = &if path.is_symlink() { behind } else { path.to_owned() };
         let name = path.file_name().with_context(|| format!("cannot write {}: it names no file", path.display()))?;
         if path.exists() && !path.is_file() {
             anyhow::bail!("cannot write {}: expected a regular file, found something else", path.display());
@@ -71,6 +82,20 @@ impl NewFile {
             Failure::new(problem, "choose a folder that exists and is yours to write in")
         })?;
         Ok(NewFile { path: path.to_owned(), temporary })
+    }
+
+    /// Refuses to write over what is read: one of `inputs`, or a file of the model in `directory`.
+    pub fn keep_apart(&self, inputs: &[&Path], directory: Option<&Path>) -> Result<()> {
+        let same = |one: &Path, other: &Path| {
+            fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
+        };
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_of_model = self.path.exists() && directory.is_some_and(|directory| same(parent, directory));
+        if is_of_model || inputs.iter().any(|input| same(input, &self.path)) {
+            let problem = format!("{} would be overwritten, and it is read by this command", self.path.display());
+            return Err(Failure::new(problem, "write to another file").into());
+        }
+        Ok(())
     }
 
     /// Writes the whole file, or nothing.

@@ -65,6 +65,7 @@ impl LogitsArgs {
             );
         }
         let directory = model::directory(self.model.as_deref())?;
+        out.keep_apart(&self.input.ids_file.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
         model::check_ids(&directory, &given)?;
         let mut engine = model::load(&directory, global).await?;
         let ids = match &self.input.text {

@@ -28,6 +28,7 @@ mod number;
 mod perplexity;
 mod progress;
 mod quantize;
+mod report;
 mod routing;
 mod run;
 mod sampling;
@@ -61,7 +62,7 @@ Examples:
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Once upon a time\"
   moebius check                                 are this device's numbers right?
 
-Exit codes: 0 done, 1 the thing asked is false, 2 error.";
+Exit codes: 0 done, 1 the thing asked is false, 2 error, 130 ended by Ctrl-C.";
 
 /// Run Mixture-of-Experts language models on any GPU that WebGPU reaches.
 #[derive(Parser)]
@@ -104,6 +105,7 @@ enum Command {
     Check(With<check::CheckArgs, DeviceOnly>),
     Bench(Box<With<bench::BenchArgs, Measuring>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
+    Report(Box<With<report::ReportArgs, Measuring>>),
     Devices(devices::DevicesArgs),
     Models(models::ModelsArgs),
     List(list::ListArgs),
@@ -131,6 +133,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Check(with) => with.own.run(&with.shared.global()).await,
         Command::Bench(with) => with.own.run(&with.shared.global()).await,
         Command::Tune(with) => with.own.run(&with.shared.global()).await,
+        Command::Report(with) => with.own.run(&with.shared.global()).await,
         Command::Devices(args) => args.run().await,
         Command::Models(args) => args.run().await,
         Command::List(args) => args.run(),

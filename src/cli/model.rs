@@ -100,10 +100,11 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
         context: global.ctx.map(|tokens| tokens.get()),
     };
     let mut progress = Some(Progress::new("load", Unit::Bytes, "looking at the files"));
-    let mut compiling = None;
+    let (mut compiling, mut compiles) = (None, true);
     let engine = Engine::load(directory, &options, &mut |event| match event {
         LoadEvent::Device(device) => {
             let why = global.why.clone().unwrap_or_else(|| device.why.clone());
+            compiles = device.kind != "reference";
             let text = describe(&DeviceDescription { why, ..device.clone() });
             if let Some(line) = &progress {
                 line.suspend(|| talk!("device   {text}"));
@@ -116,7 +117,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
         }
         LoadEvent::Weights { .. } => {
             progress = None;
-            compiling = Some(Waiting::new("compile", "the kernels of this model"));
+            compiling = compiles.then(|| Waiting::new("compile", "the kernels of this model"));
         }
     })
     .await;

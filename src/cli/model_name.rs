@@ -69,6 +69,15 @@ pub fn understood(name: &str) -> Result<String> {
     if path.is_file() {
         return Err(file(path).into());
     }
+    match path.metadata() {
+        Ok(_) => {
+            return Err(Failure::new(format!("{name} is no folder"), "a model is a folder in the layout of Hugging Face").into());
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Failure::new(format!("{name} cannot be looked at: {error}"), "ask for the right to read it").into());
+        }
+        Err(_) => {}
+    }
     if let Some(address) = address(name) {
         return address;
     }
@@ -223,6 +232,10 @@ fn bare_word(name: &str) -> Failure {
     if DENSE.contains(&base) {
         let problem = format!("`{name}` is a dense model: Moebius runs Mixture-of-Experts models, and this one has no experts");
         return Failure::new(problem, "`moebius list archs` prints what can be run");
+    }
+    if name.ends_with(".gguf") {
+        let problem = format!("there is no file {name}; GGUF files are not read yet in any case");
+        return Failure::new(problem, "name a folder or a repository with config.json and safetensors files");
     }
     let problem = format!("`{name}` is no folder here, and no name of a model on the hub, which has the form org/name");
     let here = entries(Path::new(".")).into_iter().filter(|entry| entry.join(CONFIG).is_file());

@@ -44,6 +44,9 @@ pub struct ModelsArgs {
 
 #[derive(Subcommand)]
 enum Action {
+    /// The same as without a word.
+    #[command(alias = "ls", hide = true)]
+    List,
     /// Download a model into the hub's cache, as `moebius run` would, and print its folder.
     Fetch {
         /// A hub id (org/name), or an address of the hub.
@@ -81,6 +84,10 @@ impl ModelsArgs {
             Some(Action::Fetch { name }) => writeln!(stdout, "{}", model::directory(Some(name))?.display())?,
             Some(Action::Rm { names }) => {
                 for name in names {
+                    if name == BUNDLED_NAME && !Path::new(name).exists() {
+                        let problem = "the bundled model is part of the program, and cannot be removed";
+                        return Err(Failure::new(problem, "`moebius models` lists what is in the hub's cache").into());
+                    }
                     let id = model_name::understood(name)?;
                     if Path::new(&id).is_dir() {
                         let problem = format!("{id} is a folder, and only models in the hub's cache are removed");
@@ -90,7 +97,7 @@ impl ModelsArgs {
                     talk!("removed  {id}, {}", human_bytes(bytes));
                 }
             }
-            None => self.list(&mut stdout).await?,
+            None | Some(Action::List) => self.list(&mut stdout).await?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -42,14 +42,17 @@ impl Progress {
     }
 
     pub fn set(&self, done: u64, total: u64) {
-        if !self.is_counting.replace(true) {
+        let is_first = !self.is_counting.replace(true);
+        if is_first {
             self.bar.disable_steady_tick();
+            self.bar.set_length(total);
+            self.bar.set_position(done);
             self.bar.set_style(style(&format!("{{prefix:8}} {{bar:16}} {}", self.unit.template())));
             self.bar.set_message("");
             self.bar.reset_eta();
+        } else {
+            self.bar.set_position(done);
         }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
     }
 
     pub fn say(&self, message: impl Into<String>) {

@@ -7,7 +7,6 @@ use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stats;
 use super::stream::{Printer, ThinkingArgs, print_statistics, stream};
-use super::talk;
 use super::talk::talk;
 use super::{Global, auto, files, model, model_name};
 use anyhow::Result;
@@ -84,17 +83,19 @@ impl RunArgs {
             Prompt::Text(text) => engine.tokenizer().encode(text, true)?,
             Prompt::Ids(ids) => ids.clone(),
         };
-        if let Prompt::Text(text) = &prompt {
-            talk::text(&format!("\n{text}"));
-        }
+        let shown = match &prompt {
+            Prompt::Text(text) => format!("\n{text}"),
+            Prompt::Ids(_) => String::new(),
+        };
         let summary = if self.json {
             let mut stderr = std::io::stderr();
             let thinking = self.thinking.shown_on(&stderr);
-            stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stderr, thinking)).await?
+            stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stderr, thinking).behind(shown)).await?
         } else {
             let mut stdout = std::io::stdout().lock();
             let thinking = self.thinking.shown_on(&stdout);
-            let summary = stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stdout, thinking)).await?;
+            let summary =
+                stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stdout, thinking).behind(shown)).await?;
             writeln!(stdout)?;
             summary
         };
@@ -142,7 +143,8 @@ impl RunArgs {
             Some("") => Err(empty_prompt("the prompt is empty").into()),
             Some(text) => Ok((model, Prompt::Text(text.to_owned()))),
             None if model.is_none_or(|name| name == BUNDLED_NAME) => Ok((None, Prompt::Text(model::BUNDLED_PROMPT.to_owned()))),
-            None => Err(without_prompt(model).into()),
+            // What is no model either is said first.
+            None => Err(model.map(model_name::understood).and_then(Result::err).unwrap_or_else(|| without_prompt(model).into())),
         }
     }
 }

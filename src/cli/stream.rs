@@ -50,16 +50,23 @@ pub struct Printer<'a> {
     /// White space at the start of the text is left out.
     trims: bool,
     inside: bool,
+    /// The prompt, shown on stderr when the text begins: no other line may come between the two.
+    prompt: Option<String>,
 }
 
 impl<'a> Printer<'a> {
     pub fn new(out: &'a mut dyn Write, thinking: Thinking) -> Self {
-        Printer { out, thinking, trims: false, inside: false }
+        Printer { out, thinking, trims: false, inside: false, prompt: None }
     }
 
     /// The same without white space at the start.
     pub fn trimmed(self) -> Self {
         Printer { trims: true, ..self }
+    }
+
+    /// The same behind a prompt that is shown first.
+    pub fn behind(self, prompt: String) -> Self {
+        Printer { prompt: Some(prompt), ..self }
     }
 
     fn write(&mut self, parts: &[PartText]) -> std::io::Result<()> {
@@ -116,6 +123,9 @@ pub async fn stream(
         }
         let next = generation.next().await;
         drop(waiting.take());
+        if let Some(prompt) = printer.prompt.take() {
+            talk::text(&prompt);
+        }
         match next {
             Ok(Some(piece)) => printer.write(&piece.parts)?,
             Ok(None) => break Ok(()),

@@ -94,6 +94,12 @@ impl TraceArgs {
         let texts = self.texts()?;
         let out = NewFile::prepare(&self.out)?;
         let directory = model::directory(self.model.as_deref())?;
+        let inputs: Vec<&Path> = self.file.as_deref().into_iter().collect();
+        out.keep_apart(&inputs, Some(&directory))?;
+        if let Some(folder) = self.dir.as_deref().filter(|folder| self.out.parent() == Some(folder)) {
+            let inputs = files::texts_in(folder)?;
+            out.keep_apart(&inputs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), None)?;
+        }
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let source = Source {
             model: directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned(),

@@ -38,6 +38,9 @@ pub struct TraceReportArgs {
 impl TraceReportArgs {
     pub fn run(&self) -> Result<ExitCode> {
         let page = self.html.as_deref().map(NewFile::prepare).transpose()?;
+        if let Some(page) = &page {
+            page.keep_apart(&[&self.trace], None)?;
+        }
         let trace = trace::read(&files::read_text(&self.trace)?, &self.trace.display().to_string())?;
         let statistics = Statistics::of(&trace);
         if let (Some(page), Some(path)) = (page, &self.html) {

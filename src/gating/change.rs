@@ -96,10 +96,11 @@ impl RoutingOverride {
         let most = router.most_per_token(&disabled);
         if !(1..=most).contains(&num_experts_per_tok) {
             let what = "experts per token";
-            let expected = format!(
-                "{}, as layer {layer} has {most} to choose from",
-                if most > 1 { format!("1 to {most}") } else { "1".to_owned() }
-            );
+            let expected = match most {
+                0 => format!("an expert that is not switched off in layer {layer}"),
+                1 => format!("1, as layer {layer} has 1 to choose from (a token may be sent to fewer experts than in training)"),
+                _ => format!("1 to {most}, as layer {layer} has {most} to choose from"),
+            };
             return Err(argument(what, expected, num_experts_per_tok));
         }
         let normalize = match router.normalize {

@@ -5,6 +5,7 @@ use super::generation_config::{GenerationDefaults, TextConfig};
 use super::tokenizer_config::TokenizerConfig;
 use super::tokenizer_files::{OwnedFiles, TOKENIZER, TokenizerFiles};
 use crate::error::{Error, Result};
+use crate::spec::foreign_text;
 use serde::de::IgnoredAny;
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
@@ -64,7 +65,7 @@ impl Tokenizer {
     pub fn from_parts(files: &TokenizerFiles<'_>) -> Result<Self> {
         let text = files.tokenizer.trim_start_matches('\u{feff}');
         // `tokenizers` panics on text that is not JSON, and in a browser no panic can be caught.
-        serde_json::from_str::<IgnoredAny>(text).map_err(damaged)?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| foreign_text(text).map_or_else(|| damaged(&error), damaged))?;
         let mut inner = contained(|| text.parse::<tokenizers::Tokenizer>()).map_err(damaged)?;
         // Both belong to batched training: one would cut a prompt silently, the other fill it up.
         inner.with_truncation(None).map_err(damaged)?;

@@ -216,7 +216,7 @@ pub fn parse_json(text: &str, file: &str) -> Result<Value> {
 }
 
 /// What a file in place of JSON is, where its beginning tells.
-fn foreign_text(text: &str) -> Option<&'static str> {
+pub(crate) fn foreign_text(text: &str) -> Option<&'static str> {
     let start = text.trim_start();
     if start.starts_with("version https://git-lfs") {
         Some("it is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")

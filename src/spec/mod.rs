@@ -9,6 +9,7 @@ mod names;
 mod parameters;
 
 pub use arch::{ARCHS, Arch, CUT_ON_PURPOSE};
+pub(crate) use json::foreign_text;
 pub use json::{ConfigJson, parse_json};
 pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;

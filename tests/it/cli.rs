@@ -77,6 +77,7 @@ fn the_help_of_every_command_has_an_example() {
             "check",
             "bench",
             "tune",
+            "report",
             "devices",
             "models",
             "list",

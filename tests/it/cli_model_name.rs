@@ -74,6 +74,8 @@ fn what_is_no_model_is_explained_with_what_to_write() {
         ("llama3.1:8b", &["dense", "no experts", "moebius list archs"]),
         ("mixtrall", &["no folder here", "did you mean mixtral?"]),
         ("dmeo", &["did you mean demo?"]),
+        ("nothere.gguf", &["there is no file nothere.gguf", "GGUF"]),
+        ("/dev/null", &["/dev/null is no folder"]),
         ("whatever", &["org/name", "`demo` is the bundled model", "moebius models"]),
         ("org/name", &["HF_HUB_OFFLINE"]),
     ] {
@@ -128,12 +130,70 @@ fn prompts_come_from_files_and_from_stdin() {
         child.stdin.take().unwrap().write_all(b"In the beginning\nwas a word").unwrap();
         assert_eq!(done(&child.wait_with_output().unwrap()), given);
     }
+    std::fs::write(folder.path().join("marked.txt"), "\u{feff}In the beginning\nwas a word").unwrap();
+    let args = [&["run", "-f", "marked.txt"], &options[..]].concat();
+    assert_eq!(done(&moebius(folder.path(), &args).output().unwrap()), given, "a byte order mark is no part of the text");
     std::fs::write(folder.path().join("latin1.txt"), b"first\nsecond\ncaf\xe9\n").unwrap();
     refused(folder.path(), &["run", "-f", "latin1.txt"], &["latin1.txt", "line 3", "0xe9", "iconv"]);
     refused(folder.path(), &["perplexity", "demo", "latin1.txt"], &["latin1.txt", "line 3"]);
     refused(folder.path(), &["run", "-f", "missing.txt"], &["missing.txt"]);
     refused(folder.path(), &["run", "-"], &["nothing came on stdin"]);
     refused(folder.path(), &["run", "demo", "a", "-f", "prompt.txt"], &["cannot be used with"]);
+}
+
+#[test]
+fn results_are_not_written_over_what_is_read() {
+    let folder = folder();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("text.txt"), "a text").unwrap();
+    std::fs::write(file("ids.json"), "[1, 2, 3]").unwrap();
+    let overwritten = &["would be overwritten"][..];
+    let cpu = ["--device", "cpu"];
+    for args in [
+        &["trace", "models/first", "--file", "text.txt", "--out", "text.txt"][..],
+        &["trace", "models/first", "--file", "text.txt", "--out", "./models/../text.txt"],
+        &["trace", "models/first", "--dir", ".", "--out", "./text.txt"],
+        &["trace", "models/first", "-p", "a", "--out", "models/first/config.json"],
+        &["logits", "models/first", "--ids-file", "ids.json", "--out", "ids.json"],
+        &["logits", "models/first", "--ids", "1,2", "--out", "models/first/model.safetensors"],
+    ] {
+        let before = std::fs::read(file("models/first/model.safetensors")).unwrap();
+        refused(folder.path(), &[args, &cpu[..]].concat(), overwritten);
+        assert_eq!(std::fs::read_to_string(file("text.txt")).unwrap(), "a text");
+        assert!(std::fs::read(file("models/first/model.safetensors")).unwrap() == before, "{args:?}");
+    }
+    for out in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        refused(folder.path(), &["logits", "models/first", "--ids", "1,2", "--out", out, "--device", "cpu"], &[out]);
+    }
+    done(
+        &moebius(folder.path(), &["trace", "models/first", "--file", "text.txt", "--out", "trace.jsonl", "--device", "cpu"])
+            .output()
+            .unwrap(),
+    );
+    refused(folder.path(), &["trace-report", "trace.jsonl", "--html", "trace.jsonl"], overwritten);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link_and_the_file_behind_it_is_written() {
+    let folder = folder();
+    let (target, link) = (folder.path().join("target.safetensors"), folder.path().join("link.safetensors"));
+    std::fs::write(&target, "old").unwrap();
+    std::os::unix::fs::symlink("target.safetensors", &link).unwrap();
+    let args = ["logits", "models/first", "--ids", "1,2", "--out", "link.safetensors", "--device", "cpu"];
+    done(&moebius(folder.path(), &args).output().unwrap());
+    assert!(link.is_symlink() && std::fs::read(&target).unwrap().len() > 100);
+}
+
+#[test]
+fn files_in_place_of_the_tokenizer_are_named() {
+    let folder = folder();
+    for (content, part) in
+        [("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), ("<html>", "web page"), ("", "empty")]
+    {
+        std::fs::write(folder.path().join("models/first/tokenizer.json"), content).unwrap();
+        refused(folder.path(), &["run", "models/first", "a", "--device", "cpu"], &["tokenizer.json", part]);
+    }
 }
 
 #[test]
@@ -189,6 +249,9 @@ fn the_models_on_this_machine_are_listed_and_removed() {
     refused(folder.path(), &["chat", "whole"], &["did you mean org/whole?"]);
 
     refused(folder.path(), &["models", "rm", "models/first"], &["is a folder"]);
+    refused(folder.path(), &["models", "rm", "demo"], &["cannot be removed"]);
+    let again = done(&moebius(folder.path(), &["models", "ls"]).output().unwrap());
+    assert!(again.contains("org/whole"), "{again}");
     refused(folder.path(), &["models", "rm", "org/other"], &["`org/other`, which is not there"]);
     refused(folder.path(), &["models", "notes.txt"], &["notes.txt"]);
     refused(folder.path(), &["models", "hf"], &["is no model and has none in it"]);

@@ -15,6 +15,7 @@ mod composer;
 mod config;
 mod config_dialects;
 mod conformance;
+mod device_report;
 mod engine;
 mod families;
 mod float8;

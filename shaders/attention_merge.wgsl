@@ -16,6 +16,7 @@
 
 const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const STRIDE: u32 = VALUE_QUADS + 1u;
+const STEP: u32 = 8u;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) invocation: vec3<u32>) {
@@ -29,20 +30,31 @@ fn main(@builtin(global_invocation_id) invocation: vec3<u32>) {
 #ifdef SINKS
     top = sinks[head];
 #endif
-    for (var split = 0u; split < SPLITS; split++) {
-        top = max(top, partials[first + split * STRIDE + VALUE_QUADS].x);
+    for (var split = 0u; split < SPLITS; split += STEP) {
+#for S in 8
+        let top_$S = partials[first + min(split + $Su, SPLITS - 1u) * STRIDE + VALUE_QUADS].x;
+#end
+#for S in 8
+        top = max(top, top_$S);
+#end
     }
     var sum = 0.0;
 #ifdef SINKS
     sum = exp(sinks[head] - top);
 #endif
     var value = vec4<f32>();
-    for (var split = 0u; split < SPLITS; split++) {
-        let of_split = first + split * STRIDE;
-        let ends = partials[of_split + VALUE_QUADS];
-        let share = exp(ends.x - top);
-        sum += share * ends.y;
-        value += share * partials[of_split + i % VALUE_QUADS];
+    // STEP at a time are under way; beyond the last one that again, which counts nothing.
+    for (var split = 0u; split < SPLITS; split += STEP) {
+#for S in 8
+        let of_split_$S = first + min(split + $Su, SPLITS - 1u) * STRIDE;
+        let ends_$S = partials[of_split_$S + VALUE_QUADS];
+        let value_$S = partials[of_split_$S + i % VALUE_QUADS];
+#end
+#for S in 8
+        let share_$S = select(0.0, exp(ends_$S.x - top), split + $Su < SPLITS);
+        sum += share_$S * ends_$S.y;
+        value += share_$S * value_$S;
+#end
     }
     y[i] = value / sum;
 }

@@ -35,14 +35,13 @@ fn sum_all(local: u32, value: f32) -> f32 {
     return sum;
 }
 
-// Four values minus the mean.
-fn centered(source: u32, quad: u32, mean: f32) -> vec4<f32> {
-    let value = x[source + quad] - mean;
+// Four values minus the mean; zero beyond the row.
+fn centered(value: vec4<f32>, quad: u32, mean: f32) -> vec4<f32> {
 #ifdef LAYER_NORM
     // Padding columns are no part of the variance, and stay zero.
-    return select(vec4<f32>(), value, vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLUMNS));
+    return select(vec4<f32>(), value - mean, vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLUMNS));
 #else
-    return value;
+    return select(vec4<f32>(), value, quad < ROW_QUADS);
 #endif
 }
 
@@ -50,33 +49,56 @@ fn centered(source: u32, quad: u32, mean: f32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let source = (params.first_row + workgroup.x) * ROW_QUADS;
     var mean = 0.0;
+    // Each loop has LOADS quads under way; beyond the end of the row the last quad again.
 #ifdef LAYER_NORM
     var sums = vec4<f32>();
-    for (var quad = local; quad < ROW_QUADS; quad += WG) {
-        sums += x[source + quad];
+    for (var quad = local; quad < ROW_QUADS; quad += LOADS * WG) {
+#for I in LOADS
+        let x_$I = x[source + min(quad + $Iu * WG, ROW_QUADS - 1u)];
+#end
+#for I in LOADS
+        sums += select(vec4<f32>(), x_$I, quad + $Iu * WG < ROW_QUADS);
+#end
     }
     mean = sum_all(local, dot(sums, vec4<f32>(1.0))) / f32(COLUMNS);
 #endif
     var squares = 0.0;
-    for (var quad = local; quad < ROW_QUADS; quad += WG) {
-        let value = centered(source, quad, mean);
-        squares += dot(value, value);
+    for (var quad = local; quad < ROW_QUADS; quad += LOADS * WG) {
+#for I in LOADS
+        let x_$I = x[source + min(quad + $Iu * WG, ROW_QUADS - 1u)];
+#end
+#for I in LOADS
+        let value_$I = centered(x_$I, quad + $Iu * WG, mean);
+        squares += dot(value_$I, value_$I);
+#end
     }
     let scale = inverseSqrt(sum_all(local, squares) / f32(COLUMNS) + EPS);
-    for (var quad = local; quad < ROW_QUADS; quad += WG) {
-        var value = centered(source, quad, mean) * scale * weight[quad];
+    for (var quad = local; quad < ROW_QUADS; quad += LOADS * WG) {
+#for I in LOADS
+        let quad_$I = min(quad + $Iu * WG, ROW_QUADS - 1u);
+        let x_$I = x[source + quad_$I];
+        let weight_$I = weight[quad_$I];
 #ifdef BIAS
-        value += weight[ROW_QUADS + quad];
+        let bias_$I = weight[ROW_QUADS + quad_$I];
 #endif
-        let place = workgroup.x * ROW_QUADS + quad;
 #ifdef RESIDUAL
+        let y_$I = y[workgroup.x * ROW_QUADS + quad_$I];
+#endif
+#end
+#for I in LOADS
+        if quad + $Iu * WG < ROW_QUADS {
+            var value = centered(x_$I, quad_$I, mean) * scale * weight_$I;
+#ifdef BIAS
+            value += bias_$I;
+#endif
+#ifdef RESIDUAL
+            value = y_$I + SCALE * value;
 #ifdef OUTPUT_SCALE
-        y[place] = (y[place] + SCALE * value) * output_scale[0];
-#else
-        y[place] += SCALE * value;
+            value *= output_scale[0];
 #endif
-#else
-        y[place] = value;
 #endif
+            y[workgroup.x * ROW_QUADS + quad_$I] = value;
+        }
+#end
     }
 }

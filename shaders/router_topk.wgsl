@@ -30,8 +30,16 @@
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = workgroup.x;
-    for (var expert = local; expert < NUM_EXPERTS; expert += WG) {
-        wg_scores[expert] = logits[token * NUM_EXPERTS + expert];
+    for (var expert = local; expert < NUM_EXPERTS; expert += LOADS * WG) {
+#for I in LOADS
+        let expert_$I = min(expert + $Iu * WG, NUM_EXPERTS - 1u);
+        let logit_$I = logits[token * NUM_EXPERTS + expert_$I];
+#end
+#for I in LOADS
+        if expert + $Iu * WG < NUM_EXPERTS {
+            wg_scores[expert_$I] = logit_$I;
+        }
+#end
     }
     choose_experts(token, local);
 }

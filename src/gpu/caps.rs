@@ -144,6 +144,15 @@ impl Caps {
         }
     }
 
+    /// Loads that an invocation has under way at once, of `many` that would be good for a GPU. Software devices wait for none, and compile each into
+    /// a page of code.
+    pub fn loads(&self, many: usize) -> usize {
+        match self.profile {
+            Profile::Gpu => many,
+            Profile::Cpu => 1,
+        }
+    }
+
     /// The largest piece of weights that one binding holds, in bytes.
     pub fn max_shard_bytes(&self) -> u64 {
         self.max_binding_bytes.min(self.max_buffer_bytes)

@@ -68,6 +68,7 @@ impl Problem {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 256 })
+        .u32("LOADS", caps.loads(8))
         .u32("NUM_EXPERTS", problem.num_experts)
         .u32("TOKENS", problem.tile_len(caps))
 }

@@ -74,6 +74,7 @@ pub struct Buffers<'a> {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let variant = Variant::new()
         .u32("WG", caps.plain_workgroup())
+        .u32("LOADS", caps.loads(4))
         .u32("COLUMNS", problem.cols)
         .u32("ROW_QUADS", padded(problem.cols) / 4)
         .f32("EPS", problem.norm.eps)

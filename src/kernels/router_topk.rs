@@ -105,7 +105,7 @@ impl<'a> Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    top_k(Variant::new().u32("WG", caps.plain_workgroup()), problem.router)
+    top_k(Variant::new().u32("WG", caps.plain_workgroup()).u32("LOADS", caps.loads(4)), problem.router)
 }
 
 /// The consts and flags of `shaders/lib/top_k.wgsl`.

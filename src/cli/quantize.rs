@@ -35,7 +35,7 @@ pub struct QuantizeArgs {
     /// Format of the weights: one of `moebius list quants`, or auto, which keeps them as stored; also by class, the others as stored:
     /// experts=q4_0,head=q8_0. Classes: experts, shared (with dense layers), attention, embedding, head. Without it: q8_0, and experts that
     /// are stored in eight bits or less stay as they are.
-    #[arg(long, value_name = "FORMATS")]
+    #[arg(long, value_name = "FORMATS", help_heading = "Device and memory")]
     quant: Option<QuantChoice>,
     /// Mebibytes of weights in one file, at most, but for a single tensor that is larger.
     #[arg(long, value_name = "MIB", default_value = "4096", value_parser = number::positive_u64)]

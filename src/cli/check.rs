@@ -65,7 +65,6 @@ impl CheckArgs {
     }
 }
 
-/// The name of a kernel.
 /// Runs the cases of these kernels, of all where none is named, with a line of progress.
 pub async fn check(device: &Device, kernels: &[&'static str]) -> Result<Report> {
     let mut cases = conformance::cases();

@@ -94,12 +94,8 @@ impl TraceArgs {
         let texts = self.texts()?;
         let out = NewFile::prepare(&self.out)?;
         let directory = model::directory(self.model.as_deref())?;
-        let inputs: Vec<&Path> = self.file.as_deref().into_iter().collect();
-        out.keep_apart(&inputs, Some(&directory))?;
-        if let Some(folder) = self.dir.as_deref().filter(|folder| self.out.parent() == Some(folder)) {
-            let inputs = files::texts_in(folder)?;
-            out.keep_apart(&inputs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), None)?;
-        }
+        let inputs = self.inputs()?;
+        out.keep_apart(&inputs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
         let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
         let source = Source {
             model: directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned(),
@@ -149,12 +145,16 @@ impl TraceArgs {
         if let Some(prompt) = &self.prompt {
             return Ok(vec![nonempty(Text { domain: "prompt".to_owned(), content: prompt.clone() }, "the prompt")?]);
         }
-        let paths = match (&self.file, &self.dir) {
-            (Some(file), _) => vec![file.clone()],
-            (_, Some(folder)) => files::texts_in(folder)?,
-            _ => Vec::new(),
-        };
-        paths.iter().map(|path| self.text(path)).collect()
+        self.inputs()?.iter().map(|path| self.text(path)).collect()
+    }
+
+    /// The files that are read.
+    fn inputs(&self) -> Result<Vec<PathBuf>> {
+        match (&self.file, &self.dir) {
+            (Some(file), _) => Ok(vec![file.clone()]),
+            (_, Some(folder)) => files::texts_in(folder),
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn text(&self, path: &Path) -> Result<Text> {

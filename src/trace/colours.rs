@@ -1,12 +1,15 @@
 //! The colours of experts: those of the page.
 
+use std::sync::LazyLock;
+
 /// `export const PALETTE = ["#77aadd", ...]`, which scripts/palette.mjs writes.
 const PALETTE: &str = include_str!("../../web/palette.js");
 
 /// The colour of an expert and the ink that is read on it, as `#rrggbb`.
 pub(super) fn paint(expert: usize) -> (&'static str, &'static str) {
-    let colours: Vec<&'static str> = PALETTE.split('"').filter(|text| text.starts_with('#')).collect();
-    let colour = colours[expert % colours.len()];
+    static COLOURS: LazyLock<Vec<&'static str>> =
+        LazyLock::new(|| PALETTE.split('"').filter(|text| text.starts_with('#')).collect());
+    let colour = COLOURS[expert % COLOURS.len()];
     (colour, ink(colour))
 }
 

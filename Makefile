@@ -19,6 +19,7 @@ run: setup ## build, then run the bundled model; make run ARGS="'Once upon a tim
 lint: ## formatting, clippy and documentation, with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 test: ## lint, every native test, and the page in a browser; a missing GPU adapter is a failure

@@ -1,12 +1,18 @@
 //! The one door to the library: load a model, generate, look at its numbers.
 
+mod chat;
+mod open;
+
+pub use chat::ChatPrompt;
+pub use open::fetch_model;
+
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource, cache_format};
-use crate::platform::{self, HostPeak};
+use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
@@ -28,13 +34,25 @@ pub struct LoadOptions {
     pub kv_cache: CacheChoice,
     /// Positions of the KV cache; `None`: what the model was made for, but at most 4096.
     pub context: Option<usize>,
+    /// How to route otherwise than the model was trained to, as [`Engine::set_routing`] does.
+    pub routing: RoutingOverride,
 }
 
-/// What [`Engine::load`] tells while it works.
-#[derive(Debug)]
-pub enum LoadEvent<'a> {
+impl LoadOptions {
+    /// The default on a device of this choice.
+    pub fn on(choice: DeviceChoice) -> Self {
+        LoadOptions { device: DeviceOptions { choice, ..DeviceOptions::default() }, ..LoadOptions::default() }
+    }
+}
+
+/// What [`Engine::open_with`] and [`Engine::load`] tell while they work.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum LoadEvent {
+    /// The files of the model are on their way.
+    Fetching(Fetching),
     /// The device is chosen.
-    Device(&'a DeviceDescription),
+    Device(DeviceDescription),
     /// Weights on the device so far.
     Weights { done_bytes: u64, total_bytes: u64 },
 }
@@ -111,8 +129,9 @@ impl Engine {
     ///
     /// # Errors
     /// What the files, the options or the device can be wrong about; see [`Error`].
-    pub async fn load(directory: &Path, options: &LoadOptions, progress: &mut dyn FnMut(LoadEvent)) -> Result<Self> {
+    pub async fn load(directory: &Path, options: &LoadOptions, on_event: &mut Listener<'_, LoadEvent>) -> Result<Self> {
         let spec = checkpoint::read_spec(directory).await?;
+        spec.with_routing(&options.routing)?;
         let context = choose_context(&spec, options.context)?;
         let tokenizer = Tokenizer::open(directory).await?;
         let checkpoint = Checkpoint::open(directory, &spec).await?;
@@ -122,10 +141,10 @@ impl Engine {
         let source = WeightSource::Checkpoint(&checkpoint);
         let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
             let description = DeviceDescription::reference();
-            progress(LoadEvent::Device(&description));
+            on_event(LoadEvent::Device(description.clone()));
             let host_peak = HostPeak::start();
             let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
-            let mut decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), progress).await?;
+            let mut decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), on_event).await?;
             if options.device.overrides.unchecked_results {
                 decoder.leave_results_unchecked();
             }
@@ -136,15 +155,15 @@ impl Engine {
         } else {
             let device = Device::open(&options.device).await?;
             let description = DeviceDescription::of(&device);
-            progress(LoadEvent::Device(&description));
+            on_event(LoadEvent::Device(description.clone()));
             let (quant, cache) = (options.quant, options.kv_cache);
             let parts = LoadParts { device, spec: &spec, source, quant, cache, context };
-            let mut report = |done_bytes, total_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
+            let mut report = |done_bytes, total_bytes| on_event(LoadEvent::Weights { done_bytes, total_bytes });
             let decoder = GpuDecoder::load(parts, &mut report).await?;
             let load_stats = *decoder.load_stats();
             (Decoder::Gpu(Box::new(decoder)), description, load_stats)
         };
-        Ok(Engine {
+        let mut engine = Engine {
             spec,
             tokenizer,
             decoder,
@@ -155,7 +174,9 @@ impl Engine {
             load_stats,
             cached: Vec::new(),
             routing: RoutingOverride::default(),
-        })
+        };
+        engine.set_routing(&options.routing).await?;
+        Ok(engine)
     }
 
     /// What the user should know about the files of the model, a sentence each: what was decided where they contradict each other.
@@ -237,10 +258,6 @@ impl Engine {
         self.check_ids(prompt_ids)?;
         options.sampling.validate()?;
         options.stop.validate()?;
-        if options.stop.max_tokens == 0 {
-            let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
-            return Err(Error::Argument { what: "number of new tokens", expected, found });
-        }
         let context = GenerationContext {
             decoder: &mut self.decoder,
             tokenizer: &self.tokenizer,
@@ -267,7 +284,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub async fn trace(&mut self, ids: &[u32], on_window: &mut dyn FnMut(&[u32], &[LayerRouting])) -> Result<()> {
+    pub async fn trace(&mut self, ids: &[u32], on_window: &mut (dyn FnMut(&[u32], &[LayerRouting]) + Send)) -> Result<()> {
         let bos = self.opening();
         self.cached.clear();
         let (mut rest, mut opening) = (ids, &[][..]);
@@ -292,14 +309,14 @@ impl Engine {
         }
     }
 
-    /// How well the model predicts `ids`, in windows of the context's length. `progress` hears the tokens done and the tokens in all.
+    /// How well the model predicts `ids`, in windows of the context's length. `progress` is told the tokens done and the tokens in all.
     ///
     /// A window begins with the beginning-of-text token, where the tokenizer puts one before a text; the first token of a window is not predicted
     /// otherwise.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); [`Error::Argument`] for fewer than two tokens.
-    pub async fn perplexity(&mut self, ids: &[u32], progress: &mut dyn FnMut(usize, usize)) -> Result<Perplexity> {
+    pub async fn perplexity(&mut self, ids: &[u32], progress: &mut (dyn FnMut(usize, usize) + Send)) -> Result<Perplexity> {
         let bos = self.opening();
         let ids = ids.strip_prefix(bos.as_slice()).unwrap_or(ids);
         if ids.is_empty() || bos.len() + ids.len() < 2 {
@@ -401,7 +418,7 @@ pub fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> 
 async fn load_reference(
     (spec, source, quant): (&ModelSpec, &WeightSource<'_>, QuantChoice),
     cache: (usize, CacheFormat),
-    progress: &mut dyn FnMut(LoadEvent<'_>),
+    on_event: &mut Listener<'_, LoadEvent>,
 ) -> Result<ReferenceDecoder> {
     let total_bytes = Parameters::of(spec).total() * 4;
     let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.0 as u64;
@@ -414,7 +431,7 @@ async fn load_reference(
             available_bytes,
         });
     }
-    let mut report = |done_bytes| progress(LoadEvent::Weights { done_bytes, total_bytes });
+    let mut report = |done_bytes| on_event(LoadEvent::Weights { done_bytes, total_bytes });
     ReferenceDecoder::load(spec, (source, quant), cache, &mut report).await
 }
 

@@ -81,7 +81,7 @@ struct WebLoadOptions {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct WebGenerateOptions {
-    max_tokens: usize,
+    max_tokens: Option<usize>,
     temperature: f32,
     top_k: usize,
     top_p: f32,
@@ -108,7 +108,7 @@ impl Default for WebGenerateOptions {
     fn default() -> Self {
         let SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty } = SamplingOptions::default();
         WebGenerateOptions {
-            max_tokens: 128,
+            max_tokens: None,
             temperature,
             top_k,
             top_p,
@@ -133,9 +133,9 @@ impl Engine {
         let quant = quant.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let kv_cache = kv_cache.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let device = DeviceOptions { choice: device, ..DeviceOptions::default() };
-        let options = LoadOptions { device, quant, kv_cache, context };
+        let options = LoadOptions { device, quant, kv_cache, context, ..LoadOptions::default() };
         let mount = mount(&files, name.as_deref());
-        let mut progress = |event: LoadEvent<'_>| {
+        let mut progress = |event: LoadEvent| {
             if let Some(on_event) = on_event.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {
                 // Nothing that listens may stop the loading.
                 let _ = on_event.call1(&JsValue::NULL, &to_js(&json::load_event(&event)));
@@ -185,7 +185,7 @@ impl Engine {
         let on_step: js_sys::Function = on_step.unchecked_into();
         self.inner.set_routing(&options.routing.parse().map_err(thrown)?).await.map_err(thrown)?;
         let num_experts: Vec<usize> = self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts).collect();
-        let options = options.into_options(self.inner.tokenizer().eos_ids());
+        let options = GenerateOptions::from(options);
         let mut generation = self.inner.generate(&ids, &options).map_err(thrown)?;
         if trace {
             generation.keep_routing();
@@ -214,14 +214,13 @@ impl WebRouting {
     }
 }
 
-impl WebGenerateOptions {
-    fn into_options(self, eos_ids: &[u32]) -> GenerateOptions {
+impl From<WebGenerateOptions> for GenerateOptions {
+    fn from(options: WebGenerateOptions) -> Self {
         let WebGenerateOptions { max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed, stop, ignore_end, .. } =
-            self;
-        let eos_ids = if ignore_end { Vec::new() } else { eos_ids.to_vec() };
+            options;
         GenerateOptions {
             sampling: SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty },
-            stop: StopRules { eos_ids, max_tokens, stop_strings: stop },
+            stop: StopRules { eos_ids: ignore_end.then(Vec::new), max_tokens, stop_strings: stop },
         }
     }
 }

@@ -154,7 +154,7 @@ async fn decode_rate(engine: &mut Engine) -> Result<f64> {
     let vocab = engine.spec().vocab_size as u32;
     let prompt = prompt.min(engine.context() - 1).max(1);
     let ids: Vec<u32> = (0..prompt as u32).map(|id| id * 7 % vocab).collect();
-    let stop = StopRules { eos_ids: Vec::new(), max_tokens: tokens + 1, stop_strings: Vec::new() };
+    let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(tokens + 1), stop_strings: Vec::new() };
     let mut generation = engine.generate(&ids, &GenerateOptions { sampling: SamplingOptions::default(), stop })?;
     generation.next().await?;
     let (clock, mut made) = (Stopwatch::start(), 0);

@@ -6,7 +6,7 @@ use super::test::{Test, TestReport, Work};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pace};
 use crate::model::{Decoder, GpuDecoder, LoadStats};
-use crate::platform::Stopwatch;
+use crate::platform::{Progress, Stopwatch};
 use crate::reference::Sampling;
 use crate::reference::rng::pcg;
 use crate::spec::ModelSpec;
@@ -30,7 +30,7 @@ impl Bench {
         subject: &Subject,
         tests: &[Test],
         (options, roof_options): (&SubjectOptions, &RoofOptions),
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let (spec, context) = subject.check(tests, options).await?;
         let roofs = measure_roofs(&device, roof_options).await?;

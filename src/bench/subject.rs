@@ -6,7 +6,7 @@ use crate::engine::DeviceDescription;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
-use crate::platform;
+use crate::platform::{self, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl Subject {
         device: Device,
         spec: &ModelSpec,
         (options, context): (&SubjectOptions, usize),
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut Progress<'_>,
     ) -> Result<GpuDecoder> {
         let (quant, cache) = (options.quant, options.kv_cache);
         match self {

@@ -75,7 +75,7 @@ enum Output {
 
 impl BenchArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
-        let subject = self.subject.subject()?;
+        let subject = self.subject.subject().await?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
         let tests = self.tests();
         subject.check(&tests, &subject::options(global)).await?;

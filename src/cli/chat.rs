@@ -49,15 +49,14 @@ pub struct ChatArgs {
 impl ChatArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         self.sampling.check()?;
-        let directory = model::directory(self.model.as_deref())?;
+        let directory = model::directory(self.model.as_deref()).await?;
         let template = self.template(&directory).await?;
         let global = &auto::resolve(&directory, global).await?;
-        let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
+        let mut engine = model::load_with(&directory, global, self.routing.routing()).await?;
         let mut options = self.sampling.options(engine.tokenizer());
         if !self.sampling.limits_tokens() {
-            options.stop.max_tokens = if template.is_plain() { MAX_PLAIN_TOKENS } else { engine.context() };
+            options.stop.max_tokens = Some(if template.is_plain() { MAX_PLAIN_TOKENS } else { engine.context() });
         }
-        options.stop.stop_strings.extend(template.stop_strings().iter().map(|&text| text.to_owned()));
         let mut input = Input::open()?;
         let mut session = Session {
             conversation: Conversation::new(&template, self.system.as_deref()),
@@ -176,10 +175,10 @@ impl Session<'_> {
     }
 
     async fn generate(&self, engine: &mut Engine) -> Result<Summary> {
-        let ids = self.conversation.ids(engine.tokenizer())?;
+        let generation = engine.chat(&self.conversation.messages, &self.options)?;
         let mut stdout = std::io::stdout().lock();
         let mut printer = Printer::new(&mut stdout, self.thinking).trimmed();
-        let summary = stream(engine, &ids, &self.options, &mut printer).await?;
+        let summary = stream(generation, &mut printer).await?;
         writeln!(stdout)?;
         Ok(summary)
     }
@@ -245,11 +244,6 @@ impl<'a> Conversation<'a> {
     fn new(template: &'a ChatTemplate, system: Option<&str>) -> Self {
         let messages = system.map(|text| ChatMessage::new("system", text)).into_iter().collect();
         Conversation { template, messages }
-    }
-
-    /// The whole conversation, up to where the model is to answer.
-    fn ids(&self, tokenizer: &Tokenizer) -> moebius::Result<Vec<u32>> {
-        tokenizer.encode(&self.template.render(&self.messages, true)?, !self.template.writes_special_tokens())
     }
 
     /// Writes over another conversation, but over nothing else.

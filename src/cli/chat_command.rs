@@ -94,7 +94,7 @@ pub fn set(options: &mut GenerateOptions, name: &str, value: &str) -> Result<()>
         "repeat-penalty" => sampling.repeat_penalty = number()?,
         "seed" => sampling.seed = whole(0)? as u64,
         "max-tokens" | "n" => {
-            options.stop.max_tokens = whole(1)? as usize;
+            options.stop.max_tokens = Some(whole(1)? as usize);
             return Ok(());
         }
         _ => anyhow::bail!("there is no setting {name}; known: temp, top-k, top-p, min-p, repeat-penalty, seed, max-tokens"),
@@ -107,7 +107,7 @@ pub fn set(options: &mut GenerateOptions, name: &str, value: &str) -> Result<()>
 /// All settings in a line.
 pub fn settings(options: &GenerateOptions) -> String {
     let SamplingOptions { temperature, top_k, top_p, min_p, seed, repeat_penalty } = options.sampling;
-    let max_tokens = options.stop.max_tokens;
+    let max_tokens = options.stop.limit();
     format!(
         "temp {temperature}, top-k {top_k}, top-p {top_p}, min-p {min_p}, repeat-penalty {repeat_penalty}, seed {seed}, max-tokens {max_tokens}"
     )

@@ -64,7 +64,7 @@ impl LogitsArgs {
                 Failure::new("the input is empty: expected at least one token", "moebius logits --ids 1,2,3 --out F").into()
             );
         }
-        let directory = model::directory(self.model.as_deref())?;
+        let directory = model::directory(self.model.as_deref()).await?;
         out.keep_apart(&self.input.ids_file.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
         model::check_ids(&directory, &given)?;
         let mut engine = model::load(&directory, global).await?;

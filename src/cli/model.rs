@@ -9,9 +9,9 @@ use indicatif::ProgressBar;
 use moebius::gating::RoutingOverride;
 use moebius::generate::Tokenizer;
 use moebius::gpu::DeviceOptions;
-use moebius::platform;
+use moebius::platform::{self, Fetching};
 use moebius::spec::ModelSpec;
-use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions, choose_context};
+use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions, choose_context, fetch_model};
 use std::path::{Path, PathBuf};
 
 /// The bundled model as MODEL.
@@ -23,38 +23,35 @@ pub const CONFIG: &str = "config.json";
 pub const BUNDLED_PROMPT: &str = "Once upon a time there was a king who";
 
 /// The directory of `name`, downloaded if it is a hub id or an address of the hub; of the bundled model if it is that, or nothing.
-pub fn directory(name: Option<&str>) -> Result<PathBuf> {
+pub async fn directory(name: Option<&str>) -> Result<PathBuf> {
     let Some(name) = name.filter(|name| *name != BUNDLED_NAME || Path::new(name).exists()) else { return bundled::directory() };
     let name = &model_name::understood(name)?;
-    if let Some(endpoint) = platform::hub_of(name)? {
-        talk!("download `{name}` is no directory here: asking {endpoint}");
-    }
     // A bar for each file, from when something is known of it: sizes of one must not stand beside the name of another.
     let mut current: Option<(String, ProgressBar)> = None;
-    let directory = platform::resolve_model(name, &check_config, &mut |progress| {
-        if let Some(reason) = progress.waiting {
-            talk!("waiting  {reason}");
-            return;
+    let mut show = |event| match event {
+        LoadEvent::Fetching(Fetching::Asking { endpoint }) => {
+            talk!("download `{name}` is no directory here: asking {endpoint}");
         }
-        if current.as_ref().is_none_or(|(file, _)| file != progress.file) {
-            if let Some((_, bar)) = current.take() {
-                bar.finish_and_clear();
+        LoadEvent::Fetching(Fetching::Waiting { reason }) => talk!("waiting  {reason}"),
+        LoadEvent::Fetching(Fetching::File { file, received_bytes, total_bytes }) => {
+            if current.as_ref().is_none_or(|(shown, _)| *shown != file) {
+                if let Some((_, bar)) = current.take() {
+                    bar.finish_and_clear();
+                }
+                let bar = progress::download(&file, total_bytes);
+                current = Some((file, bar));
             }
-            current = Some((progress.file.to_owned(), progress::download(progress.file, progress.total_bytes)));
+            if let Some((_, bar)) = &current {
+                bar.set_position(received_bytes);
+            }
         }
-        if let Some((_, bar)) = &current {
-            bar.set_position(progress.received_bytes);
-        }
-    });
+        _ => {}
+    };
+    let directory = fetch_model(name, &mut show).await;
     if let Some((_, bar)) = current {
         bar.finish_and_clear();
     }
     Ok(directory?)
-}
-
-/// Refuses what cannot be run by the text of its `config.json`, before anyone fetches its weights.
-fn check_config(text: &str) -> moebius::Result<()> {
-    ModelSpec::parse(text, CONFIG)?.check_runnable()
 }
 
 /// Refuses ids that the model in `directory` does not have, before anyone waits for its weights.
@@ -93,11 +90,18 @@ pub fn device_options(global: &Global) -> DeviceOptions {
 
 /// Loads the model in `directory`, with a progress bar, and says which device was chosen and why.
 pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
+    load_with(directory, global, RoutingOverride::default()).await
+}
+
+/// As [`load`], with other routing.
+pub async fn load_with(directory: &Path, global: &Global, routing: RoutingOverride) -> Result<Engine> {
+    let changed = (!routing.is_none()).then(|| routing.to_string());
     let options = LoadOptions {
         device: device_options(global),
         quant: global.quant,
         kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),
+        routing,
     };
     let mut progress = Some(Progress::new("load", Unit::Bytes, "looking at the files"));
     let (mut compiling, mut compiles) = (None, true);
@@ -105,7 +109,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
         LoadEvent::Device(device) => {
             let why = global.why.clone().unwrap_or_else(|| device.why.clone());
             compiles = device.kind != "reference";
-            let text = describe(&DeviceDescription { why, ..device.clone() });
+            let text = describe(&DeviceDescription { why, ..device });
             if let Some(line) = &progress {
                 line.suspend(|| talk!("device   {text}"));
             }
@@ -119,6 +123,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
             progress = None;
             compiling = compiles.then(|| Waiting::new("compile", "the kernels of this model"));
         }
+        _ => {}
     })
     .await;
     drop((progress, compiling));
@@ -129,18 +134,7 @@ pub async fn load(directory: &Path, global: &Global) -> Result<Engine> {
     if global.verbose {
         say_more(&engine);
     }
-    Ok(engine)
-}
-
-/// As [`load`], with other routing: what the model cannot do is refused before anyone waits for its weights.
-pub async fn load_with(directory: &Path, global: &Global, routing: &RoutingOverride) -> Result<Engine> {
-    if !routing.is_none() {
-        let config = platform::read_model_text(directory, CONFIG).await?;
-        ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?.with_routing(routing)?;
-    }
-    let mut engine = load(directory, global).await?;
-    engine.set_routing(routing).await?;
-    if !routing.is_none() {
+    if let Some(routing) = changed {
         talk!("routing  {routing}: no longer the model as trained");
     }
     Ok(engine)

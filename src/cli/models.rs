@@ -81,7 +81,7 @@ impl ModelsArgs {
     pub async fn run(&self) -> Result<ExitCode> {
         let mut stdout = anstream::stdout().lock();
         match &self.action {
-            Some(Action::Fetch { name }) => writeln!(stdout, "{}", model::directory(Some(name))?.display())?,
+            Some(Action::Fetch { name }) => writeln!(stdout, "{}", model::directory(Some(name)).await?.display())?,
             Some(Action::Rm { names }) => {
                 for name in names {
                     if name == BUNDLED_NAME && !Path::new(name).exists() {

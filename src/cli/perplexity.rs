@@ -37,7 +37,7 @@ impl PerplexityArgs {
         if text.is_empty() {
             return Err(Failure::new(format!("{} is empty", self.file.display()), "give a text of at least two tokens").into());
         }
-        let directory = model::directory(Some(&self.model))?;
+        let directory = model::directory(Some(&self.model)).await?;
         let mut engine = model::load(&directory, global).await?;
         let ids = engine.tokenizer().encode(&text, true)?;
         let begins_with_bos = engine.tokenizer().adds_bos();

@@ -1,8 +1,8 @@
 //! What there is to see while something takes long: one line on stderr, where a person reads.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::cell::Cell;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a line counts.
@@ -31,18 +31,18 @@ impl Unit {
 pub struct Progress {
     bar: ProgressBar,
     unit: Unit,
-    is_counting: Cell<bool>,
+    is_counting: AtomicBool,
 }
 
 impl Progress {
     /// `what` in one word, and what happens until something can be counted.
     pub fn new(what: &'static str, unit: Unit, message: impl Into<String>) -> Self {
         let bar = spinner(what, message.into());
-        Progress { bar, unit, is_counting: Cell::new(false) }
+        Progress { bar, unit, is_counting: AtomicBool::new(false) }
     }
 
     pub fn set(&self, done: u64, total: u64) {
-        let is_first = !self.is_counting.replace(true);
+        let is_first = !self.is_counting.swap(true, Ordering::Relaxed);
         if is_first {
             self.bar.disable_steady_tick();
             self.bar.set_length(total);

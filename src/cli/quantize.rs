@@ -49,7 +49,7 @@ impl QuantizeArgs {
     pub async fn run(&self) -> Result<ExitCode> {
         // Before anything is downloaded; the check is all that is wanted here.
         drop(NewDirectory::prepare(&self.out)?);
-        let directory = model::directory(Some(&self.model))?;
+        let directory = model::directory(Some(&self.model)).await?;
         let options = QuantizeOptions { quant: self.quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
 
         let watch = Watch::start()?;

@@ -59,7 +59,7 @@ impl ReportArgs {
             return Err(check::nothing_to_compare().into());
         }
         let out = NewFile::prepare(&self.out)?;
-        let subject = self.subject.subject()?;
+        let subject = self.subject.subject().await?;
         let tests = [Work::Prefill(self.prompt.get()), Work::Decode(self.generate.get())].map(|work| Test { work, depth: 0 });
         subject.check(&tests, &subject::options(global)).await?;
         let (device, description) = bench::open_device(&model::device_options(global)).await?;

@@ -71,13 +71,13 @@ impl RunArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         let (model, prompt) = self.model_and_prompt()?;
         self.sampling.check()?;
-        let directory = model::directory(model)?;
+        let directory = model::directory(model).await?;
         match &prompt {
             Prompt::Ids(ids) => model::check_ids(&directory, ids)?,
             Prompt::Text(text) => model::check_prompt(&directory, text, global).await?,
         }
         let global = &auto::resolve(&directory, global).await?;
-        let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
+        let mut engine = model::load_with(&directory, global, self.routing.routing()).await?;
         let options = self.sampling.options(engine.tokenizer());
         let prompt_ids = match &prompt {
             Prompt::Text(text) => engine.tokenizer().encode(text, true)?,
@@ -90,12 +90,12 @@ impl RunArgs {
         let summary = if self.json {
             let mut stderr = std::io::stderr();
             let thinking = self.thinking.shown_on(&stderr);
-            stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stderr, thinking).behind(shown)).await?
+            stream(engine.generate(&prompt_ids, &options)?, &mut Printer::new(&mut stderr, thinking).behind(shown)).await?
         } else {
             let mut stdout = std::io::stdout().lock();
             let thinking = self.thinking.shown_on(&stdout);
-            let summary =
-                stream(&mut engine, &prompt_ids, &options, &mut Printer::new(&mut stdout, thinking).behind(shown)).await?;
+            let mut printer = Printer::new(&mut stdout, thinking).behind(shown);
+            let summary = stream(engine.generate(&prompt_ids, &options)?, &mut printer).await?;
             writeln!(stdout)?;
             summary
         };

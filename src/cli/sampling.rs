@@ -6,9 +6,6 @@ use moebius::generate::{GenerateOptions, SamplingOptions, StopRules, Tokenizer};
 use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The most tokens where nothing was said.
-const MAX_TOKENS: usize = 128;
-
 #[derive(Args)]
 pub struct SamplingArgs {
     /// The most tokens to write; -1 is as many as the context holds. Without it 128; in `chat`, where the model has a chat template, as many as the
@@ -45,14 +42,13 @@ impl SamplingArgs {
     /// Refuses what no model can do, before anyone waits for one.
     pub fn check(&self) -> moebius::Result<()> {
         self.over(SamplingOptions::default()).validate()?;
-        self.stop_rules(Vec::new()).validate()
+        self.stop_rules().validate()
     }
 
     /// The checkpoint's suggestions, overridden by what was given.
     pub fn options(&self, tokenizer: &Tokenizer) -> GenerateOptions {
         let sampling = self.over(SamplingOptions::suggested(tokenizer.generation_defaults()));
-        let eos_ids = if self.ignore_eos { Vec::new() } else { tokenizer.eos_ids().to_vec() };
-        GenerateOptions { sampling, stop: self.stop_rules(eos_ids) }
+        GenerateOptions { sampling, stop: self.stop_rules() }
     }
 
     /// Whether the number of tokens was given.
@@ -71,8 +67,9 @@ impl SamplingArgs {
         }
     }
 
-    fn stop_rules(&self, eos_ids: Vec<u32>) -> StopRules {
-        StopRules { eos_ids, max_tokens: self.max_tokens.map_or(MAX_TOKENS, NonZeroUsize::get), stop_strings: self.stop.clone() }
+    fn stop_rules(&self) -> StopRules {
+        let eos_ids = self.ignore_eos.then(Vec::new);
+        StopRules { eos_ids, max_tokens: self.max_tokens.map(NonZeroUsize::get), stop_strings: self.stop.clone() }
     }
 }
 

@@ -7,8 +7,7 @@ use super::talk;
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
-use moebius::Engine;
-use moebius::generate::{GenerateOptions, Part, PartText, StopReason, Summary};
+use moebius::generate::{GenerateOptions, Generation, Part, PartText, StopReason, Summary};
 use std::io::{IsTerminal, Write};
 
 const DIM: &str = "\x1b[2m";
@@ -106,17 +105,11 @@ impl<'a> Printer<'a> {
 }
 
 /// Writes each piece as it comes. The first Ctrl-C ends the text as if it had come to its end.
-pub async fn stream(
-    engine: &mut Engine,
-    prompt_ids: &[u32],
-    options: &GenerateOptions,
-    printer: &mut Printer<'_>,
-) -> Result<Summary> {
+pub async fn stream(mut generation: Generation<'_>, printer: &mut Printer<'_>) -> Result<Summary> {
     let watch = Watch::start()?;
-    let mut generation = engine.generate(prompt_ids, options)?;
     // Some drivers finish compiling a kernel only when it is first used.
-    let mut waiting =
-        Some(Waiting::new("read", format!("the prompt of {} tokens; the first one takes longer", prompt_ids.len())));
+    let num_tokens = generation.prompt_ids().len();
+    let mut waiting = Some(Waiting::new("read", format!("the prompt of {num_tokens} tokens; the first one takes longer")));
     let written = loop {
         if watch.requested() {
             break Ok(());

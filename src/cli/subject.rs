@@ -23,10 +23,10 @@ pub struct SubjectArgs {
 }
 
 impl SubjectArgs {
-    pub fn subject(&self) -> Result<Subject> {
+    pub async fn subject(&self) -> Result<Subject> {
         match &self.synthetic {
             Some(config) => Ok(Subject::Synthetic { config: config.clone(), layers: self.layers }),
-            None => Ok(Subject::Checkpoint(model::directory(self.model.as_deref())?)),
+            None => Ok(Subject::Checkpoint(model::directory(self.model.as_deref()).await?)),
         }
     }
 }

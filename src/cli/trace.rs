@@ -93,10 +93,10 @@ impl TraceArgs {
         self.sampling.check()?;
         let texts = self.texts()?;
         let out = NewFile::prepare(&self.out)?;
-        let directory = model::directory(self.model.as_deref())?;
+        let directory = model::directory(self.model.as_deref()).await?;
         let inputs = self.inputs()?;
         out.keep_apart(&inputs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
-        let mut engine = model::load_with(&directory, global, &self.routing.routing()).await?;
+        let mut engine = model::load_with(&directory, global, self.routing.routing()).await?;
         let source = Source {
             model: directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned(),
             device: engine.device().name.clone(),
@@ -270,7 +270,7 @@ fn traced_tokens(engine: &Engine, ids: &[u32]) -> Result<Vec<TracedToken>> {
 
 /// Seconds of a greedy continuation, the first token left out. Tokens come in batches, so that no single one tells.
 async fn decode_seconds(engine: &mut Engine, ids: &[u32], max_tokens: usize, traced: bool) -> Result<f64> {
-    let stop = StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() };
+    let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() };
     let mut generation = engine.generate(ids, &GenerateOptions { sampling: SamplingOptions::default(), stop })?;
     if traced {
         generation.keep_routing();

@@ -77,7 +77,7 @@ impl TuneArgs {
             tunings.write(&path)?;
         }
 
-        let subject = self.subject.subject()?;
+        let subject = self.subject.subject().await?;
         let options = TuneOptions { prompt: self.prompt.get(), generate: self.generate.get(), rounds: self.repetitions.get() };
         let tests = [Work::Prefill(options.prompt), Work::Decode(options.generate)].map(|work| Test { work, depth: 0 });
         // Roofs are no matter here: as few bytes as can be.

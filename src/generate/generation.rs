@@ -10,7 +10,7 @@ use crate::model::Decoder;
 use crate::platform::Stopwatch;
 use crate::reference::LayerRouting;
 
-/// How to continue a prompt.
+/// How to continue a prompt. The default is greedy, and ends where the model ends the text or after 128 tokens.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
     pub sampling: SamplingOptions,
@@ -103,13 +103,14 @@ impl<'a> Generation<'a> {
         /// Ids from which a template's opening of the thinking can be told.
         const TAIL: usize = 64;
         let tail = context.tokenizer.decode(&prompt_ids[prompt_ids.len().saturating_sub(TAIL)..], false)?;
+        let stop = options.stop.clone().or_eos_ids(context.tokenizer.eos_ids());
         let common = context.cached.iter().zip(prompt_ids).take_while(|(cached, wanted)| cached == wanted).count();
         Ok(Generation {
             stream: TextStream::after(context.tokenizer, prompt_ids, true)?,
             parts: AnswerParts::after(&tail),
             told_apart: [String::new(), String::new()],
-            matcher: options.stop.matcher(),
-            options: options.clone(),
+            matcher: stop.matcher(),
+            options: GenerateOptions { sampling: options.sampling, stop },
             prompt_ids: prompt_ids.to_vec(),
             // The last prompt token has to run in any case: its output is the first choice.
             reused: common.min(prompt_ids.len() - 1),
@@ -121,6 +122,11 @@ impl<'a> Generation<'a> {
             decode_seconds: 0.0,
             context,
         })
+    }
+
+    /// The tokens that are continued.
+    pub fn prompt_ids(&self) -> &[u32] {
+        &self.prompt_ids
     }
 
     /// From now on [`routing`](Self::routing) tells what the routers do. Call it before the first [`next`](Self::next): then the whole
@@ -197,7 +203,7 @@ impl<'a> Generation<'a> {
         let GenerationContext { decoder, cached, context, .. } = &mut self.context;
         let fed = self.ids[self.ids.len() - 1];
         let positions = *context + 1 - self.prompt_ids.len() - self.ids.len();
-        let wanted = positions.min(self.options.stop.max_tokens - self.ids.len());
+        let wanted = positions.min(self.options.stop.limit() - self.ids.len());
         let id = decoder.decode(wanted).await.inspect_err(|_| cached.clear())?;
         cached.push(fed);
         Ok(id)

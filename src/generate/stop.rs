@@ -22,18 +22,25 @@ pub enum StopReason {
 /// What ends the generating of one text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopRules {
-    /// Tokens that end a text; empty to ignore the end.
-    pub eos_ids: Vec<u32>,
-    /// The most new tokens, the one that ends the text included.
-    pub max_tokens: usize,
+    /// Tokens that end a text. `None`: those of the model. Empty: the text goes on after its end.
+    pub eos_ids: Option<Vec<u32>>,
+    /// The most new tokens, the one that ends the text included. `None`: 128, and in a conversation whatever the context holds.
+    pub max_tokens: Option<usize>,
     /// Texts that end the output, which is cut before them.
     pub stop_strings: Vec<String>,
 }
 
+/// The most new tokens where nobody says how many.
+const DEFAULT_MAX_TOKENS: usize = 128;
+
 impl StopRules {
     /// # Errors
-    /// [`Error::Argument`] for an empty stop string, which every text would contain.
+    /// [`Error::Argument`] for an empty stop string, which every text would contain, and for no new token at all.
     pub fn validate(&self) -> Result<()> {
+        if self.max_tokens == Some(0) {
+            let (expected, found) = ("at least 1".to_owned(), "0".to_owned());
+            return Err(Error::Argument { what: "number of new tokens", expected, found });
+        }
         if self.stop_strings.iter().any(String::is_empty) {
             let expected = "a text of at least one character".to_owned();
             return Err(Error::Argument { what: "stop string", expected, found: "an empty one".to_owned() });
@@ -41,12 +48,23 @@ impl StopRules {
         Ok(())
     }
 
+    /// The most new tokens.
+    pub fn limit(&self) -> usize {
+        self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)
+    }
+
+    /// The same rules with `eos_ids` where they leave that to the model.
+    pub fn or_eos_ids(mut self, eos_ids: &[u32]) -> Self {
+        self.eos_ids.get_or_insert_with(|| eos_ids.to_vec());
+        self
+    }
+
     /// Whether the newest token ends the text, where `num_tokens` counts the new tokens with it.
     pub fn after_token(&self, id: u32, num_tokens: usize) -> Option<StopReason> {
-        if self.eos_ids.contains(&id) {
+        if self.eos_ids.as_ref().is_some_and(|ids| ids.contains(&id)) {
             Some(StopReason::Eos)
         } else {
-            (num_tokens >= self.max_tokens).then_some(StopReason::MaxTokens)
+            (num_tokens >= self.limit()).then_some(StopReason::MaxTokens)
         }
     }
 

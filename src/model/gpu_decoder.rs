@@ -14,7 +14,7 @@ use super::{Forward, check_memory, chunk_rows};
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
-use crate::platform::HostPeak;
+use crate::platform::{HostPeak, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::reference::sample::{mark_seen, seen_words};
 use crate::reference::{LayerRouting, Sampling};
@@ -68,7 +68,7 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
-    pub async fn load(parts: LoadParts<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+    pub async fn load(parts: LoadParts<'_>, progress: &mut Progress<'_>) -> Result<Self> {
         let LoadParts { device, spec, source, quant, cache, context } = parts;
         let cache = cache_format(&source, spec, quant, cache);
         let shape = ChunkShape::choose(spec, device.caps(), (context, cache), device.name())?;

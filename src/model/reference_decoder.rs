@@ -6,11 +6,13 @@ use super::source::WeightSource;
 use super::{Forward, chunk_rows};
 use crate::checkpoint::WeightKey;
 use crate::error::Result;
+use crate::platform::Listener;
 use crate::quant::{CacheFormat, QuantChoice};
 use crate::reference::fault::all_finite;
 use crate::reference::sample::{mark_seen, sample, seen_words};
 use crate::reference::{self, LayerRouting, Place, Row, Sampling};
 use crate::spec::ModelSpec;
+use std::collections::BTreeMap;
 
 /// Rows whose activations exist at the same time.
 const CHUNK_TOKENS: usize = 256;
@@ -44,19 +46,24 @@ impl ReferenceDecoder {
         spec: &ModelSpec,
         (source, quant): (&WeightSource<'_>, QuantChoice),
         cache: (usize, CacheFormat),
-        progress: &mut dyn FnMut(u64),
+        progress: &mut Listener<'_, u64>,
     ) -> Result<Self> {
         let formats = Formats::of_model(source, spec, quant)?;
-        let read = async |key: WeightKey| {
+        let (mut weights, mut done_bytes) = (BTreeMap::new(), 0);
+        for key in WeightKey::all(spec) {
             let (rows, cols) = key.shape(spec);
             let quant = formats.of(key);
-            if quant == source.stored_quant(key) {
-                return Ok(source.read(key, 0..rows).await?.values);
-            }
-            Ok(quant.unpack(&source.packed(key, 0..rows, quant).await?, cols))
-        };
+            let values = if quant == source.stored_quant(key) {
+                source.read(key, 0..rows).await?.values
+            } else {
+                quant.unpack(&source.packed(key, 0..rows, quant).await?, cols)
+            };
+            done_bytes += size_of_val(values.as_slice()) as u64;
+            progress(done_bytes);
+            weights.insert(key, values);
+        }
         Ok(ReferenceDecoder {
-            decoder: reference::Decoder::load(spec, read, cache, progress).await?,
+            decoder: reference::Decoder::new(spec, weights, cache),
             hidden_size: spec.hidden_size,
             sampling: Sampling::GREEDY,
             seen: vec![0; seen_words(spec.vocab_size)],

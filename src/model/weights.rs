@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::gating::RouterSpec;
 use crate::gpu::{Buffer, Device, Sharded};
 use crate::kernels::{SlabShape, Slabs};
+use crate::platform::Listener;
 use crate::quant::{Quant, padded};
 use crate::spec::{
     AttentionSpec, Ffn, LatentSpec, LayerSpec, Mixer, MlpSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, Residual,
@@ -178,7 +179,7 @@ pub(super) struct Uploader<'a> {
     pub spec: &'a ModelSpec,
     pub formats: &'a Formats,
     /// Called with the bytes uploaded so far.
-    pub progress: &'a mut dyn FnMut(u64),
+    pub progress: &'a mut Listener<'a, u64>,
     pub done_bytes: u64,
 }
 

@@ -4,6 +4,9 @@
 //! facility.
 
 #[cfg(not(target_arch = "wasm32"))]
+mod background;
+mod fetching;
+#[cfg(not(target_arch = "wasm32"))]
 mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod hub;
@@ -14,23 +17,26 @@ mod new_directory;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
+pub use fetching::Fetching;
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{ByteSource, file_length, file_names, folders_in, is_file, read_model_text, read_text, remove_directory};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
     AcceptConfig, CachedModel, DownloadProgress, HubOptions, OnProgress, RemoteHeader, cached_models, cached_models_with,
-    fetch_config_only, fetch_config_only_with, fetch_headers, fetch_headers_with, hub_of, remove_cached_model,
-    remove_cached_model_with, resolve_model, resolve_model_with,
+    fetch_config_only, fetch_config_only_with, fetch_headers, fetch_headers_with, fetch_model, fetch_model_with, hub_of,
+    hub_of_with, remove_cached_model, remove_cached_model_with, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
+#[cfg(not(target_arch = "wasm32"))]
 pub use native::{
-    CAN_BLOCK, HostPeak, Stopwatch, available_memory_bytes, cache_directory, for_each_row, local_offset_seconds, replace_file,
-    unix_seconds, write_file,
+    CAN_BLOCK, HostPeak, Listener, Progress, Stopwatch, available_memory_bytes, cache_directory, for_each_row,
+    local_offset_seconds, replace_file, unix_seconds, write_file,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
-    ByteSource, CAN_BLOCK, HostPeak, JsFile, Mount, NewDirectory, NewFile, Stopwatch, available_memory_bytes, file_names,
-    for_each_row, is_file, local_offset_seconds, read_model_text, read_text, replace_file, unix_seconds, write_file,
+    ByteSource, CAN_BLOCK, HostPeak, JsFile, Listener, Mount, NewDirectory, NewFile, Progress, Stopwatch, available_memory_bytes,
+    fetch_model, file_names, for_each_row, is_file, local_offset_seconds, read_model_text, read_text, replace_file, unix_seconds,
+    write_file,
 };

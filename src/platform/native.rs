@@ -9,6 +9,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// A thread may wait here; a browser page may not.
 pub const CAN_BLOCK: bool = true;
 
+/// Is told what happens while something is done. It may be called on another thread than the one that made it, so that whoever waits may
+/// move between threads.
+pub type Listener<'a, E> = dyn FnMut(E) + Send + 'a;
+
+/// Is told how much is done, and how much that is of.
+pub type Progress<'a> = dyn FnMut(u64, u64) + Send + 'a;
+
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);

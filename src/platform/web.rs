@@ -14,6 +14,12 @@ use wasm_bindgen::prelude::*;
 /// A browser page may not wait.
 pub const CAN_BLOCK: bool = false;
 
+/// Is told what happens while something is done. Functions of JavaScript belong to one thread.
+pub type Listener<'a, E> = dyn FnMut(E) + 'a;
+
+/// Is told how much is done, and how much that is of.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
 #[wasm_bindgen]
 extern "C" {
     #[wasm_bindgen(js_namespace = performance, js_name = now)]
@@ -138,6 +144,22 @@ fn describe(thrown: &JsValue) -> String {
         Some(error) => String::from(error.message()),
         None => format!("{thrown:?}"),
     }
+}
+
+/// The mounted directory `name`. JavaScript fetches what is not mounted yet: see `web/package/sources.js`.
+///
+/// # Errors
+/// [`Error::MissingFile`] if nothing is mounted there.
+pub async fn fetch_model(
+    name: &str,
+    _accept: fn(&str) -> Result<()>,
+    _listener: &mut Listener<'_, super::Fetching>,
+) -> Result<PathBuf> {
+    let directory = PathBuf::from(name);
+    if file_names(&directory).is_empty() {
+        return Err(Error::MissingFile { directory, file: "config.json" });
+    }
+    Ok(directory)
 }
 
 /// Whether a file is mounted at `path`.

@@ -7,9 +7,9 @@ use super::matmul::{add_bias, cap, matmul};
 use super::norm::norm;
 use super::{LayerRouting, Row};
 use crate::checkpoint::WeightKey;
-use crate::error::Result;
 use crate::quant::CacheFormat;
 use crate::spec::{ModelSpec, RopeScaling};
+use std::collections::BTreeMap;
 
 /// A model in host memory, all weights in f32, with the KV caches of its sequences.
 ///
@@ -41,25 +41,9 @@ pub struct Forward {
 }
 
 impl Decoder {
-    /// Reads all weights. `context` is how many positions a sequence may have, `cache` how exactly their keys and values are kept; `progress` gets the bytes so far, as f32: at the end they
-    /// are four times [`Parameters::total`](crate::spec::Parameters::total).
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
-    pub async fn load(
-        spec: &ModelSpec,
-        read: impl AsyncFn(WeightKey) -> Result<Vec<f32>>,
-        (context, cache): (usize, CacheFormat),
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Self> {
-        let mut weights = Weights::default();
-        let mut done_bytes = 0;
-        for key in WeightKey::all(spec) {
-            let values = read(key).await?;
-            done_bytes += size_of_val(values.as_slice()) as u64;
-            progress(done_bytes);
-            weights.insert(key, values);
-        }
+    /// `weights` has every weight of [`WeightKey::all`]. `context` is how many positions a sequence may have, `cache` how exactly their keys and values
+    /// are kept.
+    pub fn new(spec: &ModelSpec, weights: BTreeMap<WeightKey, Vec<f32>>, (context, cache): (usize, CacheFormat)) -> Self {
         let layers = spec
             .layers
             .iter()
@@ -70,7 +54,7 @@ impl Decoder {
             RopeScaling::Long { original_positions, .. } => Some((original_positions, false)),
             _ => None,
         });
-        Ok(Decoder { spec: spec.clone(), context, weights, layers, history: Vec::new(), long })
+        Decoder { spec: spec.clone(), context, weights: Weights(weights), layers, history: Vec::new(), long }
     }
 
     /// Routes as `spec` says, which may differ from the loaded one in its routers only. What the caches hold is to be replaced.

@@ -27,13 +27,9 @@ use std::collections::BTreeMap;
 
 /// Every weight of a model, shaped as [`WeightKey`] says.
 #[derive(Debug, Default)]
-pub(super) struct Weights(BTreeMap<WeightKey, Vec<f32>>);
+pub(super) struct Weights(pub BTreeMap<WeightKey, Vec<f32>>);
 
 impl Weights {
-    pub fn insert(&mut self, key: WeightKey, values: Vec<f32>) {
-        self.0.insert(key, values);
-    }
-
     /// A weight that the spec may be without.
     pub fn find(&self, key: WeightKey) -> Option<&[f32]> {
         self.0.get(&key).map(Vec::as_slice)

@@ -76,10 +76,12 @@ pub(super) fn report(device: &Device, report: &Report) -> Value {
     json!({ "passed": report.passed(), "device": device.name(), "kernels": kernels, "failures": failures })
 }
 
-pub(super) fn load_event(event: &LoadEvent<'_>) -> Value {
+pub(super) fn load_event(event: &LoadEvent) -> Value {
     match event {
         LoadEvent::Device(device) => json!({ "device": device.name, "kind": device.kind, "why": device.why }),
         LoadEvent::Weights { done_bytes, total_bytes } => json!({ "doneBytes": done_bytes, "totalBytes": total_bytes }),
+        // JavaScript fetches the files, and tells of that itself.
+        LoadEvent::Fetching(_) => Value::Null,
     }
 }
 

@@ -26,7 +26,10 @@ fn load(pace: Pace, context: Option<usize>) -> Engine {
 
 fn options(max_tokens: usize, eos_ids: &[u32]) -> GenerateOptions {
     let sampling = SamplingOptions { temperature: 0.9, seed: 11, repeat_penalty: 1.1, ..SamplingOptions::default() };
-    GenerateOptions { sampling, stop: StopRules { eos_ids: eos_ids.to_vec(), max_tokens, stop_strings: Vec::new() } }
+    GenerateOptions {
+        sampling,
+        stop: StopRules { eos_ids: Some(eos_ids.to_vec()), max_tokens: Some(max_tokens), stop_strings: Vec::new() },
+    }
 }
 
 /// Generates, and ends early after so many tokens.

@@ -53,7 +53,7 @@ fn goldens(device: &DeviceOptions) -> Vec<Golden> {
 fn greedy(max_tokens: usize) -> GenerateOptions {
     GenerateOptions {
         sampling: SamplingOptions::default(),
-        stop: StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() },
+        stop: StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() },
     }
 }
 

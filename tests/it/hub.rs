@@ -48,7 +48,7 @@ fn offline(cache: &TempDir) -> HubOptions {
 }
 
 fn resolve(options: &HubOptions, name: &str) -> Result<PathBuf, Error> {
-    resolve_model_with(options, name, &|_| Ok(()), &mut |_| ())
+    resolve_model_with(options, name, &|_| Ok(()), &mut |_| true)
 }
 
 fn read(directory: &Path, file: &str) -> Vec<u8> {
@@ -62,6 +62,7 @@ fn a_sharded_model_is_fetched_whole_once_and_then_works_offline() {
     let mut seen: Vec<(String, u64, u64)> = Vec::new();
     let directory = resolve_model_with(&options(&server, &cache), "org/name", &|_| Ok(()), &mut |progress| {
         seen.push((progress.file.to_owned(), progress.received_bytes, progress.total_bytes.unwrap()));
+        true
     })
     .unwrap();
 
@@ -102,6 +103,7 @@ fn a_connection_cut_in_the_middle_is_taken_up_where_it_stopped() {
         if progress.file == SHARD_2 && progress.waiting.is_none() {
             seen.push(progress.received_bytes);
         }
+        true
     })
     .unwrap();
     assert_eq!((read(&directory, SHARD_1), read(&directory, SHARD_2)), (first, second));

@@ -35,7 +35,7 @@ fn options(server: &HubServer, cache: &TempDir) -> HubOptions {
 }
 
 fn resolve(options: &HubOptions) -> Result<PathBuf, Error> {
-    resolve_model_with(options, "org/name", &|_| Ok(()), &mut |_| ())
+    resolve_model_with(options, "org/name", &|_| Ok(()), &mut |_| true)
 }
 
 /// Resolves in an empty cache.
@@ -338,7 +338,7 @@ fn what_cannot_run_is_refused_before_its_weights_are_fetched() {
         assert_eq!(config, "{\"a\": 1}");
         Err(Error::UnknownArchitecture { model_type: "a".to_owned(), known: Vec::new() })
     };
-    let error = resolve_model_with(&options(&server, &cache), "org/name", &refuse, &mut |_| ()).unwrap_err();
+    let error = resolve_model_with(&options(&server, &cache), "org/name", &refuse, &mut |_| true).unwrap_err();
     assert!(matches!(error, Error::UnknownArchitecture { .. }), "{error}");
     assert_eq!(server.take_downloads(), [("config.json".to_owned(), 0)]);
 }

@@ -85,13 +85,13 @@ fn on(choice: DeviceChoice) -> DeviceOptions {
 
 fn load(directory: &Path, device: DeviceOptions, quant: &str, kv_cache: &str) -> Engine {
     let (quant, kv_cache) = (quant.parse().unwrap(), kv_cache.parse().unwrap());
-    block_on(Engine::load(directory, &LoadOptions { device, quant, kv_cache, context: None }, &mut |_| {})).unwrap()
+    block_on(Engine::load(directory, &LoadOptions { device, quant, kv_cache, ..LoadOptions::default() }, &mut |_| {})).unwrap()
 }
 
 fn continued(engine: &mut Engine, prompt: &[u32], max_tokens: usize) -> Vec<u32> {
     let options = GenerateOptions {
         sampling: SamplingOptions::default(),
-        stop: StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() },
+        stop: StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() },
     };
     block_on(async {
         let mut generation = engine.generate(prompt, &options).unwrap();

@@ -26,6 +26,7 @@ mod hub_faults;
 mod kv_cache;
 mod latent;
 mod layers;
+mod library;
 mod loading;
 mod nonsense;
 mod overrides;

@@ -56,7 +56,7 @@ fn load(directory: &Path, device: DeviceOptions) -> Engine {
 fn options(temperature: f32, max_tokens: usize) -> GenerateOptions {
     GenerateOptions {
         sampling: SamplingOptions { temperature, ..SamplingOptions::default() },
-        stop: StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() },
+        stop: StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() },
     }
 }
 

@@ -47,7 +47,7 @@ fn forward(engine: &mut Engine, routing: &RoutingOverride, prompt: &[u32]) -> Fo
 }
 
 fn generate(engine: &mut Engine, prompt: &[u32], max_tokens: usize) -> Vec<u32> {
-    let stop = StopRules { eos_ids: Vec::new(), max_tokens, stop_strings: Vec::new() };
+    let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() };
     let options = GenerateOptions { sampling: SamplingOptions::default(), stop };
     block_on(async {
         let mut generation = engine.generate(prompt, &options).unwrap();

@@ -34,7 +34,7 @@ fn logits(directory: &Path, device: DeviceChoice, quant: &str, prompt: &[u32]) -
         device: DeviceOptions::from_env(device),
         quant: quant.parse().unwrap(),
         kv_cache: CacheChoice::Is(CacheFormat::F32),
-        context: None,
+        ..LoadOptions::default()
     };
     let mut engine = block_on(Engine::load(directory, &options, &mut |_| {})).unwrap();
     block_on(engine.forward(prompt)).unwrap().logits

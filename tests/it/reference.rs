@@ -2,18 +2,15 @@
 
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
 use moebius::checkpoint::{Checkpoint, WeightKey};
-use moebius::quant::CacheFormat;
+use moebius::model::{ReferenceDecoder, WeightSource};
+use moebius::quant::{CacheFormat, QuantChoice};
 use moebius::reference::{Decoder, Forward, Row};
 use moebius::spec::{ModelSpec, Parameters, RopeScaling};
 use serde_json::Value;
 
 fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> Decoder {
-    load_with(spec, checkpoint, context, &mut |_| {})
-}
-
-fn load_with(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize, progress: &mut dyn FnMut(u64)) -> Decoder {
-    let read = async |key: WeightKey| Ok(checkpoint.read(key, 0..key.shape(spec).0).await?.values);
-    pollster::block_on(Decoder::load(spec, read, (context, CacheFormat::F32), progress)).unwrap()
+    let read = |key: WeightKey| pollster::block_on(checkpoint.read(key, 0..key.shape(spec).0)).unwrap().values;
+    Decoder::new(spec, WeightKey::all(spec).map(|key| (key, read(key))).collect(), (context, CacheFormat::F32))
 }
 
 fn load_golden(golden: &Golden) -> Decoder {
@@ -144,7 +141,10 @@ fn loading_reports_every_byte_once() {
     let golden = &Golden::load("mixtral");
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
-    load_with(&golden.spec, &checkpoint, 8, &mut |bytes| reports.push(bytes));
+    let (source, quant) = (WeightSource::Checkpoint(&checkpoint), QuantChoice::default());
+    let cache = (8, CacheFormat::F32);
+    let mut report = |bytes| reports.push(bytes);
+    pollster::block_on(ReferenceDecoder::load(&golden.spec, (&source, quant), cache, &mut report)).unwrap();
     assert!(reports.is_sorted());
     assert_eq!(*reports.last().unwrap(), 4 * Parameters::of(&golden.spec).total());
 }

@@ -62,7 +62,7 @@ fn a_long_text_goes_on_as_it_does_where_keys_are_not_split() {
     }
     let options = GenerateOptions {
         sampling: SamplingOptions::default(),
-        stop: StopRules { eos_ids: Vec::new(), max_tokens: 16, stop_strings: Vec::new() },
+        stop: StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(16), stop_strings: Vec::new() },
     };
     // Sinks and windows; heads that attention turns itself; latents.
     for golden in ["gpt_oss", "hunyuan_v1_moe", "deepseek_v3"].map(Golden::load) {

@@ -5,7 +5,11 @@ use moebius::generate::{GenerationDefaults, SamplingOptions, StopReason, StopRul
 use proptest::prelude::*;
 
 fn rules(stop_strings: &[&str]) -> StopRules {
-    StopRules { eos_ids: vec![2, 7], max_tokens: 3, stop_strings: stop_strings.iter().map(|&text| text.to_owned()).collect() }
+    StopRules {
+        eos_ids: Some(vec![2, 7]),
+        max_tokens: Some(3),
+        stop_strings: stop_strings.iter().map(|&text| text.to_owned()).collect(),
+    }
 }
 
 /// All text that comes out of the pieces, and the stop string that ended it.

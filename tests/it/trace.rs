@@ -234,7 +234,7 @@ fn a_generation_is_traced_with_the_number_of_experts_that_it_has() {
     let mut engine = load(&demo_model(), None);
     block_on(engine.set_routing(&RoutingOverride { experts_per_token: Some(3), ..RoutingOverride::default() })).unwrap();
     assert!(engine.traced_layers().iter().all(|layer| layer.experts_per_token == 3 && layer.experts == 8));
-    let stop = StopRules { eos_ids: Vec::new(), max_tokens: 2, stop_strings: Vec::new() };
+    let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(2), stop_strings: Vec::new() };
     let options = GenerateOptions { sampling: SamplingOptions::default(), stop };
     let prompt = engine.tokenizer().encode("The king", true).unwrap();
     block_on(async {

@@ -14,6 +14,8 @@ mod snapshot;
 pub use environment::HubOptions;
 pub use listing::{CachedModel, cached_models, cached_models_with, remove_cached_model, remove_cached_model_with};
 
+use super::background::in_background;
+use super::{Fetching, Listener};
 use crate::error::{Error, Result};
 use cache::RepoCache;
 use id::{HubId, is_plain_name, is_plain_path};
@@ -61,8 +63,8 @@ impl<'a> DownloadProgress<'a> {
     }
 }
 
-/// Is told about every piece that arrives.
-pub type OnProgress<'a> = dyn FnMut(DownloadProgress<'_>) + 'a;
+/// Is told about every piece that arrives; false ends the download.
+pub type OnProgress<'a> = dyn FnMut(DownloadProgress<'_>) -> bool + 'a;
 
 /// Looks at the text of a model's `config.json` before its weights are fetched; an error ends the download.
 pub type AcceptConfig<'a> = dyn Fn(&str) -> Result<()> + 'a;
@@ -73,11 +75,14 @@ pub type AcceptConfig<'a> = dyn Fn(&str) -> Result<()> + 'a;
 /// # Errors
 /// As [`HubOptions::from_env`].
 pub fn hub_of(name: &str) -> Result<Option<String>> {
-    let options = HubOptions::from_env()?;
+    Ok(hub_of_with(&HubOptions::from_env()?, name))
+}
+
+/// [`hub_of`] with the settings as values.
+pub fn hub_of_with(options: &HubOptions, name: &str) -> Option<String> {
     let asks = !Path::new(name).is_dir()
-        && HubId::parse(name)
-            .is_ok_and(|id| !cached_snapshot(&options, &id).is_some_and(|directory| has_all_weights(&directory)));
-    Ok((asks && !options.offline).then_some(options.endpoint))
+        && HubId::parse(name).is_ok_and(|id| !cached_snapshot(options, &id).is_some_and(|directory| has_all_weights(&directory)));
+    (asks && !options.offline).then(|| options.endpoint.clone())
 }
 
 /// The directory of the model `name`: an existing directory, or the hub id `org/name` or `org/name@revision`, which is fetched. A
@@ -111,9 +116,50 @@ pub fn resolve_model_with(
     match cached {
         Some(directory) if directory.join(TOKENIZER).is_file() => Ok(directory),
         // Perhaps the model has no tokenizer, perhaps the cache was filled by a tool that needed none: only the hub knows.
-        Some(directory) => Ok(fetch_model(options, &id, accept, progress).unwrap_or(directory)),
-        None => fetch_model(options, &id, accept, progress),
+        Some(directory) => Ok(fetch_into_cache(options, &id, accept, progress).unwrap_or(directory)),
+        None => fetch_into_cache(options, &id, accept, progress),
     }
+}
+
+/// [`resolve_model`] for whoever may not wait: the requests are made on a thread of their own. Dropping the future ends them, and what has
+/// arrived stays.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub async fn fetch_model(name: &str, accept: fn(&str) -> Result<()>, listener: &mut Listener<'_, Fetching>) -> Result<PathBuf> {
+    if Path::new(name).is_dir() {
+        return Ok(PathBuf::from(name));
+    }
+    fetch_model_with(HubOptions::from_env()?, name, accept, listener).await
+}
+
+/// [`fetch_model`] with the settings as values.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub async fn fetch_model_with(
+    options: HubOptions,
+    name: &str,
+    accept: fn(&str) -> Result<()>,
+    listener: &mut Listener<'_, Fetching>,
+) -> Result<PathBuf> {
+    let name = name.to_owned();
+    let work = move |tell: &mut dyn FnMut(Fetching) -> bool| {
+        if let Some(endpoint) = hub_of_with(&options, &name) {
+            tell(Fetching::Asking { endpoint });
+        }
+        resolve_model_with(&options, &name, &accept, &mut |progress| {
+            tell(match progress.waiting {
+                Some(reason) => Fetching::Waiting { reason: reason.to_owned() },
+                None => Fetching::File {
+                    file: progress.file.to_owned(),
+                    received_bytes: progress.received_bytes,
+                    total_bytes: progress.total_bytes,
+                },
+            })
+        })
+    };
+    in_background(work, listener).await
 }
 
 /// A directory with at least the `config.json` of the model `name`, without fetching its weights.
@@ -139,9 +185,9 @@ pub fn fetch_config_only_with(options: &HubOptions, name: &str) -> Result<PathBu
     if let Some(directory) = cached_snapshot(options, &id) {
         return Ok(directory);
     }
-    let snapshot = Snapshot::open(options, &id, &mut |_| ())?;
+    let snapshot = Snapshot::open(options, &id, &mut |_| true)?;
     check_files(&snapshot)?;
-    snapshot.fetch(CONFIG, &mut |_| ())?;
+    snapshot.fetch(CONFIG, &mut |_| true)?;
     snapshot.finish()
 }
 
@@ -167,11 +213,11 @@ pub fn fetch_headers(name: &str) -> Result<Vec<RemoteHeader>> {
 /// As [`resolve_model`].
 pub fn fetch_headers_with(options: &HubOptions, name: &str) -> Result<Vec<RemoteHeader>> {
     let id = HubId::parse(name)?;
-    let snapshot = Snapshot::open(options, &id, &mut |_| ())?;
+    let snapshot = Snapshot::open(options, &id, &mut |_| true)?;
     let files: Vec<String> = if snapshot.files.contains(WEIGHTS) {
         vec![WEIGHTS.to_owned()]
     } else if snapshot.files.contains(INDEX) {
-        snapshot.fetch(INDEX, &mut |_| ())?;
+        snapshot.fetch(INDEX, &mut |_| true)?;
         shards(&snapshot.directory)?.into_iter().collect()
     } else {
         return Err(without_weights(&snapshot));
@@ -179,7 +225,12 @@ pub fn fetch_headers_with(options: &HubOptions, name: &str) -> Result<Vec<Remote
     files.into_iter().map(|file| snapshot.header(file)).collect()
 }
 
-fn fetch_model(options: &HubOptions, id: &HubId, accept: &AcceptConfig<'_>, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
+fn fetch_into_cache(
+    options: &HubOptions,
+    id: &HubId,
+    accept: &AcceptConfig<'_>,
+    progress: &mut OnProgress<'_>,
+) -> Result<PathBuf> {
     let snapshot = Snapshot::open(options, id, progress)?;
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, progress)?;

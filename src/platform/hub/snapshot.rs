@@ -89,7 +89,9 @@ impl Arrival<'_> {
         let mut received = from;
         let mut body = answer.body.as_reader();
         loop {
-            progress(DownloadProgress { file, received_bytes: received, total_bytes: remote.size_bytes, waiting: None });
+            if !progress(DownloadProgress { file, received_bytes: received, total_bytes: remote.size_bytes, waiting: None }) {
+                return Err(Trouble::Local(Error::Stopped { what: "the download" }));
+            }
             let read = match body.read(&mut buffer) {
                 Ok(read) => read,
                 Err(error) => {
@@ -129,7 +131,9 @@ impl<'a> Snapshot<'a> {
         let client = Client::new(options);
         let HubOptions { endpoint, .. } = options;
         let url = format!("{endpoint}/api/models/{}/revision/{}", id.repo, id.revision.replace('/', "%2F"));
-        let text = client.get_json(&url, &mut |note| progress(DownloadProgress::waiting("", note)));
+        let text = client.get_json(&url, &mut |note| {
+            progress(DownloadProgress::waiting("", note));
+        });
         let text = text.map_err(|failure| failed(explained(failure, options, id)))?;
         let info: Info = serde_json::from_str(&text)
             .map_err(|error| failed(format!("{url} answered with something that is no list of a model's files: {error}")))?;
@@ -178,7 +182,9 @@ impl<'a> Snapshot<'a> {
                     if idle_attempts == MAX_IDLE_ATTEMPTS {
                         return Err(self.interrupted(format!("{file}: {message}")));
                     }
-                    progress(DownloadProgress::waiting(file, &message));
+                    if !progress(DownloadProgress::waiting(file, &message)) {
+                        return Err(Error::Stopped { what: "the download" });
+                    }
                     std::thread::sleep(self.options.first_pause);
                 }
             }
@@ -189,7 +195,9 @@ impl<'a> Snapshot<'a> {
     fn attempt(&self, file: &str, reached: &mut u64, progress: &mut OnProgress<'_>) -> Result<(), Trouble> {
         let url = self.url(file);
         let get = |range: Option<&str>, progress: &mut OnProgress<'_>| {
-            self.client.get(&url, range, &mut |note| progress(DownloadProgress::waiting(file, note)))
+            self.client.get(&url, range, &mut |note| {
+                progress(DownloadProgress::waiting(file, note));
+            })
         };
         // Where something may be resumed, its name in the cache has to be known before content is asked for.
         let described = if self.cache.has_incomplete() { self.client.describe(&url).ok() } else { None };

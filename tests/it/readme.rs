@@ -74,14 +74,59 @@ fn the_commands_of_the_readme_run() {
     }
 }
 
-/// The pages in Markdown that the project has, those of fixtures and packages left aside.
+/// Every page in Markdown that the project has itself; what is built or installed lies elsewhere.
 fn pages() -> Vec<PathBuf> {
+    const ELSEWHERE: [&str; 4] = ["target", "node_modules", "pkg", ".git"];
     let mut pages = Vec::new();
-    for folder in ["", "docs", "docs/decisions", "shaders", "web/package", "tests/golden/chat-templates"] {
-        let files = std::fs::read_dir(root().join(folder)).into_iter().flatten().flatten().map(|entry| entry.path());
-        pages.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !path.is_symlink() && !ELSEWHERE.contains(&name) {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                pages.push(path);
+            }
+        }
     }
+    pages.sort();
     pages
+}
+
+#[test]
+fn every_page_is_looked_at() {
+    let names: Vec<String> =
+        pages().iter().map(|page| page.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/")).collect();
+    for name in [
+        "README.md",
+        "docs/decisions/README.md",
+        "examples/models/demo/README.md",
+        "scripts/gpu-compilers/README.md",
+        "shaders/README.md",
+    ] {
+        assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+    }
+}
+
+#[test]
+fn files_that_pages_name_are_there() {
+    const FOLDERS: [&str; 7] = ["docs/", "examples/", "scripts/", "shaders/", "src/", "tests/", "web/"];
+    // What is built, and what stands for any name.
+    let is_made = |name: &str| name.starts_with("web/pkg") || name.contains(['<', '*', '{', ' ']) || name.contains("NAME");
+    let mut missing = Vec::new();
+    for page in pages().iter().filter(|page| !page.ends_with("CHANGELOG.md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        // Every second part lies between backticks, once blocks of code are gone.
+        let prose: String = text.split("```").step_by(2).collect();
+        let named = prose.split('`').skip(1).step_by(2).filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder)));
+        missing.extend(
+            named
+                .filter(|name| !is_made(name) && !name.ends_with("/x.rs") && !name.ends_with("/x.wgsl"))
+                .filter(|name| !root().join(name.split_once("::").map_or(*name, |(file, _)| file)).exists())
+                .map(|name| format!("{}: there is no {name}", page.display())),
+        );
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
 /// The anchor of a heading, as hosts of repositories make it.

@@ -17,7 +17,8 @@
 // #ifdef SLICE: the workgroup is one subgroup; a lane keeps a slice of every query in registers. #ifdef BROADCAST: it is one, and a lane has
 // members to itself (lib/attend_lanes.wgsl). #else: each lane has keys to itself.
 // Where the cache is f32 no function stands between it and what is computed: SwiftShader compiles a few registers more for hours.
-// #ifdef ROLLED: loops stay loops; software devices compile each load of eight lanes into a page of code.
+// #ifdef ROLLED: a load at a time, because software devices compile each of eight lanes into a page of code. #else: K_STEP quads of a key, and
+// the values of V_STEP keys, are under way before any is used.
 // source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
@@ -274,6 +275,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #for M in MEMBERS
             var score_$M = 0.0;
 #end
+#ifdef ROLLED
             for (var quad = 0u; quad < head_quads; quad++) {
 #ifdef CACHE_F16
                 let k_quad = from_cache(k_cache[k + quad]);
@@ -284,6 +286,25 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
                 score_$M += dot(wg_q[$Mu * HEAD_QUADS + quad], k_quad);
 #end
             }
+#else
+            // Some quads at a time: all of them would take more registers than a GPU has for enough waves. The bound is no constant, so that no
+            // compiler unrolls the loop.
+            for (var quad = 0u; quad < min(HEAD_QUADS, arrayLength(&k_cache)); quad += K_STEP) {
+#for Q in K_STEP
+                let k_$Q = k_cache[k + quad + $Qu];
+#end
+#for Q in K_STEP
+#ifdef CACHE_F16
+                let k_quad_$Q = from_cache(k_$Q);
+#else
+                let k_quad_$Q = k_$Q;
+#endif
+#for M in MEMBERS
+                score_$M += dot(wg_q[$Mu * HEAD_QUADS + quad + $Qu], k_quad_$Q);
+#end
+#end
+            }
+#endif
 #for M in MEMBERS
             wg_scores[$Mu * TILE + key] = score_$M;
 #end
@@ -331,6 +352,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
             out_$M_$N *= wg_rescale[$Mu * MEMBER_PARTS + member_part];
 #end
 #end
+#ifdef ROLLED
             for (var key = key_part; key < count; key += KEY_PARTS) {
                 let v = (cache + tile + key) * V_STRIDE;
 #for N in QUADS_PER_LANE
@@ -347,6 +369,33 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #end
 #end
             }
+#else
+            // Beyond the last key: that one again, with a weight of zero.
+            for (var key = key_part; key < count; key += V_STEP * KEY_PARTS) {
+#for K in V_STEP
+                let key_$K = min(key + $Ku * KEY_PARTS, count - 1u);
+                let counts_$K = key + $Ku * KEY_PARTS < count;
+#for N in QUADS_PER_LANE
+                let v_$K_$N = v_cache[(cache + tile + key_$K) * V_STRIDE + quad_$N];
+#end
+#end
+#for K in V_STEP
+#for N in QUADS_PER_LANE
+#ifdef CACHE_F16
+                let value_$K_$N = from_cache(v_$K_$N);
+#else
+                let value_$K_$N = v_$K_$N;
+#endif
+#end
+#for M in OWN_MEMBERS
+                let weight_$K_$M = select(0.0, wg_scores[($Mu * MEMBER_PARTS + member_part) * TILE + key_$K], counts_$K);
+#for N in QUADS_PER_LANE
+                out_$M_$N += weight_$K_$M * value_$K_$N;
+#end
+#end
+#end
+            }
+#endif
         }
         workgroupBarrier();
     }

@@ -2,7 +2,7 @@
 // needs     qkv [.., QKV_STRIDE] f32                       raw projection, bias included: queries, then keys, then values
 //           rope [.., ROPE_DIMS / 2] vec2<f32>             #ifdef ROPE: cosine and sine by position
 //           q_norm, k_norm [HEAD_DIM] or [heads, HEAD_DIM] f32  #ifdef NORM_WEIGHT
-// consts    NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, QKV_STRIDE, VALUE_DIM, VALUE_SCALE; with their flags CLIP_TO, EPS, VALUE_EPS, ROPE_DIMS,
+// consts    LOADS, NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, QKV_STRIDE, VALUE_DIM, VALUE_SCALE; with their flags CLIP_TO, EPS, VALUE_EPS, ROPE_DIMS,
 //           TEMPERATURE_SCALE, TEMPERATURE_FLOOR
 // Heads are numbered queries, keys, values; `source` is the first element of a token's projection.
 // In this order: clip (#ifdef CLIP; CLIP_AFTER: of query and key after the norm), norm (#ifdef NORM; over one head, #ifdef NORM_ALL over
@@ -73,12 +73,17 @@ fn norm_squares(source: u32, position: u32, head: u32, local: u32) -> f32 {
     let first = source + head * HEAD_DIM;
     let len = HEAD_DIM;
 #endif
-    for (var i = local; i < len; i += WG) {
-        var value = raw(first + i);
+    // LOADS are under way; beyond the end the last again.
+    for (var i = local; i < len; i += LOADS * WG) {
+#for I in LOADS
+        var value_$I = raw(first + min(i + $Iu * WG, len - 1u));
+#end
+#for I in LOADS
 #ifdef ROPE
-        value *= select(1.0, magnitude, i % HEAD_DIM < ROPE_DIMS);
+        value_$I *= select(1.0, magnitude, (i + $Iu * WG) % HEAD_DIM < ROPE_DIMS);
 #endif
-        squares += value * value;
+        squares += select(0.0, value_$I * value_$I, i + $Iu * WG < len);
+#end
     }
 #endif
     return squares;

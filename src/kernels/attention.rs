@@ -119,9 +119,9 @@ pub struct Buffers<'a> {
 
 /// Workgroups that keep a GPU busy.
 const WANTED_WORKGROUPS: usize = 128;
-const MAX_SPLITS: usize = 16;
+const MAX_SPLITS: usize = 32;
 /// Keys that are worth a workgroup of their own, and those that one workgroup meets quickly enough alone.
-const SPLIT_KEYS: usize = 256;
+const SPLIT_KEYS: usize = 128;
 const SHORT_SPAN: usize = 1024;
 
 /// Workgroups that share the keys of one token, each group of heads; 1: one meets them all. More leave partial results, for
@@ -154,6 +154,11 @@ const MAX_SLICE: usize = 8;
 const LANES: usize = 8;
 /// Quads of all members' queries, and of their outputs, that an invocation has to itself.
 const MAX_OWN_QUADS: usize = 32;
+/// Quads of a key, and keys, whose loads an invocation of a GPU has under way at once.
+const K_STEP: usize = 8;
+const V_STEP: usize = 8;
+/// From so many members on, quads of half as many keys: their queries take registers, too.
+const MANY_MEMBERS: usize = 8;
 /// Keys that such an invocation meets with each load of its queries and outputs, of which there are more than registers.
 const KEY_STEP: usize = 2;
 
@@ -234,6 +239,12 @@ pub fn turns(caps: &Caps, problem: &Problem) -> bool {
         && Cut::choose(caps, problem).group == problem.num_heads / problem.num_kv_heads
 }
 
+/// Quads of a key at a time: a part of all, so that none is left over.
+fn k_step(quads: usize, members: usize) -> usize {
+    let most = if members >= MANY_MEMBERS { K_STEP / 2 } else { K_STEP };
+    (1..=most).rev().find(|step| quads.is_multiple_of(*step)).unwrap_or(1)
+}
+
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let Cut { workgroup, group, rows, by } = Cut::choose(caps, problem);
     let members = rows * group;
@@ -267,6 +278,10 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(lanes > 1, "LANES_MEET")
         .flag_if(key_parts > 1, "KEY_SPLIT")
         .flag_if(caps.profile == Profile::Cpu, "ROLLED");
+    let variant = match caps.profile {
+        Profile::Cpu => variant,
+        Profile::Gpu => variant.u32("K_STEP", k_step(problem.head_dim / 4, members)).u32("V_STEP", V_STEP),
+    };
     let variant = with_cache(variant, problem.cache);
     let variant = match splits {
         1 => variant,
@@ -287,7 +302,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
             .u32("VALUE_SLICES", value_quads / LANES),
     };
     let variant = match problem.raw {
-        Some(spec) => qk_rope::heads(variant, spec).flag("RAW"),
+        Some(spec) => qk_rope::heads(caps, variant, spec).flag("RAW"),
         None => variant,
     };
     let variant = match problem.mask {

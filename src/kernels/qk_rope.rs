@@ -50,12 +50,13 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("WG", if caps.profile == Profile::Cpu { 8 } else { 32 })
         .u32("CONTEXT", problem.context)
         .u32("Q_STRIDE", padded(spec.query_width()));
-    heads(with_cache(variant, problem.cache), spec)
+    heads(caps, with_cache(variant, problem.cache), spec)
 }
 
 /// What `shaders/lib/heads.wgsl` has to know.
-pub(super) fn heads(variant: Variant, spec: &AttentionSpec) -> Variant {
+pub(super) fn heads(caps: &Caps, variant: Variant, spec: &AttentionSpec) -> Variant {
     let mut variant = variant
+        .u32("LOADS", caps.loads(4))
         .u32("NUM_HEADS", spec.num_heads)
         .u32("NUM_KV_HEADS", spec.num_kv_heads)
         .u32("HEAD_DIM", spec.head_dim)

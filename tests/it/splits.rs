@@ -20,11 +20,13 @@ fn keys_are_split_only_of_one_token_over_a_long_context_on_a_gpu() {
         attention::splits(&caps, &Problem::of_spec(spec, num_tokens, (context, CacheFormat::F32)))
     };
     let on_gpu = |spec: &AttentionSpec, context| splits(spec, Profile::Gpu, 1, context);
-    // Eight groups of heads: sixteen parts each make 128 workgroups, of 256 keys at least.
-    assert_eq!([1024, 1025, 2048, 4096, 131_072].map(|context| on_gpu(&spec, context)), [1, 4, 8, 16, 16]);
+    // Eight groups of heads: sixteen parts each make 128 workgroups, of 128 keys at least.
+    assert_eq!([1024, 1025, 2048, 4096, 131_072].map(|context| on_gpu(&spec, context)), [1, 8, 16, 16, 16]);
+    // Four of them: thirty-two, which is the most.
+    assert_eq!([4, 2].map(|kv_heads| on_gpu(&AttentionSpec::new(8 * kv_heads, kv_heads, 128), 8192)), [32, 32]);
     // Where there are more groups there are fewer parts.
     assert_eq!([64, 127, 128].map(|heads| on_gpu(&AttentionSpec::new(heads, heads, 128), 8192)), [2, 2, 1]);
-    for (mask, expected) in [(Mask::Window(128), 1), (Mask::Window(1024), 1), (Mask::Window(2048), 8), (Mask::Chunk(8192), 16)] {
+    for (mask, expected) in [(Mask::Window(128), 1), (Mask::Window(1024), 1), (Mask::Window(2048), 16), (Mask::Chunk(8192), 16)] {
         assert_eq!(on_gpu(&AttentionSpec { mask, ..spec.clone() }, 131_072), expected, "{mask:?}");
     }
     assert_eq!(splits(&spec, Profile::Gpu, 2, 8192), 1);

@@ -1,4 +1,4 @@
-// lane_sum: sums over the 1 << LANE_STEPS lanes, at least four, of a subgroup that is the whole workgroup.
+// lane_sum: sums over the 1 << LANE_STEPS lanes of a team, all of which are in one subgroup and begin at a multiple of their number.
 // Software devices run a subgroupAdd as a loop over lanes with a branch for each; a shuffle by a constant is one instruction.
 
 // The sum of a value, in every lane.
@@ -10,7 +10,16 @@ fn lane_sum(value: f32) -> f32 {
     return sum;
 }
 
-// The sums of four values: lane l has that of values[l % 4]. Of two values a lane keeps one and gives the other to the lane that keeps that,
+// The sum of a vector, in every lane.
+fn lane_sum_of_vectors(value: vec4<f32>) -> vec4<f32> {
+    var sum = value;
+#for STEP in LANE_STEPS
+    sum += subgroupShuffleXor(sum, 1u << $STEPu);
+#end
+    return sum;
+}
+
+// The sums of four values, of at least four lanes: lane l has that of values[l % 4]. Of two values a lane keeps one and gives the other to the lane that keeps that,
 // so what is left to add halves with each of the first two steps.
 fn lane_sum_of_four(values: vec4<f32>, lane: u32) -> f32 {
     let upper = (lane & 2u) != 0u;

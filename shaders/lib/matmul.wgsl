@@ -13,7 +13,7 @@
 // in f32. Three ways to cut the work, by profile and tokens:
 // #ifdef STAGED: a tile of many tokens and rows, through workgroup memory; only matmul_batch(). See matmul_staged.
 // #ifdef SLICE: the workgroup is one subgroup; a lane keeps its slice of the activations in registers and meets every row with it.
-// #else: teams of LANES invocations take four rows each; a lane strides over the chunks of those rows.
+// #else: teams of LANES invocations take four rows each; a lane strides over the chunks of those rows, of one token STEP_CHUNKS at a time.
 
 #import weights
 
@@ -23,8 +23,9 @@
 #ifdef NORM
 var<private> norm_squares: f32; // of the activations that this lane has seen
 
-fn normed(quad: u32) -> vec4<f32> {
-    let value = activation(quad);
+// A quad of activations, or zeros.
+fn normed(quad: u32, counts: bool) -> vec4<f32> {
+    let value = select(vec4<f32>(), activation(quad), counts);
     norm_squares += dot(value, value);
     return value * norm_weight(quad);
 }
@@ -34,8 +35,8 @@ fn norm_scale(squares: f32) -> f32 {
     return inverseSqrt(squares / f32(COLUMNS) + NORM_EPS);
 }
 #else
-fn normed(quad: u32) -> vec4<f32> {
-    return activation(quad);
+fn normed(quad: u32, counts: bool) -> vec4<f32> {
+    return select(vec4<f32>(), activation(quad), counts);
 }
 #endif
 
@@ -82,7 +83,7 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
         let valid = min(max(first_quad, ROW_QUADS) - first_quad, SLICE_QUADS);
         for (var token = 0u; token < TOKENS; token++) {
             for (var i = 0u; i < valid; i++) {
-                slice[token * SLICE_QUADS + i] = normed(first_quads[token] + first_quad + i);
+                slice[token * SLICE_QUADS + i] = normed(first_quads[token] + first_quad + i, true);
             }
             for (var i = valid; i < SLICE_QUADS; i++) {
                 slice[token * SLICE_QUADS + i] = vec4<f32>();
@@ -202,6 +203,8 @@ const TEAMS: u32 = WG / LANES;
 
 var<private> team_sums: array<vec4<f32>, TOKENS>; // of four rows
 
+#ifdef ONE_TOKEN
+#else
 // The products of a quad of four rows with that of every token.
 fn add_quad(
     rows: array<vec4<f32>, 4>,
@@ -210,10 +213,16 @@ fn add_quad(
     sums: ptr<function, array<vec4<f32>, TOKENS>>,
 ) {
     for (var token = 0u; token < TOKENS; token++) {
-        let value = normed((*first_quads)[token] + quad);
+        let value = normed((*first_quads)[token] + quad, true);
         (*sums)[token] += vec4<f32>(dot(rows[0], value), dot(rows[1], value), dot(rows[2], value), dot(rows[3], value));
     }
 }
+
+// A word that begins with this quad of another, of four or eight quads.
+fn first_quad(word: vec4<u32>, quad: u32) -> vec4<u32> {
+    return vec4<u32>(select(word[quad / 2u % 4u] >> (quad % 2u * 4u), word[quad % 4u], CHUNK_QUADS == 4u));
+}
+#endif
 
 // Adds `factor` times the products of this team's four rows with the activations that begin at token_quads. Rows past count repeat the last.
 fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f32) {
@@ -230,6 +239,46 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
 #else
     let row_end = ROW_CHUNKS;
 #endif
+#ifdef ONE_TOKEN
+    // STEP_CHUNKS words of each row are under way at once; beyond the end of a row the last again, which meets zeros. Scales and offsets wait
+    // until the products of the word are summed.
+    for (var chunk = local % LANES; chunk < row_end; chunk += STEP_CHUNKS * LANES) {
+#for U in STEP_CHUNKS
+        let chunk_$U = min(chunk + $Uu * LANES, ROW_CHUNKS - 1u);
+        let counts_$U = $Uu == 0u || chunk + $Uu * LANES < ROW_CHUNKS;
+#for R in 4
+        let word_$U_$R = weight_word(row_$R + chunk_$U);
+        let scale_$U_$R = block_scale(row_$R, chunk_$U / BLOCK_CHUNKS);
+#end
+#end
+#for U in STEP_CHUNKS
+        {
+            var products = vec4<f32>();
+#ifdef OFFSET
+            var values = 0.0;
+#endif
+#for Q in CHUNK_QUADS
+            let value_$Q = normed(quads[0] + chunk_$U * CHUNK_QUADS + $Qu, counts_$U);
+            products += vec4<f32>(
+#for R in 4
+                dot(unpack_quad(word_$U_$R, $Qu), value_$Q),
+#end
+            );
+#ifdef OFFSET
+            values += dot(value_$Q, vec4<f32>(1.0));
+#endif
+#end
+#ifdef HALF_BITS
+            products *= HALF_FACTOR;
+#endif
+            sums[0] = fma(vec4<f32>(scale_$U_0.x, scale_$U_1.x, scale_$U_2.x, scale_$U_3.x), products, sums[0]);
+#ifdef OFFSET
+            sums[0] = fma(vec4<f32>(scale_$U_0.y, scale_$U_1.y, scale_$U_2.y, scale_$U_3.y), vec4<f32>(values), sums[0]);
+#endif
+        }
+#end
+    }
+#else
     for (var chunk = local % LANES; chunk < row_end; chunk += LANES) {
         let word_0 = weight_word(row_0 + chunk);
         let word_1 = weight_word(row_1 + chunk);
@@ -251,17 +300,32 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
             add_quad(rows, chunk * CHUNK_QUADS + quad, &quads, &sums);
         }
 #else
+        if CHUNK_QUADS >= 4u {
+            // A loop whose bound is no constant: unrolled, the activations of all quads would be loaded before any is used, and take more registers
+            // than a GPU has for enough waves.
+            for (var quad = 0u; quad < select(CHUNK_QUADS, 0u, count == 0u); quad++) {
+                let rows = array<vec4<f32>, 4>(
+                    weight_quad(first_quad(word_0, quad), 0u, scale_0),
+                    weight_quad(first_quad(word_1, quad), 0u, scale_1),
+                    weight_quad(first_quad(word_2, quad), 0u, scale_2),
+                    weight_quad(first_quad(word_3, quad), 0u, scale_3),
+                );
+                add_quad(rows, chunk * CHUNK_QUADS + quad, &quads, &sums);
+            }
+        } else {
 #for Q in CHUNK_QUADS
-        let rows_$Q = array<vec4<f32>, 4>(
-            weight_quad(word_0, $Qu, scale_0),
-            weight_quad(word_1, $Qu, scale_1),
-            weight_quad(word_2, $Qu, scale_2),
-            weight_quad(word_3, $Qu, scale_3),
-        );
-        add_quad(rows_$Q, chunk * CHUNK_QUADS + $Qu, &quads, &sums);
+            let rows_$Q = array<vec4<f32>, 4>(
+                weight_quad(word_0, $Qu, scale_0),
+                weight_quad(word_1, $Qu, scale_1),
+                weight_quad(word_2, $Qu, scale_2),
+                weight_quad(word_3, $Qu, scale_3),
+            );
+            add_quad(rows_$Q, chunk * CHUNK_QUADS + $Qu, &quads, &sums);
 #end
+        }
 #endif
     }
+#endif
     for (var token = 0u; token < TOKENS; token++) {
         team_sums[token] += factor * sums[token];
     }
@@ -283,16 +347,18 @@ fn matmul_store(local: u32, first: u32, count: u32) {
 }
 #else
 #ifdef SUBGROUPS
-// The team is one subgroup.
+#import lane_sum
+
+// The team lies in one subgroup.
 fn matmul_store(local: u32, first: u32, count: u32) {
     let lane = local % LANES;
     let rows = local / LANES * 4u;
     var scale = 1.0;
 #ifdef NORM
-    scale = norm_scale(subgroupAdd(norm_squares));
+    scale = norm_scale(lane_sum(norm_squares));
 #endif
     for (var token = 0u; token < TOKENS; token++) {
-        let sum = subgroupAdd(team_sums[token]);
+        let sum = lane_sum_of_vectors(team_sums[token]);
         if lane == token && rows < count {
             store(token, first + rows, scale * sum);
         }

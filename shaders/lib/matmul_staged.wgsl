@@ -82,20 +82,39 @@ fn matmul_batch(local: u32, first: u32, count: u32, num_tokens: u32) {
         wg_x[local + $Lu * WG] = x_$L;
 #end
         workgroupBarrier();
-        for (var q = 0u; q < BLOCK_QUADS; q++) {
-            let column_0 = wg_weights[weight_place(rows, q, 0u)];
-            let column_1 = wg_weights[weight_place(rows, q, 1u)];
-            let column_2 = wg_weights[weight_place(rows, q, 2u)];
-            let column_3 = wg_weights[weight_place(rows, q, 3u)];
+        // A branch for each token would have every load from workgroup memory waited for, so a full tile has none.
+        if live == THREAD_TOKENS {
+            for (var q = 0u; q < BLOCK_QUADS; q++) {
+                let column_0 = wg_weights[weight_place(rows, q, 0u)];
+                let column_1 = wg_weights[weight_place(rows, q, 1u)];
+                let column_2 = wg_weights[weight_place(rows, q, 2u)];
+                let column_3 = wg_weights[weight_place(rows, q, 3u)];
 #for T in THREAD_TOKENS
-            if $Tu < live {
-                let value = wg_x[(token + $Tu * TOKEN_TEAMS) * BLOCK_QUADS + q];
-                sums_$T = fma(column_0, value.xxxx, sums_$T);
-                sums_$T = fma(column_1, value.yyyy, sums_$T);
-                sums_$T = fma(column_2, value.zzzz, sums_$T);
-                sums_$T = fma(column_3, value.wwww, sums_$T);
-            }
+                {
+                    let value = wg_x[(token + $Tu * TOKEN_TEAMS) * BLOCK_QUADS + q];
+                    sums_$T = fma(column_0, value.xxxx, sums_$T);
+                    sums_$T = fma(column_1, value.yyyy, sums_$T);
+                    sums_$T = fma(column_2, value.zzzz, sums_$T);
+                    sums_$T = fma(column_3, value.wwww, sums_$T);
+                }
 #end
+            }
+        } else {
+            for (var q = 0u; q < BLOCK_QUADS; q++) {
+                let column_0 = wg_weights[weight_place(rows, q, 0u)];
+                let column_1 = wg_weights[weight_place(rows, q, 1u)];
+                let column_2 = wg_weights[weight_place(rows, q, 2u)];
+                let column_3 = wg_weights[weight_place(rows, q, 3u)];
+#for T in THREAD_TOKENS
+                if $Tu < live {
+                    let value = wg_x[(token + $Tu * TOKEN_TEAMS) * BLOCK_QUADS + q];
+                    sums_$T = fma(column_0, value.xxxx, sums_$T);
+                    sums_$T = fma(column_1, value.yyyy, sums_$T);
+                    sums_$T = fma(column_2, value.zzzz, sums_$T);
+                    sums_$T = fma(column_3, value.wwww, sums_$T);
+                }
+#end
+            }
         }
     }
     // The sums are in registers and stay there; store() is large and stands here once.

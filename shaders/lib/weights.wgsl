@@ -4,7 +4,8 @@
 // consts    CHUNK_QUADS quads of values in one word, a chunk; BLOCK_CHUNKS chunks in a block of 32 values;
 //           ROW_CHUNKS chunks, then ROW_WORDS - ROW_CHUNKS words of scales, per row
 // flags     exactly one of WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_Q8_0, WEIGHT_FP8, WEIGHT_Q4_1, WEIGHT_Q4_0, WEIGHT_MXFP4
-//           SCALED the blocks have scales; OFFSET and something to add
+//           SCALED the blocks have scales; OFFSET and something to add; HALF_BITS values of WEIGHT_MXFP4 go through the bits of an f16, and
+//           unpack_quad() gives them without HALF_FACTOR
 // packing   src/quant/: rows padded to whole blocks. A weight is value * scale + offset.
 
 const BLOCK_QUADS: u32 = 8u;
@@ -64,12 +65,29 @@ fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
 }
 #endif
 #ifdef WEIGHT_MXFP4
+#ifdef HALF_BITS
+// E2M1: sign, two bits of exponent, one of mantissa. In the places of an f16's they are 2^-14 times the value, 0.5 as an f16 below the normal ones:
+// only for devices that keep those. The factor is not in the scale, which it might overflow.
+const HALF_FACTOR: f32 = 16384.0;
+fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
+    let part = word[quad / 2u];
+    var even = ((part & 0x00080008u) << 12u) | ((part & 0x00070007u) << 9u);
+    var odd = ((part & 0x08000800u) << 4u) | ((part & 0x07000700u) << 1u);
+    if quad % 2u == 1u {
+        even = ((part & 0x00800080u) << 8u) | ((part & 0x00700070u) << 5u);
+        odd = (part & 0x80008000u) | ((part & 0x70007000u) >> 3u);
+    }
+    let values = vec4<f32>(unpack2x16float(even), unpack2x16float(odd));
+    return values.xzyw;
+}
+#else
 // Twice the value: 0, 1, 2, 3, 4, 6, 8 or 12 by the lower three bits, a table of nibbles in one integer; the fourth is the sign.
 fn unpack_quad(word: vec4<u32>, quad: u32) -> vec4<f32> {
     let code = nibble_quad(word, quad);
     let doubled = vec4<f32>((vec4<u32>(0xc8643210u) >> ((code & vec4<u32>(7u)) * 4u)) & vec4<u32>(15u));
     return select(-doubled, doubled, code < vec4<u32>(8u));
 }
+#endif
 #endif
 
 // Scales and offsets of the two blocks of a pair: x and y of the first, z and w of the second.
@@ -100,13 +118,18 @@ fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
 }
 #endif
 #ifdef WEIGHT_MXFP4
-// Half of a power of two: the values are doubled.
+// A power of two; half of it where the values are doubled.
+fn mxfp4_scale(exponent: u32) -> f32 {
+#ifdef HALF_BITS
+    return bitcast<f32>(exponent << 23u);
+#else
+    return bitcast<f32>(exponent << 23u) * 0.5;
+#endif
+}
+
 fn pair_scales(row: u32, pair: u32) -> vec4<f32> {
     let exponents = weight_u32(row + ROW_CHUNKS + pair / 8u, pair / 2u % 4u) >> (pair % 2u * 16u);
-    return vec4<f32>(
-        bitcast<f32>((exponents & 0xffu) << 23u) * 0.5, 0.0,
-        bitcast<f32>(((exponents >> 8u) & 0xffu) << 23u) * 0.5, 0.0,
-    );
+    return vec4<f32>(mxfp4_scale(exponents & 0xffu), 0.0, mxfp4_scale((exponents >> 8u) & 0xffu), 0.0);
 }
 #endif
 
@@ -123,6 +146,9 @@ fn block_scale(row: u32, block: u32) -> vec2<f32> {
 // Four weights of a word whose block has this scale.
 fn weight_quad(word: vec4<u32>, quad: u32, scale: vec2<f32>) -> vec4<f32> {
     var weights = unpack_quad(word, quad);
+#ifdef HALF_BITS
+    weights *= HALF_FACTOR;
+#endif
 #ifdef SCALED
     weights *= scale.x;
 #endif

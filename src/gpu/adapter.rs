@@ -162,14 +162,17 @@ pub(super) fn wanted_limits(adapter: &wgpu::Adapter, overrides: Overrides) -> wg
 
 pub(super) fn caps_of(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo, overrides: Overrides) -> Caps {
     let kind = kind_of(info);
-    let subgroup_size = (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_max_size);
     let natural = if kind == DeviceKind::Software { Profile::Cpu } else { Profile::Gpu };
+    let profile = overrides.profile.unwrap_or(natural);
+    // Many GPUs have subgroups of several sizes, of which a driver takes one for each kernel: teams as large as the least fit into all.
+    let fixed = info.subgroup_min_size == info.subgroup_max_size;
+    let subgroup_size = (fixed || profile == Profile::Gpu).then_some(info.subgroup_min_size);
     let caps = Caps::from_parts(
         kind,
         &wanted_limits(adapter, overrides),
         wanted_features(adapter, overrides),
         subgroup_size.filter(|size| size.is_power_of_two() && *size >= 4),
-        overrides.profile.unwrap_or(natural),
+        profile,
     );
     Caps { memory_bytes: memory_bytes(adapter), ..caps }
 }

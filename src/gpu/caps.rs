@@ -56,9 +56,12 @@ pub struct Caps {
     pub max_invocations: u32,
     pub max_workgroups_per_dimension: u32,
     pub max_storage_buffers: u32,
-    /// Invocations per subgroup, where subgroup operations may be used and every subgroup has the same size.
+    /// Invocations that every subgroup has at least, where subgroup operations may be used. On software devices, which run a workgroup as one
+    /// subgroup, all have exactly so many.
     pub subgroup_size: Option<u32>,
     pub shader_f16: bool,
+    /// Whether `unpack2x16float` keeps numbers below the normal ones, which WGSL allows to flush: tried when a device of a GPU's profile is opened.
+    pub small_halves: bool,
     pub timestamps: bool,
     /// Memory that the adapter calls its own, in bytes, where it can be asked.
     pub memory_bytes: Option<u64>,
@@ -130,6 +133,7 @@ impl Caps {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             subgroup_size: subgroup_size.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            small_halves: false,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             memory_bytes: None,
             tuning: Tuning::default(),

@@ -1,8 +1,9 @@
 //! The open device: creation, errors, loss.
 
 use super::adapter::{self, DeviceChoice};
-use super::caps::{Caps, Overrides};
+use super::caps::{Caps, Overrides, Profile};
 use super::counts::{Counters, Counts};
+use super::halves;
 use super::pace::Pace;
 use super::pipeline::{Kernel, PipelineCache};
 use super::profile::Profiler;
@@ -118,7 +119,7 @@ impl Device {
             on_error.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
         }));
 
-        Ok(Device {
+        let mut device = Device {
             raw,
             queue,
             pipelines: PipelineCache::default(),
@@ -137,7 +138,23 @@ impl Device {
             staged_bytes: AtomicU64::new(0),
             counters: Counters::default(),
             profiler: Profiler::default(),
-        })
+        };
+        device.try_small_halves().await?;
+        Ok(device)
+    }
+
+    /// Learns whether small f16s are kept. What that took does not count.
+    async fn try_small_halves(&mut self) -> Result<()> {
+        if self.caps.profile == Profile::Cpu {
+            return Ok(());
+        }
+        let kept = self.unchecked_results || halves::are_kept(self).await?;
+        self.untuned.small_halves = kept;
+        self.caps.small_halves = kept;
+        self.pipelines = PipelineCache::default();
+        self.counters = Counters::default();
+        self.allocated_bytes = AtomicU64::new(0);
+        Ok(())
     }
 
     /// Whether nobody shall look whether results are finite.

@@ -24,6 +24,10 @@ pub(super) struct Tile {
     pub rows: usize,
     pub tokens: usize,
     work: Work,
+    /// Words of each row that an invocation of a team asks for at once, at most.
+    words: usize,
+    /// Values of mxfp4 go through the bits of an f16.
+    half_bits: bool,
 }
 
 /// Who computes what, and how partial sums meet.
@@ -33,8 +37,8 @@ enum Work {
     Slice,
     /// Each invocation has four rows to itself.
     Alone,
-    /// Each subgroup has four rows.
-    Subgroups,
+    /// Each team of this many invocations, which are part of one subgroup, has four rows; they add up by shuffles.
+    Subgroups(usize),
     /// Each team of this many invocations has four rows; they add up through workgroup memory.
     Teams(usize),
     /// Weights and activations are staged in workgroup memory, and each invocation has four rows of every eighth token.
@@ -55,6 +59,16 @@ pub(super) fn tile_tokens(caps: &Caps, num_tokens: usize) -> usize {
     }
 }
 
+impl Work {
+    /// Teams of `lanes`, by shuffles where a team is certain to lie in one subgroup.
+    fn of_teams(caps: &Caps, lanes: usize) -> Self {
+        match caps.subgroup_size {
+            Some(size) if size as usize >= lanes => Work::Subgroups(lanes),
+            _ => Work::Teams(lanes),
+        }
+    }
+}
+
 impl Tile {
     /// The tile for a matrix of `num_rows` rows and a batch of `num_tokens`.
     pub fn choose(caps: &Caps, num_tokens: usize, num_rows: usize) -> Self {
@@ -70,44 +84,43 @@ impl Tile {
 
     /// The tile of so many `tokens`, as [`tile_tokens`] counts them.
     pub fn of(caps: &Caps, tokens: usize, num_rows: usize) -> Self {
+        let half_bits = caps.profile == Profile::Gpu && caps.small_halves;
+        let tile = |workgroup, rows, work| Tile { workgroup, rows, tokens, work, words: 2, half_bits };
         if tokens > FEW_TOKENS && caps.profile == Profile::Gpu {
-            return Tile { workgroup: STAGED_WORKGROUP, rows: STAGED_ROWS, tokens, work: Work::Staged };
+            return tile(STAGED_WORKGROUP, STAGED_ROWS, Work::Staged);
         }
         let subgroup = caps.subgroup_size.map(|size| size as usize);
         match (caps.profile, subgroup) {
             // A software device runs a subgroup as one vector, and loads lane by lane: what is in registers costs nothing to use again.
-            (Profile::Cpu, Some(size)) => {
-                Tile { workgroup: size, rows: slice_rows(caps, tokens, num_rows), tokens, work: Work::Slice }
-            }
-            (Profile::Cpu, None) => Tile { workgroup: 8, rows: 8 * QUAD, tokens, work: Work::Alone },
+            (Profile::Cpu, Some(size)) => tile(size, slice_rows(caps, tokens, num_rows), Work::Slice),
+            (Profile::Cpu, None) => tile(8, 8 * QUAD, Work::Alone),
             (Profile::Gpu, _) if tokens == 1 => {
                 let lanes = caps.knob(Knob::DecodeLanes);
                 let workgroup = caps.knob(Knob::DecodeWorkgroup).max(lanes);
-                let work = if subgroup == Some(lanes) { Work::Subgroups } else { Work::Teams(lanes) };
-                Tile { workgroup, rows: workgroup / lanes * QUAD, tokens, work }
+                tile(workgroup, workgroup / lanes * QUAD, Work::of_teams(caps, lanes))
             }
             // Eight lanes read 128 consecutive bytes of a row.
             (Profile::Gpu, _) => {
                 let lanes = caps.knob(Knob::BatchLanes);
-                Tile { workgroup: 64, rows: 64 / lanes * QUAD, tokens, work: Work::Teams(lanes) }
+                tile(64, 64 / lanes * QUAD, Work::of_teams(caps, lanes))
             }
         }
     }
 
     /// One workgroup that has all `num_rows` rows of one token; `None` where there are too many. What it reads is little, and every invocation
-    /// waits for its own loads: on a GPU there are as many of them as a workgroup may have.
+    /// waits for its own loads while nobody else has work: on a GPU there are as many of them as a workgroup may have, and of each more.
     pub fn whole(caps: &Caps, num_rows: usize) -> Option<Self> {
         let quads = num_rows.div_ceil(QUAD);
+        let lanes = (WHOLE_WORKGROUP / quads.next_power_of_two()).min(WHOLE_WORKGROUP / 2);
         let (workgroup, work) = match (caps.profile, caps.subgroup_size) {
             (Profile::Cpu, Some(size)) => (size as usize, Work::Slice),
             (Profile::Cpu, None) => (quads.next_multiple_of(8), Work::Alone),
-            (Profile::Gpu, _) => {
-                let lanes = (WHOLE_WORKGROUP / quads.next_power_of_two()).min(WHOLE_WORKGROUP / 2);
-                (lanes * quads, Work::Teams(lanes))
-            }
+            (Profile::Gpu, _) if lanes == 0 => return None,
+            (Profile::Gpu, _) => (lanes * quads, Work::of_teams(caps, lanes)),
         };
-        let fits = workgroup <= WHOLE_WORKGROUP && work != Work::Teams(0);
-        fits.then_some(Tile { workgroup, rows: quads * QUAD, tokens: 1, work })
+        let half_bits = caps.profile == Profile::Gpu && caps.small_halves;
+        let tile = Tile { workgroup, rows: quads * QUAD, tokens: 1, work, words: 4, half_bits };
+        (workgroup <= WHOLE_WORKGROUP).then_some(tile)
     }
 
     /// The variant for rows of `cols` columns in a weight format.
@@ -117,7 +130,8 @@ impl Tile {
             .u32("ROWS", self.rows)
             .u32("TOKENS", self.tokens)
             .u32("ROW_QUADS", padded(cols) / 4)
-            .flag_if(matches!(self.work, Work::Slice | Work::Subgroups), "SUBGROUPS");
+            .flag_if(self.half_bits && quant.flag == "WEIGHT_MXFP4", "HALF_BITS")
+            .flag_if(matches!(self.work, Work::Slice | Work::Subgroups(_)), "SUBGROUPS");
         match self.work {
             Work::Slice => {
                 let chunks = slice_chunks(self.tokens, self.workgroup, cols, quant);
@@ -134,9 +148,16 @@ impl Tile {
                 .u32("TOKEN_LOADS", self.tokens * (BLOCK / 4) / self.workgroup)
                 .u32("THREAD_TOKENS", self.tokens * self.rows / QUAD / self.workgroup),
             Work::Alone => variant.u32("LANES", 1).flag("LANES_1"),
-            Work::Teams(lanes) => variant.u32("LANES", lanes),
-            Work::Subgroups => variant.u32("LANES", self.workgroup * QUAD / self.rows),
+            Work::Teams(lanes) => self.of_teams(variant, lanes),
+            Work::Subgroups(lanes) => self.of_teams(variant, lanes).u32("LANE_STEPS", lanes.ilog2() as usize),
         }
+    }
+
+    fn of_teams(&self, variant: Variant, lanes: usize) -> Variant {
+        // Of four rows, so words of many values are enough by themselves.
+        let step = (2 * self.words / variant.get("CHUNK_QUADS") as usize).clamp(1, self.words);
+        let variant = variant.u32("LANES", lanes);
+        if self.tokens == 1 { variant.flag("ONE_TOKEN").u32("STEP_CHUNKS", step) } else { variant }
     }
 
     /// Workgroups that cover `num_rows` weight rows.

@@ -38,6 +38,7 @@ static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
         plain.clone(),
         Caps { subgroup_size: Some(32), ..plain.clone() },
         Caps { subgroup_size: Some(64), ..plain.clone() },
+        Caps { subgroup_size: Some(8), small_halves: true, ..plain.clone() },
         wide.clone(),
         Caps { profile: Profile::Cpu, subgroup_size: Some(4), ..plain.clone() },
         Caps { profile: Profile::Cpu, ..plain.clone() },
@@ -121,6 +122,49 @@ macro_rules! rust_fields {
     ($struct:ty: $($field:ident)*) => {
         vec![$((stringify!($field).to_owned(), offset_of!($struct, $field))),*]
     };
+}
+
+/// A loop that asks for one value and waits for it lasts as long as memory takes to answer, trip by trip.
+#[test]
+fn on_gpus_loops_over_memory_have_several_loads_under_way() {
+    // Kernels that take a number of loads from a constant, and the least of it: of a matmul each is of four rows.
+    let least = [
+        ("expert_sort", "LOADS", 8),
+        ("norm", "LOADS", 4),
+        ("router_topk", "LOADS", 4),
+        ("qk_rope", "LOADS", 4),
+        ("attention", "V_STEP", 8),
+        ("matmul", "STEP_CHUNKS", 1),
+        ("router", "STEP_CHUNKS", 1),
+    ];
+    let mut seen = BTreeSet::new();
+    let number = |variant: &Variant, name: &str| -> Option<u32> {
+        let text = variant.describe();
+        text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    };
+    let gpu = Caps::webgpu_default();
+    for case in cases() {
+        for variant in case.variants(&gpu) {
+            let what = format!("{} {}", case.kernel, variant.describe());
+            for (kernel, name, least) in least {
+                if let Some(found) = number(&variant, name).filter(|_| kernel == case.kernel) {
+                    assert!(found >= least, "{what}");
+                    seen.insert((kernel, name));
+                }
+            }
+            // A part of all quads of a key: four or more, but for heads whose quads have no such part.
+            if let Some(step) = number(&variant, "K_STEP") {
+                let quads = number(&variant, "HEAD_DIM").unwrap() / 4;
+                let possible = (1..=4).rev().find(|step| quads.is_multiple_of(*step)).unwrap();
+                assert!(quads.is_multiple_of(step) && step >= possible, "{what}");
+            }
+            // Words of a few values make little work, so that more of each row are asked for: of a router, which is alone, more still.
+            if let (Some(..=2), Some(step)) = (number(&variant, "CHUNK_QUADS"), number(&variant, "STEP_CHUNKS")) {
+                assert!(step >= if case.kernel == "router" { 4 } else { 2 }, "{what}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), least.len(), "{seen:?}");
 }
 
 #[test]

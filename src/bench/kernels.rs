@@ -35,10 +35,10 @@ impl Bench {
     /// As [`run`](Self::run).
     pub async fn kernels(&mut self, test: Test, repetitions: usize) -> Result<Vec<KernelReport>> {
         self.check(test, repetitions)?;
-        self.fill(test.depth).await?;
+        self.fill(test).await?;
         let tokens = match test.work {
             Work::Prefill(tokens) => tokens,
-            Work::Decode(_) => 1,
+            Work::Decode(_) | Work::Sample(_) => 1,
         };
         self.rewind(test.depth).await?;
         self.work(test, tokens).await?;

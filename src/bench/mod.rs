@@ -1,5 +1,6 @@
 //! How fast a device is, and how near a model comes to it. Returns data and prints nothing.
 
+mod json;
 mod kernels;
 mod plot;
 mod prefer;
@@ -11,6 +12,9 @@ mod sweep;
 mod test;
 mod tune;
 
+pub use json::{
+    DeviceReport, System, adapter_json, adapter_of, bench_json, case_json, check_json, device_json, memory_json, nameless_json,
+};
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};
 pub use prefer::{Comparison, Comparisons, MIN_GAIN, compare_with_reference, may_be_reference, measured_on};

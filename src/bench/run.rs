@@ -18,6 +18,8 @@ pub struct Bench {
     pub(super) decoder: Decoder,
     pub(super) roofs: Roofs,
     context: usize,
+    /// As the checkpoint asks.
+    sampling: Sampling,
 }
 
 impl Bench {
@@ -33,9 +35,10 @@ impl Bench {
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let (spec, context) = subject.check(tests, options).await?;
+        let sampling = subject.sampling().await?.for_kernel();
         let roofs = measure_roofs(&device, roof_options).await?;
         let decoder = subject.load(device, &spec, (options, context), progress).await?;
-        Ok(Bench { spec, decoder: Decoder::Gpu(Box::new(decoder)), roofs, context })
+        Ok(Bench { spec, decoder: Decoder::Gpu(Box::new(decoder)), roofs, context, sampling })
     }
 
     pub fn spec(&self) -> &ModelSpec {
@@ -106,13 +109,13 @@ impl Bench {
         on_repetition: &mut dyn FnMut(usize),
     ) -> Result<TestReport> {
         self.check(test, repetitions)?;
-        self.fill(test.depth).await?;
+        self.fill(test).await?;
         // Whatever the first run compiles or allocates is not what is measured.
         self.rewind(test.depth).await?;
         let enough = match test.work {
             Work::Prefill(tokens) => tokens,
             // So many that the steps of one submission have grown to what they will be.
-            Work::Decode(tokens) => tokens.min(2 * Pace::MOST_STEPS),
+            Work::Decode(tokens) | Work::Sample(tokens) => tokens.min(2 * Pace::MOST_STEPS),
         };
         self.work(test, enough).await?;
 
@@ -159,7 +162,7 @@ impl Bench {
                 let ids = self.ids(test.depth, tokens);
                 self.decoder.prefill(&ids, test.depth).await?;
             }
-            Work::Decode(_) => {
+            Work::Decode(_) | Work::Sample(_) => {
                 for done in 0..tokens {
                     self.decoder.decode(tokens - done).await?;
                 }
@@ -168,11 +171,15 @@ impl Bench {
         Ok(())
     }
 
-    /// Puts `depth` tokens into the KV cache.
-    pub(super) async fn fill(&mut self, depth: usize) -> Result<()> {
-        self.decoder.begin(&Sampling::GREEDY, &[]).await?;
-        if depth > 0 {
-            let ids = self.ids(0, depth);
+    /// Puts the tokens before a test into the KV cache.
+    pub(super) async fn fill(&mut self, test: Test) -> Result<()> {
+        let sampling = match test.work {
+            Work::Sample(_) => self.sampling,
+            Work::Prefill(_) | Work::Decode(_) => Sampling::GREEDY,
+        };
+        self.decoder.begin(&sampling, &[]).await?;
+        if test.depth > 0 {
+            let ids = self.ids(0, test.depth);
             self.decoder.prefill(&ids, 0).await?;
         }
         Ok(())

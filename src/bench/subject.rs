@@ -4,6 +4,7 @@ use super::test::Test;
 use crate::checkpoint::Checkpoint;
 use crate::engine::DeviceDescription;
 use crate::error::{Error, Result};
+use crate::generate::SamplingOptions;
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
 use crate::platform::{self, Progress};
@@ -57,6 +58,17 @@ impl Subject {
                 }
                 Ok(spec)
             }
+        }
+    }
+
+    /// How its makers want it to be sampled: greedy where they do not ask for more, and random weights.
+    ///
+    /// # Errors
+    /// What a `generation_config.json` can be wrong about.
+    pub async fn sampling(&self) -> Result<SamplingOptions> {
+        match self {
+            Subject::Checkpoint(directory) => SamplingOptions::of_checkpoint(directory).await,
+            Subject::Synthetic { .. } => Ok(SamplingOptions::default()),
         }
     }
 

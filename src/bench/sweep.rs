@@ -30,11 +30,11 @@ pub fn sweep_curves(reports: &[TestReport]) -> Vec<Curve> {
     };
     let prefill = curve("prefill", "tokens of the prompt", &|test| match test.work {
         Work::Prefill(tokens) => Some(tokens),
-        Work::Decode(_) => None,
+        Work::Decode(_) | Work::Sample(_) => None,
     });
     let decode = curve("decode", "tokens in the KV cache before", &|test| match test.work {
         Work::Decode(_) => Some(test.depth),
-        Work::Prefill(_) => None,
+        Work::Prefill(_) | Work::Sample(_) => None,
     });
     prefill.into_iter().chain(decode).collect()
 }

@@ -17,16 +17,19 @@ pub struct Test {
 pub enum Work {
     /// A prompt of so many tokens.
     Prefill(usize),
-    /// So many tokens, one by one.
+    /// So many tokens, one by one, each the most likely.
     Decode(usize),
+    /// So many tokens, one by one, drawn as the checkpoint asks.
+    Sample(usize),
 }
 
 impl Test {
-    /// `pp512`, `tg128`, `tg128@d1024`.
+    /// `pp512`, `tg128`, `tg128s`, `tg128@d1024`.
     pub fn name(&self) -> String {
         let work = match self.work {
             Work::Prefill(tokens) => format!("pp{tokens}"),
             Work::Decode(tokens) => format!("tg{tokens}"),
+            Work::Sample(tokens) => format!("tg{tokens}s"),
         };
         if self.depth == 0 { work } else { format!("{work}@d{}", self.depth) }
     }
@@ -34,7 +37,7 @@ impl Test {
     /// Tokens that are counted.
     pub fn tokens(&self) -> usize {
         match self.work {
-            Work::Prefill(tokens) | Work::Decode(tokens) => tokens,
+            Work::Prefill(tokens) | Work::Decode(tokens) | Work::Sample(tokens) => tokens,
         }
     }
 
@@ -42,7 +45,7 @@ impl Test {
     pub fn positions(&self) -> usize {
         match self.work {
             Work::Prefill(tokens) => self.depth + tokens,
-            Work::Decode(tokens) => self.depth.max(1) + tokens,
+            Work::Decode(tokens) | Work::Sample(tokens) => self.depth.max(1) + tokens,
         }
     }
 }
@@ -79,12 +82,12 @@ impl TestReport {
             readbacks_per_token: per_token(counts.readbacks),
             weight_bytes_per_token: cost.weight_bytes,
             read_roof_share: match test.work {
-                Work::Decode(_) => Some(mean * cost.weight_bytes as f64 / (roofs.read_gb_s * 1e9)),
+                Work::Decode(_) | Work::Sample(_) => Some(mean * cost.weight_bytes as f64 / (roofs.read_gb_s * 1e9)),
                 Work::Prefill(_) => None,
             },
             fma_roof_share: match test.work {
                 Work::Prefill(_) => Some(mean * flops / (roofs.fma_gflop_s * 1e9)),
-                Work::Decode(_) => None,
+                Work::Decode(_) | Work::Sample(_) => None,
             },
             samples,
         }

@@ -115,7 +115,7 @@ impl Bench {
     /// Logits of some tokens at once, then of some one by one.
     async fn outputs(&mut self) -> Result<[Vec<f32>; 2]> {
         let [together, alone] = COMPARED.map(|tokens| tokens.min(self.context()));
-        self.fill(0).await?;
+        self.fill(Test { work: Work::Prefill(1), depth: 0 }).await?;
         let ids = self.ids(0, together);
         let mut outputs = [self.decoder.forward(&ids, 0).await?.logits, Vec::new()];
         for position in 0..alone {

@@ -27,6 +27,7 @@ Examples:
   moebius bench -o csv > figures.csv             also md and json
 
 Names are those of llama-bench: pp512 is a prompt of 512 tokens, tg128 are 128 tokens one by one, @d1024 means after 1024 others.
+tg128s are 128 tokens drawn as the checkpoint's generation_config.json asks, where it does; the others are always the most likely.
 The device's own limits are measured first; the last columns are shares of them.";
 
 /// Measure tokens per second, beside what the device can do at best.
@@ -77,7 +78,9 @@ impl BenchArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         let subject = self.subject.subject().await?;
         let plot = self.sweep.as_deref().map(NewFile::prepare).transpose()?;
-        let tests = self.tests();
+        // As people use it, and as others measure it.
+        let samples = !subject.sampling().await?.is_greedy() && !self.kernels;
+        let tests = self.tests(samples);
         subject.check(&tests, &subject::options(global)).await?;
         let (device, description) = bench::open_device(&model::device_options(global)).await?;
         talk!("device   {}", model::describe(&description));
@@ -91,7 +94,10 @@ impl BenchArgs {
         }
         let mut stdout = std::io::stdout().lock();
         match if self.json { Output::Json } else { self.output } {
-            Output::Json => writeln!(stdout, "{}", figures.json(&subject, &description, &bench))?,
+            Output::Json => {
+                let json = bench::bench_json(&subject, &bench, &figures.tests, &figures.kernels);
+                writeln!(stdout, "{json}")?;
+            }
             Output::Table => write!(stdout, "{}", figures.text())?,
             Output::Md => write!(stdout, "{}", figures.markdown())?,
             Output::Csv => write!(stdout, "{}", figures.csv())?,
@@ -121,8 +127,8 @@ impl BenchArgs {
         Ok(figures)
     }
 
-    /// Every prompt and every number of tokens at every depth.
-    fn tests(&self) -> Vec<Test> {
+    /// Every prompt and every number of tokens at every depth, the latter also drawn where the checkpoint asks for that.
+    fn tests(&self, samples: bool) -> Vec<Test> {
         if self.sweep.is_some() {
             let largest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
             return bench::sweep_tests(largest(&self.prompts), largest(&self.generate), largest(&self.depth));
@@ -130,7 +136,8 @@ impl BenchArgs {
         let of_depth = |&depth: &usize| {
             let prefill = self.prompts.iter().map(|&tokens| Work::Prefill(tokens));
             let decode = self.generate.iter().map(|&tokens| Work::Decode(tokens));
-            prefill.chain(decode).map(move |work| Test { work, depth }).filter(|test| test.tokens() > 0)
+            let drawn = self.generate.iter().filter(|_| samples).map(|&tokens| Work::Sample(tokens));
+            prefill.chain(decode).chain(drawn).map(move |work| Test { work, depth }).filter(|test| test.tokens() > 0)
         };
         self.depth.iter().flat_map(of_depth).collect()
     }

@@ -1,10 +1,8 @@
 //! What `moebius bench` prints.
 
-use super::{model, stats, table};
-use moebius::DeviceDescription;
-use moebius::bench::{Bench, KernelReport, Roofs, Subject, Test, TestReport, Work};
+use super::table;
+use moebius::bench::{KernelReport, Test, TestReport, Work};
 use moebius::error::human_bytes;
-use serde_json::{Value, json};
 
 /// Everything that was measured; one of the two is empty.
 #[derive(Default)]
@@ -66,34 +64,6 @@ impl Figures {
         }
         self.kernels.iter().map(of_kernels).collect()
     }
-
-    /// What `--json` prints.
-    pub fn json(&self, subject: &Subject, description: &DeviceDescription, bench: &Bench) -> Value {
-        let spec = bench.spec();
-        let Roofs { bytes, read_gb_s, copy_gb_s, fma_gflop_s, gap_us } = bench.roofs();
-        let kernels = self.kernels.iter().flat_map(|(test, kernels)| kernels.iter().map(|kernel| kernel_json(test, kernel)));
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "device": model::device_json(description),
-            "model": subject.path(),
-            "synthetic": matches!(subject, Subject::Synthetic { .. }),
-            "family": spec.family,
-            "layers": spec.layers.len(),
-            "quant": bench.formats(),
-            "context": bench.context(),
-            "largest_binding_bytes": bench.largest_binding_bytes(),
-            "memory": stats::memory_json(bench.load_stats()),
-            "roofs": {
-                "bytes": bytes,
-                "read_gb_s": read_gb_s,
-                "copy_gb_s": copy_gb_s,
-                "fma_gflop_s": fma_gflop_s,
-                "gap_us": gap_us,
-            },
-            "tests": self.tests.iter().map(test_json).collect::<Vec<_>>(),
-            "kernels": kernels.collect::<Vec<_>>(),
-        })
-    }
 }
 
 /// Header and rows.
@@ -105,7 +75,7 @@ type Titled = (Option<String>, Vec<&'static str>, Vec<Vec<String>>);
 fn kernels_title(test: &Test) -> String {
     match test.work {
         Work::Prefill(tokens) => format!("{}: a prompt of {tokens} tokens after {} others", test.name(), test.depth),
-        Work::Decode(_) => format!("tg1@d{}: a decode step after {} tokens", test.depth, test.depth.max(1)),
+        Work::Decode(_) | Work::Sample(_) => format!("tg1@d{}: a decode step after {} tokens", test.depth, test.depth.max(1)),
     }
 }
 
@@ -128,21 +98,6 @@ fn kernels_table(kernels: &[KernelReport]) -> Table {
     let dispatches = kernels.iter().map(|kernel| kernel.dispatches).sum();
     rows.push(vec!["all".to_owned(), count(dispatches), format!("{:.1}", total * 1e6)]);
     (header, rows)
-}
-
-fn kernel_json(test: &Test, report: &KernelReport) -> Value {
-    json!({
-        "test": test.name(),
-        "kernel": report.kernel,
-        "dispatches": report.dispatches,
-        "microseconds": report.seconds * 1e6,
-        "share": report.share,
-        "bytes": report.bytes,
-        "flops": report.flops,
-        "gb_s": report.gb_s,
-        "gflop_s": report.gflop_s,
-        "roof_share": report.roof_share,
-    })
 }
 
 fn percent(share: f64) -> String {
@@ -181,26 +136,4 @@ fn tests_table(reports: &[TestReport]) -> Table {
 /// A whole number without its point.
 fn count(count: f64) -> String {
     if count.fract() == 0.0 { format!("{count}") } else { format!("{count:.3}") }
-}
-
-fn test_json(report: &TestReport) -> Value {
-    let (prompt, generate) = match report.test.work {
-        Work::Prefill(tokens) => (tokens, 0),
-        Work::Decode(tokens) => (0, tokens),
-    };
-    json!({
-        "name": report.test.name(),
-        "n_prompt": prompt,
-        "n_gen": generate,
-        "n_depth": report.test.depth,
-        "tokens_per_second": report.tokens_per_second(),
-        "stddev": report.stddev(),
-        "samples": report.samples,
-        "dispatches_per_token": report.dispatches_per_token,
-        "submits_per_token": report.submits_per_token,
-        "readbacks_per_token": report.readbacks_per_token,
-        "weight_bytes_per_token": report.weight_bytes_per_token,
-        "read_roof_share": report.read_roof_share,
-        "fma_roof_share": report.fma_roof_share,
-    })
 }

@@ -7,6 +7,7 @@ use super::{Global, model, stats, style, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::DeviceDescription;
+use moebius::bench;
 use moebius::conformance::{self, CaseReport, KernelSummary, Report};
 use moebius::error::nearest;
 use moebius::gpu::{Device, DeviceChoice};
@@ -79,24 +80,6 @@ pub async fn check(device: &Device, kernels: &[&'static str]) -> Result<Report> 
     Ok(conformance::run_cases(device, &cases, &mut tell).await?)
 }
 
-/// Each kernel in a line, and the cases that failed.
-pub fn summary_json(report: &Report) -> Value {
-    let of_kernel = |summary: &KernelSummary| {
-        json!({
-            "kernel": summary.kernel,
-            "cases": summary.cases,
-            "failed": summary.failed,
-            "max_abs_error": summary.max_abs_error,
-            "nmse": summary.nmse,
-        })
-    };
-    json!({
-        "passed": report.passed(),
-        "kernels": report.by_kernel().iter().map(of_kernel).collect::<Vec<_>>(),
-        "failures": report.failures().map(case_json).collect::<Vec<_>>(),
-    })
-}
-
 /// The error of a command that compares with the reference, asked for the reference.
 pub fn nothing_to_compare() -> Failure {
     let problem = "cpu is the reference itself: there is nothing to compare it with";
@@ -165,23 +148,8 @@ fn verdict(passed: bool) -> String {
 
 fn report_json(device: &DeviceDescription, report: &Report) -> Value {
     json!({
-        "device": model::device_json(device),
+        "device": bench::device_json(device),
         "passed": report.passed(),
-        "cases": report.cases.iter().map(case_json).collect::<Vec<_>>(),
-    })
-}
-
-fn case_json(case: &CaseReport) -> Value {
-    json!({
-        "kernel": case.kernel,
-        "case": case.case,
-        "variant": case.variant,
-        "passed": case.passed,
-        "max_abs_error": case.max_abs_error,
-        "nmse": case.nmse,
-        "max_abs_tolerance": case.tolerance.max_abs,
-        "nmse_tolerance": case.tolerance.nmse,
-        "why": case.tolerance.why,
-        "detail": case.detail,
+        "cases": report.cases.iter().map(bench::case_json).collect::<Vec<_>>(),
     })
 }

@@ -4,6 +4,7 @@ use super::table;
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
+use moebius::bench;
 use moebius::error::human_bytes;
 use moebius::gpu::{self, AdapterSummary};
 use std::io::Write;
@@ -33,7 +34,7 @@ impl DevicesArgs {
                 .iter()
                 .enumerate()
                 .map(|(index, adapter)| {
-                    let mut json = adapter_json(adapter);
+                    let mut json = bench::adapter_json(adapter);
                     json["device"] = format!("gpu:{index}").into();
                     json
                 })
@@ -85,24 +86,4 @@ fn row(index: usize, adapter: &AdapterSummary) -> Vec<String> {
 
 fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
-}
-
-/// What an adapter is and offers.
-pub fn adapter_json(adapter: &AdapterSummary) -> serde_json::Value {
-    let caps = &adapter.caps;
-    serde_json::json!({
-        "name": adapter.name,
-        "kind": caps.kind.to_string(),
-        "backend": adapter.backend,
-        "driver": adapter.driver,
-        "memory_bytes": caps.memory_bytes,
-        "max_buffer_bytes": caps.max_buffer_bytes,
-        "max_binding_bytes": caps.max_binding_bytes,
-        "max_workgroup_bytes": caps.max_workgroup_bytes,
-        "max_invocations": caps.max_invocations,
-        "max_storage_buffers": caps.max_storage_buffers,
-        "shader_f16": caps.shader_f16,
-        "subgroup_size": caps.subgroup_size,
-        "timestamps": caps.timestamps,
-    })
 }

@@ -7,6 +7,7 @@ use super::talk::talk;
 use super::{Global, model, number};
 use anyhow::Result;
 use clap::Args;
+use moebius::bench;
 use moebius::model::Forward;
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Write;
@@ -80,7 +81,7 @@ impl LogitsArgs {
         if self.json {
             let result = serde_json::json!({
                 "model": directory,
-                "device": model::device_json(engine.device()),
+                "device": bench::device_json(engine.device()),
                 "ids": ids,
                 "out": self.out,
                 "vocab_size": engine.spec().vocab_size,

@@ -153,13 +153,3 @@ fn say_more(engine: &Engine) {
 pub fn describe(device: &DeviceDescription) -> String {
     format!("{} [{}, {}]: {}", device.name, device.kind, device.backend, device.why)
 }
-
-/// The device in `--json`.
-pub fn device_json(device: &DeviceDescription) -> serde_json::Value {
-    serde_json::json!({
-        "name": device.name,
-        "kind": device.kind,
-        "backend": device.backend,
-        "driver": device.driver,
-    })
-}

@@ -7,6 +7,7 @@ use super::talk::talk;
 use super::{Global, files};
 use anyhow::Result;
 use clap::Args;
+use moebius::bench;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,7 +54,7 @@ impl PerplexityArgs {
         if self.json {
             let result = serde_json::json!({
                 "model": directory,
-                "device": model::device_json(engine.device()),
+                "device": bench::device_json(engine.device()),
                 "file": self.file,
                 "context": engine.context(),
                 "begins_with_bos": begins_with_bos,

@@ -1,16 +1,14 @@
 //! `moebius report`: what a device is, whether its numbers are right and how fast it is, in one file to attach to an issue.
 
-use super::bench_figures::Figures;
 use super::files::NewFile;
 use super::progress::{Progress, Unit};
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
-use super::{Global, check, devices, model, number, stats};
+use super::{Global, check, model, number, stats};
 use anyhow::Result;
 use clap::Args;
-use moebius::bench::{self, Bench, Subject, Test, Work};
-use moebius::gpu::{AdapterSummary, DeviceChoice};
-use serde_json::{Value, json};
+use moebius::bench::{self, Bench, DeviceReport, System, Test, TestReport, Work};
+use moebius::gpu::DeviceChoice;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,9 +21,6 @@ Examples:
 
 The file has no name of a host, a user or a folder in it, and nothing is sent anywhere. docs/devices.md says what to do with it.
 Exit code 1 if a kernel differs from its reference; the file is written all the same.";
-
-/// The version of what is written; described by docs/device-report.schema.json.
-const FORMAT: &str = "moebius-device-report 1";
 
 /// Write a report on this device into a file.
 #[derive(Args)]
@@ -67,47 +62,32 @@ impl ReportArgs {
         stats::say_tuning(&device);
 
         let checked = check::check(&device, &self.kernel).await?;
-        let adapter = AdapterSummary {
-            name: description.name.clone(),
-            backend: description.backend.clone(),
-            driver: description.driver.clone(),
-            caps: device.caps().clone(),
-        };
+        let adapter = bench::adapter_of(&device);
         let mut bench = subject::load(device, &subject, &tests, global, (self.roof_size.get() as u64) << 20).await?;
-        let figures = self.measure(&mut bench, &tests).await?;
+        let tests = self.measure(&mut bench, &tests).await?;
 
-        let mut measured = figures.json(&subject, &description, &bench);
-        measured["model"] = without_places(&subject, &bench);
-        let report = json!({
-            "format": FORMAT,
-            "moebius": super::VERSION,
-            "system": { "os": std::env::consts::OS, "architecture": std::env::consts::ARCH },
-            "device": devices::adapter_json(&adapter),
-            "check": check::summary_json(&checked),
-            "bench": measured,
-        });
+        let report = DeviceReport {
+            version: super::VERSION,
+            system: System::native(),
+            adapter: &adapter,
+            checked: &checked,
+            measured: Some(bench::nameless_json(&subject, &bench, &tests)),
+        };
+        let report = report.json();
         out.write(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
         let (passed, all) = (checked.cases.len() - checked.failures().count(), checked.cases.len());
         talk!("wrote    {}: {passed} of {all} cases passed", self.out.display());
         Ok(if checked.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 
-    async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
-        let mut figures = Figures::default();
+    async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Vec<TestReport>> {
+        let mut reports = Vec::new();
         let (line, times) = (Progress::new("bench", Unit::Tests, ""), self.repetitions.get());
         for (index, &test) in tests.iter().enumerate() {
             line.set(index as u64 + 1, tests.len() as u64);
             line.say(test.name());
-            figures.tests.push(bench.run(test, times).await?);
+            reports.push(bench.run(test, times).await?);
         }
-        Ok(figures)
-    }
-}
-
-/// A folder's name may be that of a person or a project.
-fn without_places(subject: &Subject, bench: &Bench) -> Value {
-    match subject {
-        Subject::Synthetic { .. } => json!(format!("{}, random weights", bench.spec().family)),
-        Subject::Checkpoint(_) => json!(bench.spec().family),
+        Ok(reports)
     }
 }

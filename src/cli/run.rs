@@ -12,6 +12,7 @@ use super::{Global, auto, files, model, model_name};
 use anyhow::Result;
 use clap::Args;
 use moebius::Engine;
+use moebius::bench;
 use moebius::generate::{StopReason, Summary};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -169,7 +170,7 @@ fn empty_prompt(problem: &str) -> Failure {
 fn result_json(engine: &Engine, directory: &Path, summary: &Summary, seed: u64) -> serde_json::Value {
     serde_json::json!({
         "model": directory,
-        "device": model::device_json(engine.device()),
+        "device": bench::device_json(engine.device()),
         "prompt_ids": summary.prompt_ids,
         "ids": summary.ids,
         "text": summary.text,

@@ -4,6 +4,7 @@ use super::table;
 use super::talk;
 use super::talk::talk;
 use moebius::Engine;
+use moebius::bench;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceKind};
 use moebius::model::LoadStats;
@@ -52,17 +53,6 @@ pub fn memory(stats: &LoadStats, device: &Device) -> String {
     format!("weights {weights}, KV cache {kv_cache} in {format}, activations {activations} on the device; {host}")
 }
 
-/// The same for `--json`.
-pub fn memory_json(stats: &LoadStats) -> Value {
-    json!({
-        "weight_bytes": stats.weight_bytes,
-        "kv_cache_bytes": stats.kv_cache_bytes,
-        "kv_cache_format": stats.kv_cache_format.name(),
-        "activation_bytes": stats.activation_bytes,
-        "peak_host_bytes": stats.peak_host_bytes,
-    })
-}
-
 /// Fields of `run --stats --json`.
 pub fn json(engine: &Engine) -> Value {
     let pipelines = |device: &Device| {
@@ -76,7 +66,7 @@ pub fn json(engine: &Engine) -> Value {
             "pipelines": pipelines.iter().map(variant).collect::<Vec<_>>(),
         })
     };
-    json!({ "memory": memory_json(engine.load_stats()), "compute": engine.gpu().map(pipelines) })
+    json!({ "memory": bench::memory_json(engine.load_stats()), "compute": engine.gpu().map(pipelines) })
 }
 
 fn num_kernels(device: &Device) -> usize {

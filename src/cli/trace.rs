@@ -128,7 +128,7 @@ impl TraceArgs {
             let result = serde_json::json!({
                 "out": self.out,
                 "model": directory,
-                "device": model::device_json(engine.device()),
+                "device": bench::device_json(engine.device()),
                 "routing": engine.routing().to_string(),
                 "texts": texts.len(),
                 "tokens": tokens,

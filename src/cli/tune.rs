@@ -113,7 +113,7 @@ impl TuneArgs {
         let kept = (!self.dry_run).then_some(path);
         if self.json {
             let result = json!({
-                "device": model::device_json(description),
+                "device": bench::device_json(description),
                 "trials": trials.iter().map(trial_json).collect::<Vec<_>>(),
                 "tuning": tuned.tuning,
                 "gains": gains_json(&tuned.gains.map(Some)),

@@ -3,9 +3,10 @@
 //! Other programs write values there that mean "off" to them. What cannot be used is left aside with a note: no reason to refuse a model.
 
 use super::tokenizer_config::parse;
-use super::tokenizer_files::{CONFIG, GENERATION_CONFIG, TokenizerFiles};
+use super::tokenizer_files::{CONFIG, GENERATION_CONFIG, TokenizerFiles, optional};
 use crate::error::Result;
 use serde_json::{Map, Value};
+use std::path::Path;
 
 /// How the makers of a checkpoint want it to be sampled, from `generation_config.json`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -16,6 +17,17 @@ pub struct GenerationDefaults {
     pub top_p: Option<f32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
+}
+
+impl GenerationDefaults {
+    /// Those of the checkpoint in a directory. What cannot be used is left aside.
+    ///
+    /// # Errors
+    /// [`Error::Json`](crate::Error::Json) for a file that is no JSON object, [`Error::Io`](crate::Error::Io).
+    pub async fn read(directory: &Path) -> Result<Self> {
+        let text = optional(directory, GENERATION_CONFIG).await?;
+        Ok(defaults(&parse(GENERATION_CONFIG, text.as_deref())?, &mut Vec::new()))
+    }
 }
 
 /// What both files say.

@@ -3,6 +3,7 @@
 use super::generation_config::GenerationDefaults;
 use crate::error::{Error, Result};
 use crate::reference::Sampling;
+use std::path::Path;
 
 /// What the sampler is told. The default is greedy: always the most likely token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,8 +43,16 @@ impl SamplingOptions {
         }
     }
 
+    /// What the makers of the checkpoint in a directory suggest.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for a `generation_config.json` that is no JSON object, [`Error::Io`].
+    pub async fn of_checkpoint(directory: &Path) -> Result<Self> {
+        Ok(Self::suggested(&GenerationDefaults::read(directory).await?))
+    }
+
     /// The same in the words of the `sample` kernel.
-    pub(super) fn for_kernel(&self) -> Sampling {
+    pub(crate) fn for_kernel(&self) -> Sampling {
         Sampling {
             temperature: self.temperature,
             top_k: u32::try_from(self.top_k).unwrap_or(u32::MAX),

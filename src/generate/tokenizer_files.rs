@@ -97,7 +97,7 @@ impl OwnedFiles {
     }
 }
 
-async fn optional(dir: &Path, name: &'static str) -> Result<Option<String>> {
+pub(super) async fn optional(dir: &Path, name: &'static str) -> Result<Option<String>> {
     match platform::read_model_text(dir, name).await {
         Ok(text) => Ok(Some(text)),
         Err(Error::MissingFile { .. }) => Ok(None),

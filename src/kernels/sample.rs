@@ -15,7 +15,7 @@ pub static KERNEL: Kernel = Kernel {
     bindings: &[
         Binding::uniform(0, "params"),
         Binding::uniform(1, "sampling"),
-        Binding::read_write(2, "logits"),
+        Binding::read(2, "logits"),
         Binding::read_write(3, "seen"),
         Binding::read_write(4, "rows"),
         Binding::read_write(5, "sampled"),
@@ -56,6 +56,8 @@ pub struct Buffers<'a> {
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 16 } else { 256 })
+        .flag_if(caps.profile == Profile::Cpu, "ROLLED")
+        .u32("LOADS", caps.loads(8))
         .u32("VOCAB", problem.vocab_size)
         .u32("RING", problem.ring)
 }

@@ -68,34 +68,56 @@ struct Candidate {
 /// # Panics
 /// If `logits` is empty.
 pub fn sample(sampling: &Sampling, logits: &[f32], seen: &[u32], position: u32) -> Choice {
-    let penalized = penalized(sampling, logits, seen);
-    // Best first, lowest id first.
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    order.sort_by(|a, b| penalized[*b as usize].total_cmp(&penalized[*a as usize]).then(a.cmp(b)));
+    let (order, penalized) = ordered(sampling, logits, seen);
     let best = order[0];
     let top = penalized[best as usize];
     if sampling.temperature <= 0.0 {
         let next = order.iter().map(|token| penalized[*token as usize]).find(|logit| *logit < top);
         return Choice { token: best, margin: next.map_or(f64::INFINITY, |next| top - next) };
     }
+    let (mut kept, margin) = filtered(sampling, &order, &penalized);
+    let drawn = draw(&mut kept, uniform_f32(sampling.seed, position));
+    Choice { margin: margin.min(drawn.margin), ..drawn }
+}
 
+/// The probability of each token.
+///
+/// # Panics
+/// If `logits` is empty.
+pub fn probabilities(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> Vec<f64> {
+    let (order, penalized) = ordered(sampling, logits, seen);
+    let mut probabilities = vec![0.0; logits.len()];
+    if sampling.temperature <= 0.0 {
+        probabilities[order[0] as usize] = 1.0;
+        return probabilities;
+    }
+    let (kept, _) = filtered(sampling, &order, &penalized);
+    let total: f64 = kept.iter().map(|candidate| candidate.mass).sum();
+    for candidate in kept {
+        probabilities[candidate.token as usize] = candidate.mass / total;
+    }
+    probabilities
+}
+
+/// All tokens, best first and lowest id first, and their logits after the penalty.
+fn ordered(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> (Vec<u32>, Vec<f64>) {
+    let penalized = penalized(sampling, logits, seen);
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|a, b| penalized[*b as usize].total_cmp(&penalized[*a as usize]).then(a.cmp(b)));
+    (order, penalized)
+}
+
+/// What the filters leave, and how nearly it was something else.
+fn filtered(sampling: &Sampling, order: &[u32], penalized: &[f64]) -> (Vec<Candidate>, f64) {
+    let top = penalized[order[0] as usize];
     let mut kept: Vec<Candidate> = Vec::with_capacity(order.len());
-    for token in order {
+    for &token in order {
         let value = (penalized[token as usize] - top) / f64::from(sampling.temperature);
         kept.push(Candidate { token, value, mass: value.exp() });
     }
     let margin = keep_top_k(&mut kept, sampling.top_k).min(keep_top_p(&mut kept, sampling.top_p));
     let margin = margin.min(keep_min_p(&mut kept, sampling.min_p));
-    let drawn = draw(&mut kept, uniform_f32(sampling.seed, position));
-    Choice { margin: margin.min(drawn.margin), ..drawn }
-}
-
-/// What a draw leaves in place of the logits: `(logit - maximum) / temperature`; `None` where the best token is taken.
-pub fn scaled(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> Option<Vec<f64>> {
-    let penalized = penalized(sampling, logits, seen);
-    let top = penalized.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let scale = |logit: f64| (logit - top) / f64::from(sampling.temperature);
-    (sampling.temperature > 0.0).then(|| penalized.into_iter().map(scale).collect())
+    (kept, margin)
 }
 
 /// Makes the tokens that occurred before less likely.

@@ -40,6 +40,7 @@ mod reference;
 mod reference_quant;
 mod results;
 mod safetensors_header;
+mod sampling;
 mod setup;
 mod shaders;
 mod splits;

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::sample::{self, Buffers};
 use crate::reference::Row;
-use crate::reference::sample::{Choice, Sampling, mark_seen, sample, scaled, seen_words};
+use crate::reference::sample::{Choice, Sampling, mark_seen, sample, seen_words};
 
 struct Sample {
     sampling: Sampling,
@@ -26,6 +26,7 @@ enum Logits {
 
 /// Below this margin, in logits or in probability, f32 sums over the vocabulary may choose another token than the twin.
 const MIN_MARGIN: f64 = 1e-5;
+const TOLERANCE: Tolerance = Tolerance { max_abs: 0.0, nmse: 0.0, why: "a choice is exact, or free where rounding decides" };
 const RING: usize = 5;
 /// Draws of one case.
 const SEQUENCES: usize = 40;
@@ -34,7 +35,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, sampling, vocab_size, logits| {
         let problem = Sample { sampling, num_sequences: SEQUENCES, vocab_size, first_row: SEQUENCES + 3, logits };
-        cases.push(Case::new("sample", format!("{name}, vocabulary of {vocab_size}"), problem.tolerance(), problem));
+        cases.push(Case::new("sample", format!("{name}, vocabulary of {vocab_size}"), TOLERANCE, problem));
     };
     let greedy = Sampling::GREEDY;
     let hot = Sampling { temperature: 0.8, seed: 11, ..greedy };
@@ -61,9 +62,17 @@ pub fn cases() -> Vec<Case> {
     add("low temperature", Sampling { temperature: 0.05, ..hot }, 1000, random);
     add("high temperature", Sampling { temperature: 50.0, ..hot }, 31, random);
     add("logits far apart", hot, 1000, Logits::Random(1e4));
+    // More than the kernel keeps as candidates: found by searching all logits.
+    add("top-k 500", Sampling { top_k: 500, ..hot }, 4096, random);
+    add("top-p 0.9 of nearly equal", Sampling { top_p: 0.9, ..hot }, 1000, Logits::Random(0.1));
+    add("top-k 500 and top-p 0.9", Sampling { top_k: 500, top_p: 0.9, ..hot }, 4096, Logits::Random(1.0));
+    add("min-p 0.9 of nearly equal", Sampling { min_p: 0.9, ..hot }, 1000, Logits::Random(0.1));
+    // Several spans of blocks, the last of them cut short.
+    add("top-k 40", Sampling { top_k: 40, ..hot }, 9001, random);
+    add("top-p 0.9", Sampling { top_p: 0.9, temperature: 0.3, ..hot }, 9001, random);
     for (name, num_sequences, first_row) in [("one row of many", 1, 7), ("rows replaced in place", 4, 0)] {
         let problem = Sample { sampling: hot, num_sequences, vocab_size: 1000, first_row, logits: random };
-        cases.push(Case::new("sample", name, problem.tolerance(), problem));
+        cases.push(Case::new("sample", name, TOLERANCE, problem));
     }
     cases
 }
@@ -71,17 +80,6 @@ pub fn cases() -> Vec<Case> {
 impl Sample {
     fn problem(&self) -> sample::Problem {
         sample::Problem { num_sequences: self.num_sequences, vocab_size: self.vocab_size, first_row: self.first_row, ring: RING }
-    }
-
-    /// The choice itself is exact; what a draw leaves of the logits is not.
-    fn tolerance(&self) -> Tolerance {
-        let range = match self.logits {
-            Logits::Random(size) => 2.0 * size,
-            Logits::Ties => 8.0,
-        };
-        // An f32 of this size is good to a 2^24th part of it, and three operations led to it.
-        let largest = range / self.sampling.temperature.max(0.01);
-        Tolerance { max_abs: 3.0 * largest / 16_777_216.0, nmse: 1e-12, why: "penalty, difference and quotient in f32" }
     }
 
     fn logits(&self, inputs: &mut Inputs) -> Vec<f32> {
@@ -109,7 +107,6 @@ impl Sample {
 /// Everything a step writes, sequence by sequence.
 #[derive(Default)]
 struct Step {
-    logits: Expected,
     seen: Expected,
     rows: Expected,
     ring: Expected,
@@ -130,16 +127,12 @@ impl Problem for Sample {
         let ring = vec![77; self.num_sequences * RING];
 
         let step = self.step(&logits, &seen, &rows, &ring);
-        let outputs = self.outputs(stage, [bytemuck::cast_slice(&logits), &seen, bytemuck::cast_slice(&rows), &ring], step);
+        let outputs = self.outputs(stage, [&seen, bytemuck::cast_slice(&rows), &ring], step);
+        let logits = stage.input("logits", &logits);
         let sampling = device.uniform("sampling", bytemuck::bytes_of(&self.sampling));
-        let [logits, seen, rows, sampled] = &outputs;
-        let buffers = Buffers {
-            sampling: &sampling,
-            logits: &logits.buffer,
-            seen: &seen.buffer,
-            rows: &rows.buffer,
-            sampled: &sampled.buffer,
-        };
+        let [seen, rows, sampled] = &outputs;
+        let buffers =
+            Buffers { sampling: &sampling, logits: &logits, seen: &seen.buffer, rows: &rows.buffer, sampled: &sampled.buffer };
         let mut recording = Recording::default();
         sample::record(device, &mut recording, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: outputs.into() })
@@ -147,10 +140,9 @@ impl Problem for Sample {
 }
 
 impl Sample {
-    fn outputs(&self, stage: Stage, before: [&[u32]; 4], step: Step) -> [Output; 4] {
-        let [logits, seen, rows, ring] = before.map(<[u32]>::to_vec);
+    fn outputs(&self, stage: Stage, before: [&[u32]; 3], step: Step) -> [Output; 3] {
+        let [seen, rows, ring] = before.map(<[u32]>::to_vec);
         [
-            stage.exactly("logits", logits, step.logits),
             stage.exactly("seen", seen, step.seen),
             stage.exactly("rows", rows, step.rows),
             stage.exactly("sampled", ring, step.ring),
@@ -174,11 +166,6 @@ impl Sample {
             let Choice { token, margin } = sample(&self.sampling, logits, seen, row.position);
             let rule = if margin < MIN_MARGIN { Rule::Free } else { Rule::Exact };
 
-            // Scaled in place for a draw, left alone otherwise.
-            match scaled(&self.sampling, logits, seen) {
-                Some(values) => values.iter().for_each(|value| step.logits.push((*value as f32).to_bits(), Rule::Close)),
-                None => logits.iter().for_each(|logit| step.logits.push(logit.to_bits(), Rule::Exact)),
-            }
             let mut marked = seen.to_vec();
             mark_seen(&mut marked, token);
             marked.iter().for_each(|word| step.seen.push(*word, rule));

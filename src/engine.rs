@@ -6,6 +6,7 @@ mod open;
 pub use chat::ChatPrompt;
 pub use open::fetch_model;
 
+use crate::batch::{CacheShape, LayerRouting, Sampling};
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
@@ -14,7 +15,6 @@ use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource, cache_format};
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
-use crate::reference::{LayerRouting, Sampling};
 use crate::spec::{ModelSpec, Parameters};
 use crate::trace::TracedLayer;
 use std::path::Path;
@@ -144,7 +144,8 @@ impl Engine {
             on_event(LoadEvent::Device(description.clone()));
             let host_peak = HostPeak::start();
             let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
-            let mut decoder = load_reference((&spec, &source, options.quant), (context, kv_cache_format), on_event).await?;
+            let cache = CacheShape { context, format: kv_cache_format };
+            let mut decoder = load_reference((&spec, &source, options.quant), cache, on_event).await?;
             if options.device.overrides.unchecked_results {
                 decoder.leave_results_unchecked();
             }
@@ -417,11 +418,11 @@ pub fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> 
 /// rounded to.
 async fn load_reference(
     (spec, source, quant): (&ModelSpec, &WeightSource<'_>, QuantChoice),
-    cache: (usize, CacheFormat),
+    cache: CacheShape,
     on_event: &mut Listener<'_, LoadEvent>,
 ) -> Result<ReferenceDecoder> {
     let total_bytes = Parameters::of(spec).total() * 4;
-    let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.0 as u64;
+    let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.context as u64;
     let available_bytes = platform::available_memory_bytes();
     if available_bytes.is_some_and(|available| needed_bytes > available) {
         return Err(Error::OutOfMemory {

@@ -32,7 +32,9 @@
 //! the two, [`model`] puts a whole decoder together, [`generate`] turns it into text,
 //! and [`mod@bench`] measures how fast all of it is.
 
+pub mod batch;
 pub mod bench;
+mod blocks;
 pub mod checkpoint;
 pub mod conformance;
 mod engine;

@@ -2,10 +2,9 @@
 
 use super::run::Bench;
 use super::test::{Test, Work};
-use crate::checkpoint::WeightKey;
 use crate::error::Result;
 use crate::gpu::{Bound, DispatchTime};
-use crate::spec::{Mask, Mixer, ModelSpec};
+use crate::spec::{BlockSpec, Mask, ModelSpec, Role, WeightKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One kernel in one kind of pass, all its dispatches together.
@@ -88,7 +87,7 @@ impl Bench {
 
 /// Weights by what their buffers are called: all experts of a layer share those of its first.
 fn labels(spec: &ModelSpec) -> BTreeMap<String, WeightKey> {
-    WeightKey::all(spec).map(|key| (format!("{key:?}"), key)).collect()
+    WeightKey::all(spec).map(|key| (key.packed_name(), key)).collect()
 }
 
 /// What the tokens of one pass have to do.
@@ -113,7 +112,9 @@ impl Pass<'_> {
         }
         match self.keys.get(&*bound.label) {
             None => 0.0,
-            Some(WeightKey::Embedding) if is_lookup(kernel) => (self.tokens as f64 / self.spec.vocab_size as f64).min(1.0),
+            Some(key) if key.role == Role::Embedding && is_lookup(kernel) => {
+                (self.tokens as f64 / self.spec.vocab_size as f64).min(1.0)
+            }
             Some(&key) => match self.experts(key) {
                 // Of evenly spread tokens: the experts that at least one of them chose.
                 Some((num_experts, chosen)) => 1.0 - (1.0 - chosen / num_experts).powf(self.tokens as f64),
@@ -139,9 +140,9 @@ impl Pass<'_> {
     fn flops_of(&self, key: WeightKey) -> f64 {
         let (rows, cols) = key.shape(self.spec);
         let of_one = 2.0 * rows as f64 * cols as f64;
-        match key {
+        match key.role {
             // Only the last token of a prompt goes through the head.
-            WeightKey::Head | WeightKey::Embedding => of_one,
+            Role::Head | Role::Embedding => of_one,
             _ => of_one * self.tokens as f64 * self.experts(key).map_or(1.0, |(_, chosen)| chosen),
         }
     }
@@ -149,25 +150,24 @@ impl Pass<'_> {
     fn flops_of_cache(&self, layer: usize) -> f64 {
         let per_position = |num_heads: usize, widths: usize| 2.0 * (num_heads * widths) as f64;
         let mean_length = self.depth as f64 + (self.tokens as f64 + 1.0) / 2.0;
-        let (per_position, seen) = match &self.spec.layers[layer].mixer {
-            Mixer::Attention(attention) => {
+        let of_block = |block: &BlockSpec| match block {
+            BlockSpec::Latent(latent) => (per_position(latent.num_heads, latent.cache_dim() + latent.latent_dim), f64::INFINITY),
+            _ => block.attention().map_or((0.0, f64::INFINITY), |attention| {
                 let seen = match attention.mask {
                     Mask::Window(width) | Mask::Chunk(width) => width as f64,
                     Mask::Causal => f64::INFINITY,
                 };
                 (per_position(attention.num_heads, attention.head_dim + attention.value_dim), seen)
-            }
-            Mixer::Latent(latent) => (per_position(latent.num_heads, latent.cache_dim() + latent.latent_dim), f64::INFINITY),
-            // No checkpoint with one is loaded.
-            Mixer::Mamba(_) => return 0.0,
+            }),
         };
-        self.tokens as f64 * mean_length.min(seen) * per_position
+        let blocks = self.spec.layers[layer].blocks.iter().map(of_block);
+        blocks.map(|(per_position, seen)| self.tokens as f64 * mean_length.min(seen) * per_position).sum()
     }
 
     /// How many experts the weight stands for, and how many of them a token chooses.
     fn experts(&self, key: WeightKey) -> Option<(f64, f64)> {
-        let (WeightKey::ExpertGateUp { layer, .. } | WeightKey::ExpertDown { layer, .. }) = key else { return None };
-        let router = &self.spec.layers[layer].ffn.moe()?.router;
+        let (Role::ExpertGateUp | Role::ExpertDown) = key.role else { return None };
+        let router = &self.spec.layers[key.layer].moe()?.router;
         Some((router.num_experts as f64, router.num_experts_per_tok as f64))
     }
 }

@@ -3,12 +3,12 @@
 use super::roofs::{RoofOptions, Roofs, measure_roofs};
 use super::subject::{Subject, SubjectOptions, choose_context};
 use super::test::{Test, TestReport, Work};
+use crate::batch::Sampling;
+use crate::batch::rng::pcg;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pace};
 use crate::model::{Decoder, GpuDecoder, LoadStats};
 use crate::platform::{Progress, Stopwatch};
-use crate::reference::Sampling;
-use crate::reference::rng::pcg;
 use crate::spec::ModelSpec;
 
 /// A model on a device whose roofs are known.

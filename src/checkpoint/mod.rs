@@ -4,7 +4,6 @@
 //! readable number format. [`Checkpoint::read`] then gives rows of [`WeightKey`]s, in the one layout that the rest of the
 //! library knows, whatever the layout on disk.
 
-mod canonical;
 mod float8;
 mod header;
 mod mxfp4;
@@ -13,13 +12,12 @@ mod recipe;
 mod shards;
 mod unused;
 
-pub use canonical::WeightKey;
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
 
 use crate::platform::{ByteSource, read_model_text};
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
-use crate::spec::{ExpertStorage, ModelSpec};
+use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
@@ -128,13 +126,13 @@ impl Checkpoint {
         let shards = Shards::open(directory).await?;
         if let Some(packed) = PackedInfo::read(&shards)? {
             // It was written with a head of its own.
-            let has_head = shards.get(&WeightKey::Head.packed_name()).is_some();
+            let has_head = shards.get(&Role::Head.of_model().packed_name()).is_some();
             let spec = ModelSpec { tied_embeddings: spec.tied_embeddings && !has_head, ..spec.clone() };
             let ignored = packed.check(&shards, &spec)?;
             return Ok(Checkpoint { spec, shards, packed: Some(packed), ignored, notes: Vec::new() });
         }
         let spec = &as_stored(spec, &shards);
-        let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
+        let parts = WeightKey::all(spec).flat_map(|key| Recipe::of(key, spec).parts);
         let mut names = BTreeSet::new();
         // A tensor that holds all experts is needed by each of them, but only once.
         let needed: Vec<Needed> = parts.flat_map(Part::needed).filter(|needed| names.insert(needed.name.clone())).collect();
@@ -169,8 +167,8 @@ impl Checkpoint {
         let num_rows = tied.vocab_size;
         for first in (0..num_rows).step_by(COMPARED_ROWS) {
             let rows = first..num_rows.min(first + COMPARED_ROWS);
-            let embedding = self.read(WeightKey::Embedding, rows.clone()).await?;
-            if self.read(WeightKey::Head, rows).await?.values != embedding.values {
+            let embedding = self.read(Role::Embedding.of_model(), rows.clone()).await?;
+            if self.read(Role::Head.of_model(), rows).await?.values != embedding.values {
                 self.ignored.retain(|ignored| *ignored != name);
                 self.notes.push(format!(
                     "config.json says that the embedding is the head (tie_word_embeddings), but the checkpoint has another, `{name}`: it is used"
@@ -207,7 +205,7 @@ impl Checkpoint {
 
     /// Name and shape of every tensor that a checkpoint of `spec` must have.
     pub fn required(spec: &ModelSpec) -> BTreeMap<String, Vec<usize>> {
-        let parts = WeightKey::all(spec).flat_map(|key| key.recipe(spec).parts);
+        let parts = WeightKey::all(spec).flat_map(|key| Recipe::of(key, spec).parts);
         parts.flat_map(Part::needed).map(|needed| (needed.name, needed.shape)).collect()
     }
 
@@ -222,7 +220,7 @@ impl Checkpoint {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
-        let parts = key.recipe(&self.spec).parts;
+        let parts = Recipe::of(key, &self.spec).parts;
         let mut quants = parts.iter().map(|part| match (&part.layout, readable(self.shards[&*part.tensor.name].dtype)) {
             (Layout::Mxfp4 { .. }, _) => QuantFormat::mxfp4(),
             (_, Some(dtype)) => QuantFormat::exact_for(dtype),
@@ -282,7 +280,7 @@ impl Checkpoint {
             self.release_packed_rows(key, &rows);
             return Ok(Matrix { rows: rows.len(), cols, values });
         }
-        let recipe = key.recipe(&self.spec);
+        let recipe = Recipe::of(key, &self.spec);
         // A vector is a row here and a column in its recipe.
         let per_row = cols / recipe.cols;
         let recipe_rows = rows.start * per_row..rows.end * per_row;
@@ -296,7 +294,7 @@ impl Checkpoint {
 
     /// A head that is the embedding is stored as that.
     fn stored_key(&self, key: WeightKey) -> WeightKey {
-        if key == WeightKey::Head && self.spec.tied_embeddings { WeightKey::Embedding } else { key }
+        if key.role == Role::Head && self.spec.tied_embeddings { Role::Embedding.of_model() } else { key }
     }
 
     /// Rows of a packed checkpoint as they are stored.

@@ -12,10 +12,9 @@
 //!   `[rows, padded(cols)]`, of every other format as `U8` with shape `[rows, row_bytes]`, where a row is its plane of values and then its plane of
 //!   scales, each padded to 16 bytes.
 
-use super::canonical::WeightKey;
 use super::shards::Shards;
 use crate::quant::{QUANTS, Quant, QuantFormat, padded};
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, WeightKey};
 use crate::{Error, Result};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -133,73 +132,4 @@ pub(crate) fn packed_shape(quant: Quant, rows: usize, cols: usize) -> (Dtype, Ve
 
 fn invalid(file: &str, problem: &str) -> Error {
     Error::Safetensors { file: file.to_owned(), problem: problem.to_owned() }
-}
-
-impl WeightKey {
-    /// Its name in a packed checkpoint: `embedding`, `layers.3.qkv`, `layers.3.expert_down.17`.
-    pub fn packed_name(self) -> String {
-        let (name, layer, expert) = self.packed_parts();
-        let layer = layer.map_or(String::new(), |layer| format!("layers.{layer}."));
-        let expert = expert.map_or(String::new(), |expert| format!(".{expert}"));
-        format!("{layer}{name}{expert}")
-    }
-
-    /// Name, layer, expert.
-    fn packed_parts(self) -> (&'static str, Option<usize>, Option<usize>) {
-        use WeightKey::*;
-        match self {
-            Embedding => ("embedding", None, None),
-            FinalNorm => ("final_norm", None, None),
-            Head => ("head", None, None),
-            HeadBias => ("head_bias", None, None),
-            AttentionNorm { layer } => ("attention_norm", Some(layer), None),
-            AttentionPostNorm { layer } => ("attention_post_norm", Some(layer), None),
-            FfnNorm { layer } => ("ffn_norm", Some(layer), None),
-            FfnPostNorm { layer } => ("ffn_post_norm", Some(layer), None),
-            Qkv { layer } => ("qkv", Some(layer), None),
-            Value { layer } => ("value", Some(layer), None),
-            FilterFirst { layer } => ("filter_first", Some(layer), None),
-            FilterFirstBias { layer } => ("filter_first_bias", Some(layer), None),
-            FilterSecond { layer } => ("filter_second", Some(layer), None),
-            FilterSecondBias { layer } => ("filter_second_bias", Some(layer), None),
-            FilterNorm { layer } => ("filter_norm", Some(layer), None),
-            ChoiceRouter { layer } => ("choice_router", Some(layer), None),
-            ChoiceQuery { layer, expert } => ("choice_query", Some(layer), Some(expert)),
-            ChoiceOutput { layer, expert } => ("choice_output", Some(layer), Some(expert)),
-            QkvBias { layer } => ("qkv_bias", Some(layer), None),
-            QueryNorm { layer } => ("query_norm", Some(layer), None),
-            KeyNorm { layer } => ("key_norm", Some(layer), None),
-            Sinks { layer } => ("sinks", Some(layer), None),
-            AttentionGate { layer } => ("attention_gate", Some(layer), None),
-            LatentQueryDown { layer } => ("latent_query_down", Some(layer), None),
-            LatentQueryNorm { layer } => ("latent_query_norm", Some(layer), None),
-            LatentQueryUp { layer } => ("latent_query_up", Some(layer), None),
-            LatentDown { layer } => ("latent_down", Some(layer), None),
-            LatentNorm { layer } => ("latent_norm", Some(layer), None),
-            LatentKeyUp { layer } => ("latent_key_up", Some(layer), None),
-            LatentValueUp { layer } => ("latent_value_up", Some(layer), None),
-            AttentionOutput { layer } => ("attention_output", Some(layer), None),
-            AttentionOutputBias { layer } => ("attention_output_bias", Some(layer), None),
-            RouterHidden { layer } => ("router_hidden", Some(layer), None),
-            Router { layer } => ("router", Some(layer), None),
-            RouterNorm { layer } => ("router_norm", Some(layer), None),
-            ExpertScale { layer } => ("expert_scale", Some(layer), None),
-            RouterBias { layer } => ("router_bias", Some(layer), None),
-            SelectionBias { layer } => ("selection_bias", Some(layer), None),
-            ExpertGateUp { layer, expert } => ("expert_gate_up", Some(layer), Some(expert)),
-            ExpertGateUpBias { layer, expert } => ("expert_gate_up_bias", Some(layer), Some(expert)),
-            ExpertDown { layer, expert } => ("expert_down", Some(layer), Some(expert)),
-            ExpertDownBias { layer, expert } => ("expert_down_bias", Some(layer), Some(expert)),
-            SharedGateUp { layer } => ("shared_gate_up", Some(layer), None),
-            SharedDown { layer } => ("shared_down", Some(layer), None),
-            SharedGate { layer } => ("shared_gate", Some(layer), None),
-            ParallelNorm { layer } => ("parallel_norm", Some(layer), None),
-            ParallelPostNorm { layer } => ("parallel_post_norm", Some(layer), None),
-            ExpertPostNorm { layer } => ("expert_post_norm", Some(layer), None),
-            FfnBias { layer } => ("ffn_bias", Some(layer), None),
-            OutputScale { layer } => ("output_scale", Some(layer), None),
-            DenseGateUp { layer } => ("dense_gate_up", Some(layer), None),
-            DenseDown { layer } => ("dense_down", Some(layer), None),
-        }
-    }
 }

@@ -1,10 +1,12 @@
 //! Which stored tensors a weight is made of, and how its rows lie in them.
 
-use super::canonical::{WeightKey, attention, choice, latent, moe};
 use super::float8;
 use super::header::{StoredTensor, readable};
 use super::mxfp4;
-use crate::spec::{ExpertStorage, Ffn, LatentSpec, ModelSpec, QkvStorage, TensorNames};
+use crate::spec::{
+    AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, RoleFacts, StorageOf, Template, TensorNames,
+    WeightKey,
+};
 use crate::{Error, Result};
 
 /// A weight as rows of `cols` values out of stored tensors. A vector is a column: its recipe has one value per row.
@@ -43,101 +45,58 @@ pub(super) enum Layout {
     Mxfp4 { first_row: u64, scales: Needed },
 }
 
-impl WeightKey {
-    /// What the weight is made of.
-    pub(super) fn recipe(self, spec: &ModelSpec) -> Recipe {
-        let names = &spec.names;
-        let (rows, cols) = self.shape(spec);
-        let top = |template: &str| format!("{}{template}", names.prefix);
-        let matrix = |name: String| Recipe::one(Part::matrix(name, rows, cols));
+impl Recipe {
+    /// What a weight is made of.
+    pub fn of(key: WeightKey, spec: &ModelSpec) -> Self {
+        let weight = key.weight(spec);
+        let (rows, cols) = (weight.rows, weight.cols);
+        let name = |template: Template| in_layer(spec, template(spec, key.layer), key.layer);
         let vector = |name: String| Recipe::one(Part::vector(name, cols));
-        let norm = |name: String| Recipe::norm(name, rows == 2, cols);
-        match self {
-            WeightKey::Embedding => matrix(top(names.embedding)),
-            WeightKey::Head if spec.tied_embeddings => matrix(top(names.embedding)),
-            WeightKey::Head => matrix(top(names.head)),
-            WeightKey::HeadBias => vector(bias_of(&top(names.head))),
-            WeightKey::FinalNorm => norm(top(names.final_norm)),
-            WeightKey::AttentionNorm { layer } => norm(in_layer(names, &top(names.attention_norm), layer)),
-            WeightKey::AttentionPostNorm { layer } => norm(in_layer(names, &top(names.attention_post_norm), layer)),
-            WeightKey::FfnNorm { layer } => norm(in_layer(names, &top(names.ffn_norm), layer)),
-            WeightKey::FfnPostNorm { layer } => norm(in_layer(names, &top(names.ffn_post_norm), layer)),
-            WeightKey::Qkv { layer } => qkv(spec, layer, &|name, rows| Part::matrix(name, rows, cols)),
-            WeightKey::QkvBias { layer } => qkv(spec, layer, &|name, rows| Part::vector(bias_of(&name), rows)),
-            WeightKey::Value { layer } => matrix(in_layer(names, &top(value_name(names)), layer)),
-            WeightKey::FilterFirst { layer } => {
-                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.first), layer), rows, cols))
-            }
-            WeightKey::FilterFirstBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.first), layer))),
-            WeightKey::FilterSecond { layer } => {
-                Recipe::one(Part::convolution(in_layer(names, &top(names.filter.second), layer), rows, cols))
-            }
-            WeightKey::FilterSecondBias { layer } => vector(bias_of(&in_layer(names, &top(names.filter.second), layer))),
-            WeightKey::FilterNorm { layer } => vector(in_layer(names, &top(names.filter.norm), layer)),
-            WeightKey::ChoiceRouter { layer } => matrix(in_layer(names, &top(names.choice.router), layer)),
-            WeightKey::ChoiceQuery { layer, expert } => {
-                let name = in_layer(names, &top(names.choice.query), layer);
-                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
-            }
-            WeightKey::ChoiceOutput { layer, expert } => {
-                let name = in_layer(names, &top(names.choice.output), layer);
-                Recipe::one(Part::stacked(name, choice(spec, layer).num_experts, expert, (rows, cols)))
-            }
-            WeightKey::QueryNorm { layer } => vector(in_layer(names, &top(names.query_norm), layer)),
-            WeightKey::KeyNorm { layer } => vector(in_layer(names, &top(names.key_norm), layer)),
-            WeightKey::Sinks { layer } => vector(in_layer(names, &top(names.sinks), layer)),
-            WeightKey::AttentionGate { layer } => matrix(in_layer(names, &top(names.attention_gate), layer)),
-            WeightKey::LatentQueryDown { layer } => matrix(in_layer(names, &top(names.latent.query_down), layer)),
-            WeightKey::LatentQueryNorm { layer } => vector(in_layer(names, &top(names.latent.query_norm), layer)),
-            WeightKey::LatentQueryUp { layer } => {
-                let one = latent(spec, layer).query_rank.is_none();
-                matrix(in_layer(names, &top(if one { names.latent.query } else { names.latent.query_up }), layer))
-            }
-            WeightKey::LatentDown { layer } => matrix(in_layer(names, &top(names.latent.down), layer)),
-            WeightKey::LatentNorm { layer } => vector(in_layer(names, &top(names.latent.norm), layer)),
-            WeightKey::LatentKeyUp { layer } => latent_up(spec, layer, true),
-            WeightKey::LatentValueUp { layer } => latent_up(spec, layer, false),
-            WeightKey::AttentionOutput { layer } => matrix(in_layer(names, &top(names.attention_output), layer)),
-            WeightKey::AttentionOutputBias { layer } => vector(bias_of(&in_layer(names, &top(names.attention_output), layer))),
-            WeightKey::RouterHidden { layer } => matrix(in_layer(names, &top(names.router_hidden), layer)),
-            WeightKey::Router { layer } if moe(spec, layer).router.attention => {
-                let each = |template: &str| Part::matrix(in_layer(names, &top(template), layer), rows / 3, cols);
-                let parts = [names.router, names.router_key, names.router_value].map(each).into();
-                Recipe { parts, interleaved: false, cols }
-            }
-            WeightKey::Router { layer } => matrix(in_layer(names, &top(names.router), layer)),
-            WeightKey::RouterNorm { layer } => vector(in_layer(names, &top(names.router_norm), layer)),
-            WeightKey::ExpertScale { layer } => vector(in_layer(names, &top(names.expert_scale), layer)),
-            WeightKey::RouterBias { layer } => vector(bias_of(&in_layer(names, &top(names.router), layer))),
-            WeightKey::SelectionBias { layer } => {
-                let mut part = Part::vector(in_layer(names, &top(names.selection_bias), layer), cols);
+        let mlp = |storage: StorageOf| {
+            let expert = weight.experts.map(|experts| (key.expert, experts.count));
+            (Mlp { spec, layer: key.layer, expert, rows, cols }, storage(spec, key.layer))
+        };
+        let RoleFacts { kind, on_disk, .. } = *key.role.facts();
+        match on_disk {
+            OnDisk::Whole(template) if kind == Kind::Vector => vector(name(template)),
+            OnDisk::Whole(template) => Recipe::one(Part::matrix(name(template), rows, cols)),
+            OnDisk::Leading(template) => {
+                let mut part = Part::vector(name(template), cols);
                 part.tensor.leading_one = true;
                 Recipe::one(part)
             }
-            WeightKey::SharedGate { layer } => matrix(in_layer(names, &top(names.shared_gate), layer)),
-            WeightKey::ExpertGateUp { layer, expert } => self.mlp(spec, layer, Some(expert)).gate_up(&names.experts),
-            WeightKey::ExpertGateUpBias { layer, expert } => self.mlp(spec, layer, Some(expert)).gate_up_bias(&names.experts),
-            WeightKey::ExpertDown { layer, expert } => self.mlp(spec, layer, Some(expert)).down(&names.experts),
-            WeightKey::ExpertDownBias { layer, expert } => self.mlp(spec, layer, Some(expert)).down_bias(&names.experts),
-            WeightKey::SharedGateUp { layer } => self.mlp(spec, layer, None).gate_up(&names.shared),
-            WeightKey::SharedDown { layer } => self.mlp(spec, layer, None).down(&names.shared),
-            WeightKey::ParallelNorm { layer } => norm(in_layer(names, &top(names.parallel_norm), layer)),
-            WeightKey::ParallelPostNorm { layer } => norm(in_layer(names, &top(names.parallel_post_norm), layer)),
-            WeightKey::ExpertPostNorm { layer } => norm(in_layer(names, &top(names.expert_post_norm), layer)),
-            WeightKey::FfnBias { layer } => vector(in_layer(names, &top(names.ffn_bias), layer)),
-            WeightKey::OutputScale { layer } => vector(in_layer(names, &top(names.output_scale), layer)),
-            WeightKey::DenseGateUp { layer } => self.mlp(spec, layer, None).gate_up(dense_storage(spec, layer)),
-            WeightKey::DenseDown { layer } => self.mlp(spec, layer, None).down(dense_storage(spec, layer)),
+            OnDisk::BiasOf(template) => vector(bias_of(&name(template))),
+            OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols),
+            OnDisk::Convolution(template) => Recipe::one(Part::convolution(name(template), rows, cols)),
+            OnDisk::Stacked(template) => {
+                let tensor = Needed::numbers(name(template), vec![weight.copies(), rows, cols]);
+                let layout = Layout::Rows { first: (key.expert * rows * cols) as u64 };
+                Recipe::one(Part { tensor, rows, cols, layout })
+            }
+            OnDisk::Qkv => qkv(spec, key.layer, rows, &|name, rows| Part::matrix(name, rows, cols)),
+            OnDisk::QkvBias => qkv(spec, key.layer, cols, &|name, rows| Part::vector(bias_of(&name), rows)),
+            OnDisk::LatentUp { keys } => latent_up(spec, key.layer, keys),
+            OnDisk::Router => router(spec, key.layer, rows, cols),
+            OnDisk::GateUp(storage) => {
+                let (mlp, storage) = mlp(storage);
+                mlp.gate_up(&storage)
+            }
+            OnDisk::GateUpBias(storage) => {
+                let (mlp, storage) = mlp(storage);
+                mlp.gate_up_bias(&storage)
+            }
+            OnDisk::Down(storage) => {
+                let (mlp, storage) = mlp(storage);
+                mlp.down(&storage)
+            }
+            OnDisk::DownBias(storage) => {
+                let (mlp, storage) = mlp(storage);
+                mlp.down_bias(&storage)
+            }
+            OnDisk::Nowhere => Recipe { parts: Vec::new(), interleaved: false, cols },
         }
     }
 
-    fn mlp(self, spec: &ModelSpec, layer: usize, expert: Option<usize>) -> Mlp<'_> {
-        let expert = expert.map(|expert| (expert, moe(spec, layer).router.num_weighted()));
-        Mlp { names: &spec.names, layer, expert, hidden: spec.hidden_size, inner: self.inner_size(spec, layer) }
-    }
-}
-
-impl Recipe {
     fn one(part: Part) -> Self {
         Recipe { cols: part.cols, parts: vec![part], interleaved: false }
     }
@@ -160,12 +119,6 @@ impl Part {
     /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
     fn convolution(name: String, rows: usize, cols: usize) -> Self {
         Part { tensor: Needed::numbers(name.clone(), vec![rows, cols / 2, 2, 1]), ..Part::matrix(name, rows, cols) }
-    }
-
-    /// Matrix `index` of `[count, rows, cols]`.
-    fn stacked(name: String, count: usize, index: usize, (rows, cols): (usize, usize)) -> Self {
-        let layout = Layout::Rows { first: (index * rows * cols) as u64 };
-        Part { tensor: Needed::numbers(name, vec![count, rows, cols]), rows, cols, layout }
     }
 
     fn vector(name: String, len: usize) -> Self {
@@ -238,19 +191,20 @@ impl Needed {
     }
 }
 
-/// The three projections of one expert, or of an MLP that every token uses.
+/// One projection, or its bias, of one expert or of an MLP that every token uses.
 struct Mlp<'a> {
-    names: &'a TensorNames,
+    spec: &'a ModelSpec,
     layer: usize,
     /// Which of how many; `None` for one by itself.
     expert: Option<(usize, usize)>,
-    hidden: usize,
-    inner: usize,
+    /// Of gate and up together, or of down.
+    rows: usize,
+    cols: usize,
 }
 
 impl Mlp<'_> {
     fn gate_up(&self, storage: &ExpertStorage) -> Recipe {
-        let (hidden, inner) = (self.hidden, self.inner);
+        let (hidden, inner) = (self.cols, self.rows / 2);
         match *storage {
             ExpertStorage::Each { gate, up, .. } => {
                 Recipe::turns(Part::matrix(self.name(gate), inner, hidden), Part::matrix(self.name(up), inner, hidden))
@@ -279,12 +233,14 @@ impl Mlp<'_> {
                 self.transposed(gate_up, inner..2 * inner, 2 * inner, hidden),
             ),
             ExpertStorage::Mxfp4 { gate_up, .. } => Recipe::one(self.mxfp4(gate_up, 2 * inner, hidden)),
-            ExpertStorage::RowBlocks { gate, up, .. } => Recipe::turns(self.row_block(gate), self.row_block(up)),
+            ExpertStorage::RowBlocks { gate, up, .. } => {
+                Recipe::turns(self.row_block(gate, inner, hidden), self.row_block(up, inner, hidden))
+            }
         }
     }
 
     fn down(&self, storage: &ExpertStorage) -> Recipe {
-        let (hidden, inner) = (self.hidden, self.inner);
+        let (hidden, inner) = (self.rows, self.cols);
         Recipe::one(match *storage {
             ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => {
                 Part::matrix(self.name(down), hidden, inner)
@@ -296,13 +252,13 @@ impl Mlp<'_> {
                 rows: hidden,
                 cols: inner,
                 layout: Layout::Columns { first: self.skipped(inner * hidden), stride: hidden as u64 },
-                ..self.row_block(down)
+                ..self.row_block(down, inner, hidden)
             },
         })
     }
 
     fn gate_up_bias(&self, storage: &ExpertStorage) -> Recipe {
-        let inner = self.inner;
+        let inner = self.cols / 2;
         match *storage {
             ExpertStorage::Each { gate, up, .. } | ExpertStorage::RowBlocks { gate, up, .. } => {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
@@ -336,11 +292,11 @@ impl Mlp<'_> {
     fn down_bias(&self, storage: &ExpertStorage) -> Recipe {
         Recipe::one(match *storage {
             ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
-                Part::vector(bias_of(&self.name(down)), self.hidden)
+                Part::vector(bias_of(&self.name(down)), self.cols)
             }
-            ExpertStorage::Stacked { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.hidden),
+            ExpertStorage::Stacked { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.cols),
             ExpertStorage::Transposed { down, .. } | ExpertStorage::Mxfp4 { down, .. } => {
-                self.stacked_bias(format!("{}_bias", self.name(down)), self.hidden)
+                self.stacked_bias(format!("{}_bias", self.name(down)), self.cols)
             }
         })
     }
@@ -383,18 +339,18 @@ impl Mlp<'_> {
     }
 
     /// One expert's rows out of `[E inner, hidden]`.
-    fn row_block(&self, template: &str) -> Part {
+    fn row_block(&self, template: &str, inner: usize, hidden: usize) -> Part {
         let num_experts = self.expert.map_or(1, |(_, num_experts)| num_experts);
         Part {
-            tensor: Needed::numbers(self.name(template), vec![num_experts * self.inner, self.hidden]),
-            rows: self.inner,
-            cols: self.hidden,
-            layout: Layout::Rows { first: self.skipped(self.inner * self.hidden) },
+            tensor: Needed::numbers(self.name(template), vec![num_experts * inner, hidden]),
+            rows: inner,
+            cols: hidden,
+            layout: Layout::Rows { first: self.skipped(inner * hidden) },
         }
     }
 
     fn name(&self, template: &str) -> String {
-        let name = in_layer(self.names, &format!("{}{template}", self.names.prefix), self.layer);
+        let name = in_layer(self.spec, template, self.layer);
         match self.expert {
             Some((expert, _)) => name.replace("{e}", &expert.to_string()),
             None => name,
@@ -411,36 +367,31 @@ impl Mlp<'_> {
     }
 }
 
-fn dense_storage(spec: &ModelSpec, layer: usize) -> &ExpertStorage {
-    match &spec.layers[layer].ffn {
-        Ffn::Parallel(_) => &spec.names.parallel,
-        Ffn::Dense(_) | Ffn::Moe(_) => &spec.names.dense,
-    }
+/// One matrix, or queries, keys and values of a router with attention.
+fn router(spec: &ModelSpec, layer: usize, rows: usize, cols: usize) -> Recipe {
+    let names = &spec.names;
+    let has_attention = spec.layers[layer].moe().is_some_and(|moe| moe.router.attention);
+    let templates = if has_attention { vec![names.router, names.router_key, names.router_value] } else { vec![names.router] };
+    let rows = rows / templates.len();
+    let part = |template: &str| Part::matrix(in_layer(spec, template, layer), rows, cols);
+    Recipe { parts: templates.into_iter().map(part).collect(), interleaved: false, cols }
 }
 
-/// Query, key and value, each made by `part` from a name and a number of rows.
-fn qkv(spec: &ModelSpec, layer: usize, part: &dyn Fn(String, usize) -> Part) -> Recipe {
+/// Query, key and value, each made by `part` from a name and a number of rows; together they have `all_rows`.
+fn qkv(spec: &ModelSpec, layer: usize, all_rows: usize, part: &dyn Fn(String, usize) -> Part) -> Recipe {
     let attention = attention(spec, layer);
-    let name = |template: &str| in_layer(&spec.names, &format!("{}{template}", spec.names.prefix), layer);
+    let name = |template: &str| in_layer(spec, template, layer);
     let heads = |template: &str, num_heads: usize| part(name(template), num_heads * attention.head_dim);
-    let values = |template: &str| part(name(template), attention.num_kv_heads * attention.value_dim);
     let parts = match spec.names.qkv {
         QkvStorage::Separate { query, key, value } => {
-            let value = (!attention.values_are_keys).then(|| values(value));
+            let value = (!attention.values_are_keys).then(|| part(name(value), attention.value_rows()));
             [heads(query, attention.num_heads), heads(key, attention.num_kv_heads)].into_iter().chain(value).collect()
         }
-        QkvStorage::Fused(fused) => vec![part(name(fused), attention.projected_rows())],
+        QkvStorage::Fused(fused) => vec![part(name(fused), all_rows)],
         // Only matrices are stored so; `part` would give the whole tensor.
         QkvStorage::Paired { first, second, .. } => return paired(spec, layer, [name(first), name(second)]),
     };
     Recipe { cols: parts[0].cols, parts, interleaved: false }
-}
-
-fn value_name(names: &TensorNames) -> &'static str {
-    match names.qkv {
-        QkvStorage::Separate { value, .. } | QkvStorage::Paired { value, .. } => value,
-        QkvStorage::Fused(fused) => fused,
-    }
 }
 
 /// All queries, then all keys, out of two tensors that together hold each head's query and then its key.
@@ -459,8 +410,9 @@ fn paired(spec: &ModelSpec, layer: usize, names: [String; 2]) -> Recipe {
 
 /// The rows that make keys out of the latent, each head's transposed, or those that make values.
 fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
-    let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *latent(spec, layer);
-    let name = in_layer(&spec.names, &format!("{}{}", spec.names.prefix, spec.names.latent.key_value_up), layer);
+    let latent = spec.layers[layer].latent().unwrap_or_else(|| panic!("layer {layer} has no latent attention"));
+    let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *latent;
+    let name = in_layer(spec, spec.names.latent.key_value_up, layer);
     let head = |head: usize| {
         let first = (head * (nope_dim + value_dim) * latent_dim) as u64;
         let (rows, cols, layout) = if keys {
@@ -475,9 +427,14 @@ fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     Recipe { parts: (0..num_heads).map(head).collect(), interleaved: false, cols }
 }
 
-fn in_layer(names: &TensorNames, template: &str, layer: usize) -> String {
-    let (stored, sub_layer) = (layer / names.sub_layers, layer % names.sub_layers);
-    template.replace("{l}", &stored.to_string()).replace("{s}", &sub_layer.to_string())
+fn attention(spec: &ModelSpec, layer: usize) -> &AttentionSpec {
+    spec.layers[layer].attention().unwrap_or_else(|| panic!("layer {layer} has no plain attention"))
+}
+
+fn in_layer(spec: &ModelSpec, template: &str, layer: usize) -> String {
+    let TensorNames { prefix, sub_layers, .. } = spec.names;
+    let (stored, sub_layer) = (layer / sub_layers, layer % sub_layers);
+    format!("{prefix}{template}").replace("{l}", &stored.to_string()).replace("{s}", &sub_layer.to_string())
 }
 
 fn bias_of(name: &str) -> String {

@@ -73,7 +73,7 @@ fn unused_experts(spec: &ModelSpec, ignored: &[String]) -> BTreeSet<usize> {
     let Some((between, _)) = rest.split_once("{e}") else { return BTreeSet::new() };
     let expert = |name: &String| {
         let (layer, rest) = number_after(name, before_layer)?;
-        let moe = spec.layers.get(layer * spec.names.sub_layers.max(1))?.ffn.moe()?;
+        let moe = spec.layers.get(layer * spec.names.sub_layers.max(1))?.moe()?;
         let (expert, _) = number_after(rest, between)?;
         (expert >= moe.router.num_weighted()).then_some(expert)
     };

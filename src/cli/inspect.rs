@@ -14,7 +14,7 @@ use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
 use moebius::quant::{CacheChoice, CacheFormat, QUANTS, Quant, QuantFormat};
-use moebius::spec::{AttentionSpec, Ffn, LayerSpec, Mask, Mixer, ModelSpec, MoeSpec, ParallelSpec, Parameters};
+use moebius::spec::{AttentionSpec, BlockSpec, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters};
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -223,11 +223,11 @@ impl Inspected {
             facts.push(("not run", reason));
         }
         // Each kind of layer once, with how many there are of it.
-        for (attention, count) in counted(layers.iter().map(|layer| mixer_fact(&layer.mixer))) {
-            facts.push(("attention", of_layers(&attention, count, layers.len())));
-        }
-        for (ffn, count) in counted(layers.iter().map(|layer| ffn_fact(&layer.ffn))) {
-            facts.push(("experts", of_layers(&ffn, count, layers.len())));
+        let blocks = layers.iter().flat_map(|layer| &layer.blocks);
+        for (name, mixes) in [("attention", true), ("experts", false)] {
+            for (fact, count) in counted(blocks.clone().filter(|block| block.is_mixer() == mixes).map(block_fact)) {
+                facts.push((name, of_layers(&fact, count, layers.len())));
+            }
         }
         facts
     }
@@ -419,10 +419,11 @@ fn of_layers(fact: &str, count: usize, all: usize) -> String {
     if count == all { fact.to_owned() } else { format!("{fact}, in {count} layers") }
 }
 
-fn mixer_fact(mixer: &Mixer) -> String {
-    match mixer {
-        Mixer::Attention(attention) => attention_fact(attention),
-        Mixer::Latent(latent) => format!(
+fn block_fact(block: &BlockSpec) -> String {
+    match block {
+        BlockSpec::Attention(attention) => attention_fact(attention),
+        BlockSpec::AttentionExperts(experts) => attention_fact(&experts.heads),
+        BlockSpec::Latent(latent) => format!(
             "{} heads of {}, values of {}, all of a latent of {} and a shared key of {}, causal",
             latent.num_heads,
             latent.key_dim(),
@@ -430,7 +431,12 @@ fn mixer_fact(mixer: &Mixer) -> String {
             latent.latent_dim,
             latent.rope_dim
         ),
-        Mixer::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
+        BlockSpec::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
+        BlockSpec::Mlp(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
+        BlockSpec::Experts(moe) => moe_fact(moe),
+        BlockSpec::Parallel(ParallelSpec { dense, moe, .. }) => {
+            format!("{}, beside a dense MLP {} wide", moe_fact(moe), dense.intermediate_size)
+        }
     }
 }
 
@@ -444,16 +450,6 @@ fn attention_fact(attention: &AttentionSpec) -> String {
     format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")
 }
 
-fn ffn_fact(ffn: &Ffn) -> String {
-    match ffn {
-        Ffn::Dense(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
-        Ffn::Moe(moe) => moe_fact(moe),
-        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => {
-            format!("{}, beside a dense MLP {} wide", moe_fact(moe), dense.intermediate_size)
-        }
-    }
-}
-
 fn moe_fact(moe: &MoeSpec) -> String {
     let (experts, chosen) = (moe.router.num_experts, moe.router.num_experts_per_tok);
     let shared = moe.shared.map_or(String::new(), |shared| format!(", one shared {} wide", shared.mlp.intermediate_size));
@@ -461,13 +457,9 @@ fn moe_fact(moe: &MoeSpec) -> String {
 }
 
 fn layer_json(layer: &LayerSpec) -> Value {
-    let (attention, latent) = (layer.mixer.attention(), layer.mixer.latent());
+    let (attention, latent) = (layer.attention(), layer.latent());
     let mask = attention.map(|attention| attention.mask);
-    let (moe, dense) = match &layer.ffn {
-        Ffn::Dense(mlp) => (None, Some(mlp)),
-        Ffn::Moe(moe) => (Some(moe), None),
-        Ffn::Parallel(ParallelSpec { dense, moe, .. }) => (Some(moe), Some(dense)),
-    };
+    let (moe, dense) = (layer.moe(), layer.dense());
     json!({
         "num_attention_heads": attention.map(|attention| attention.num_heads).or(latent.map(|latent| latent.num_heads)),
         "num_key_value_heads": attention.map(|attention| attention.num_kv_heads),

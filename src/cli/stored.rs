@@ -1,9 +1,9 @@
 //! What the headers of a checkpoint say, before any of its weights is fetched.
 
-use moebius::checkpoint::{Checkpoint, PACKED_VERSION, PackedInfo, WeightKey};
+use moebius::checkpoint::{Checkpoint, PACKED_VERSION, PackedInfo};
 use moebius::error::human_bytes;
 use moebius::platform::RemoteHeader;
-use moebius::spec::ModelSpec;
+use moebius::spec::{ModelSpec, WeightKey};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Inputs that look random and are the same everywhere.
 
-use crate::reference::rng::{pcg, uniform_f32};
+use crate::batch::rng::{pcg, uniform_f32};
 
 /// A stream of pseudo-random numbers.
 #[derive(Debug, Clone)]

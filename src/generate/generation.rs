@@ -5,10 +5,10 @@ use super::sampling::SamplingOptions;
 use super::stop::{StopMatcher, StopReason, StopRules};
 use super::text_stream::TextStream;
 use super::tokenizer::Tokenizer;
+use crate::batch::LayerRouting;
 use crate::error::Result;
 use crate::model::Decoder;
 use crate::platform::Stopwatch;
-use crate::reference::LayerRouting;
 
 /// How to continue a prompt. The default is greedy, and ends where the model ends the text or after 128 tokens.
 #[derive(Debug, Clone, Default)]

@@ -1,8 +1,8 @@
 //! How the next token is drawn: the options, not the drawing.
 
 use super::generation_config::GenerationDefaults;
+use crate::batch::Sampling;
 use crate::error::{Error, Result};
-use crate::reference::Sampling;
 use std::path::Path;
 
 /// What the sampler is told. The default is greedy: always the most likely token.

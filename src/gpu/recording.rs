@@ -11,6 +11,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Recording {
     commands: Vec<Command>,
+    /// Nothing is appended.
+    is_rehearsal: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,11 @@ pub struct DispatchDescriptor<'a> {
 }
 
 impl Recording {
+    /// One that stays empty: whoever records into it finds out which buffers he needs, and nothing is compiled.
+    pub fn rehearsal() -> Self {
+        Recording { commands: Vec::new(), is_rehearsal: true }
+    }
+
     pub fn commands(&self) -> &[Command] {
         &self.commands
     }
@@ -81,6 +88,9 @@ impl Recording {
     /// # Panics
     /// If the buffers are not those that the kernel declares.
     pub fn dispatch(&mut self, device: &Device, descriptor: &DispatchDescriptor) -> Result<()> {
+        if self.is_rehearsal {
+            return Ok(());
+        }
         let kernel = descriptor.kernel;
         let grid = checked_grid(device, kernel, descriptor.grid)?;
         let pipeline = device.pipelines.get(device, kernel, &descriptor.variant)?;
@@ -131,12 +141,18 @@ impl Recording {
 
     /// Appends filling `buffer` with zeros.
     pub fn clear(&mut self, buffer: &Buffer) {
-        self.commands.push(Command::Clear(buffer.clone()));
+        self.append(Command::Clear(buffer.clone()));
     }
 
     /// Appends a copy of the first `bytes` (a multiple of 4) of `from` to `offset_bytes` of `to`.
     pub fn copy(&mut self, from: &Buffer, to: &Buffer, offset_bytes: u64, bytes: u64) {
-        self.commands.push(Command::Copy { from: from.clone(), to: to.clone(), offset_bytes, bytes });
+        self.append(Command::Copy { from: from.clone(), to: to.clone(), offset_bytes, bytes });
+    }
+
+    fn append(&mut self, command: Command) {
+        if !self.is_rehearsal {
+            self.commands.push(command);
+        }
     }
 }
 

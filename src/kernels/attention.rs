@@ -1,10 +1,11 @@
 //! Softmax attention over the KV cache.
 
 use super::{attention_merge, qk_rope, to_u32, with_cache};
+use crate::batch::CacheShape;
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use crate::quant::{CacheFormat, padded};
-use crate::spec::{AttentionSpec, LatentSpec, Mask, Mixer};
+use crate::spec::{AttentionSpec, LatentSpec, Mask};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -59,7 +60,7 @@ pub struct Problem<'a> {
 
 impl Problem<'_> {
     /// The attention of `spec` over a cache of `context` positions, whose queries are turned already.
-    pub fn of_spec(spec: &AttentionSpec, num_tokens: usize, (context, cache): (usize, CacheFormat)) -> Self {
+    pub fn of_spec(spec: &AttentionSpec, num_tokens: usize, cache: CacheShape) -> Self {
         Problem {
             num_tokens,
             num_heads: spec.num_heads,
@@ -67,8 +68,8 @@ impl Problem<'_> {
             head_dim: spec.head_dim,
             value_dim: spec.value_dim,
             value_stride: spec.value_dim,
-            context,
-            cache,
+            context: cache.context,
+            cache: cache.format,
             scale: spec.scale,
             mask: spec.mask,
             sinks: spec.sinks,
@@ -78,17 +79,8 @@ impl Problem<'_> {
     }
 
     /// As [`of_spec`](Self::of_spec), over a cache of latents in absorbed form: the first values of a key are its value.
-    pub fn of_latent(latent: &LatentSpec, num_tokens: usize, cache: (usize, CacheFormat)) -> Self {
+    pub fn of_latent(latent: &LatentSpec, num_tokens: usize, cache: CacheShape) -> Self {
         Problem { value_dim: latent.latent_dim, ..Self::of_spec(&latent.over_cache(), num_tokens, cache) }
-    }
-
-    /// The attention of a mixer over its cache; `None` where it has none.
-    pub fn of_mixer(mixer: &Mixer, num_tokens: usize, cache: (usize, CacheFormat)) -> Option<Self> {
-        match mixer {
-            Mixer::Attention(attention) => Some(Self::of_spec(attention, num_tokens, cache)),
-            Mixer::Latent(latent) => Some(Self::of_latent(latent, num_tokens, cache)),
-            Mixer::Mamba(_) => None,
-        }
     }
 
     /// The most keys that one row sees.

@@ -27,7 +27,7 @@ pub mod sample;
 mod slab;
 mod tile;
 
-pub use crate::reference::Row;
+pub use crate::batch::Row;
 pub use slab::{SHARDS_PER_DISPATCH, SlabCut, SlabPart, SlabShape, Slabs};
 
 use crate::gpu::{Kernel, Variant};

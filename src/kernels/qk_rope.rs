@@ -94,7 +94,7 @@ pub fn is_needed(spec: &AttentionSpec) -> bool {
     let plain_rope = spec.rope.as_ref().is_some_and(|rope| rope.dims == spec.head_dim && rope.pairing == RopePairing::Half);
     let plain_values =
         spec.value_dim == spec.head_dim && spec.value_scale == 1.0 && spec.value_norm.is_none() && !spec.values_are_keys;
-    let parted = spec.choice.is_some() || spec.filter.is_some();
+    let parted = spec.filter.is_some();
     parted || spec.qk_norm.is_some() || spec.temperature.is_some() || !plain_rope || !plain_values
 }
 

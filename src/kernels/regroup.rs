@@ -1,8 +1,8 @@
 //! Blocks of values to another place.
 
+pub use crate::batch::regroup::{Regroup, Strides};
 use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
-pub use crate::reference::regroup::{Regroup, Strides};
 
 pub static KERNEL: Kernel = Kernel {
     name: "regroup",

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
 use std::mem::offset_of;
 
-pub use crate::reference::sample::{Sampling, seen_words};
+pub use crate::batch::{Sampling, seen_words};
 
 pub static KERNEL: Kernel = Kernel {
     name: "sample",

@@ -1,14 +1,15 @@
 //! Decode steps that run before anybody asked for their tokens: the sampler on the device feeds each step to the next.
 
 use super::faults::first_layer;
-use super::gpu_decoder::GpuDecoder;
+use super::gpu_decoder::{Buffers, GpuDecoder};
 use super::plan::{Output, PlanKey};
-use super::state::{LayerTaps, RING};
+use super::sampler::RING;
+use crate::batch::LayerRouting;
+use crate::blocks::LayerTaps;
 use crate::error::{Error, Result};
 use crate::gpu::{Pace, Readback, Recording};
 use crate::kernels::sample::FAULT;
 use crate::platform::Stopwatch;
-use crate::reference::LayerRouting;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -142,8 +143,9 @@ impl GpuDecoder {
         while self.ahead.batches.len() < MAX_BATCHES {
             let position = self.position + self.ahead.steps();
             // A step whose token makes the text long or short for its rotary embedding is not for here.
-            let unturned =
-                |steps: &usize| position + steps <= self.shape.context && self.spec.is_long(position + steps) == self.is_long;
+            let unturned = |steps: &usize| {
+                position + steps <= self.buffers.memory.cache.context && self.spec.is_long(position + steps) == self.is_long
+            };
             let most = self.step_time.steps(self.device.pace()).min(wanted.saturating_sub(self.ahead.steps()));
             let steps = (1..=most).take_while(unturned).count();
             if steps == 0 {
@@ -155,22 +157,22 @@ impl GpuDecoder {
     }
 
     async fn submit_batch(&mut self, key: PlanKey, position: usize, steps: usize) -> Result<()> {
-        let GpuDecoder { device, state, .. } = &*self;
-        let (slot, ring_bytes) = (self.ahead.next_slot, state.sampled_bytes());
-        let tap_bytes = (LayerTaps::len(&state.taps, 1) * 4) as u64;
+        let GpuDecoder { device, buffers: Buffers { memory, sampler, .. }, .. } = &*self;
+        let (slot, ring_bytes) = (self.ahead.next_slot, sampler.sampled_bytes());
+        let tap_bytes = (LayerTaps::len(&memory.taps, 1) * 4) as u64;
         let mut after = Vec::with_capacity(steps);
         for step in 0..steps {
             let mut recording = Recording::default();
-            let load_bytes = state.loads.size_bytes();
-            recording.copy(&state.loads, &state.load_steps, (slot + step) as u64 * load_bytes, load_bytes);
+            let load_bytes = memory.loads.size_bytes();
+            recording.copy(&memory.loads, &sampler.load_steps, (slot + step) as u64 * load_bytes, load_bytes);
             if key.taps {
-                recording.copy(&state.tap_values, &state.tap_steps, ring_bytes + step as u64 * tap_bytes, tap_bytes);
+                recording.copy(&memory.tap_values, &sampler.tap_steps, ring_bytes + step as u64 * tap_bytes, tap_bytes);
             }
             if step + 1 == steps {
-                state.copy_faults(&mut recording);
+                sampler.copy_faults(memory, &mut recording);
             }
             if key.taps && step + 1 == steps {
-                recording.copy(&state.sampled, &state.tap_steps, 0, ring_bytes);
+                recording.copy(&sampler.sampled, &sampler.tap_steps, 0, ring_bytes);
             }
             after.push(recording);
         }
@@ -179,7 +181,7 @@ impl GpuDecoder {
         let commands = recordings.iter().map(|recording| recording.commands().len()).sum();
         let pieces = self.step_time.pieces(device.pace(), steps, commands);
         let result =
-            if key.taps { (&state.tap_steps, ring_bytes + steps as u64 * tap_bytes) } else { (&state.sampled, ring_bytes) };
+            if key.taps { (&sampler.tap_steps, ring_bytes + steps as u64 * tap_bytes) } else { (&sampler.sampled, ring_bytes) };
         let readback = device.submit_and_read("decoding", &recordings, pieces, result).await?;
         self.ahead.batches.push_back(Batch { readback, position: position + 1, steps, slot, submitted: Stopwatch::start() });
         self.ahead.next_slot = (slot + Pace::MOST_STEPS) % NUM_SLOTS;
@@ -203,11 +205,11 @@ impl GpuDecoder {
         } else {
             Vec::new()
         };
-        let tap_len = LayerTaps::len(&self.state.taps, 1);
+        let tap_len = LayerTaps::len(&self.buffers.memory.taps, 1);
         for step in 0..batch.steps {
             let routing = self.routing.is_some().then(|| {
                 let mut layers = self.no_routing();
-                self.state.append_routing(&taps[step * tap_len..], 1, &mut layers);
+                self.buffers.memory.append_routing(&taps[step * tap_len..], 1, &mut layers);
                 layers
             });
             let word = ring[(batch.position + step) % RING];
@@ -219,7 +221,7 @@ impl GpuDecoder {
     }
 
     fn is_nonsense(&self, routing: Option<&[LayerRouting]>) -> bool {
-        let layers = routing.unwrap_or_default().iter().zip(&self.state.taps);
+        let layers = routing.unwrap_or_default().iter().zip(&self.buffers.memory.taps);
         layers.into_iter().any(|(routing, taps)| routing.is_nonsense(taps.num_experts_per_tok))
     }
 
@@ -236,9 +238,9 @@ impl GpuDecoder {
 
     /// What routers had counted, by layer, after the step of a slot.
     async fn faults_at(&self, slot: usize) -> Result<Vec<u32>> {
-        let counters = (self.state.loads.size_bytes() / 4) as usize;
+        let counters = (self.buffers.memory.loads.size_bytes() / 4) as usize;
         let end = slot * counters + self.spec.layers.len();
-        Ok(self.device.read_as("reading the faults", &self.state.load_steps, end).await?.split_off(slot * counters))
+        Ok(self.device.read_as("reading the faults", &self.buffers.sampler.load_steps, end).await?.split_off(slot * counters))
     }
 
     /// Where the fault of a step begins. The token that it was made from is part of the text already.

@@ -2,10 +2,9 @@
 
 use super::formats::Formats;
 use super::source::WeightSource;
-use crate::checkpoint::WeightKey;
 use crate::error::Result;
 use crate::quant::QuantChoice;
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, Role, WeightKey};
 
 /// Bytes of all weights on a device, and what one token takes, without a device.
 ///
@@ -44,13 +43,13 @@ impl TokenCost {
             let row_bytes = formats.of(key).row_bytes(cols) as u64;
             let flops = 2 * rows as u64 * cols as u64;
             let rows = rows as u64;
-            match key {
-                WeightKey::Embedding if spec.tied_embeddings => {
+            match key.role {
+                Role::Embedding if spec.tied_embeddings => {
                     cost.weight_bytes += (1 + rows) * row_bytes;
                     cost.head_flops += flops;
                 }
-                WeightKey::Embedding => cost.weight_bytes += row_bytes,
-                WeightKey::Head => {
+                Role::Embedding => cost.weight_bytes += row_bytes,
+                Role::Head => {
                     cost.weight_bytes += rows * row_bytes;
                     cost.head_flops += flops;
                 }
@@ -67,13 +66,5 @@ impl TokenCost {
 
 /// Every expert of a layer has the same shape, so the first ones stand for those that a token chooses.
 fn is_active(spec: &ModelSpec, key: WeightKey) -> bool {
-    match key {
-        WeightKey::ExpertGateUp { layer, expert }
-        | WeightKey::ExpertDown { layer, expert }
-        | WeightKey::ExpertGateUpBias { layer, expert }
-        | WeightKey::ExpertDownBias { layer, expert } => {
-            spec.layers[layer].ffn.moe().is_some_and(|moe| expert < moe.router.num_experts_per_tok)
-        }
-        _ => true,
-    }
+    key.expert < key.weight(spec).used()
 }

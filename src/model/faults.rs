@@ -1,14 +1,15 @@
 //! Results that are no results: said at once, with the part of the model where they begin.
 //!
-//! On a device the routers count in [`State::loads`](super::state::State) what is not finite, and the sampler marks a token that it chose from
+//! On a device the routers count in [`Memory::loads`](crate::blocks::Memory) what is not finite, and the sampler marks a token that it chose from
 //! logits that are not. Both come with the tokens. Only where something is wrong the text is run once more, to see where it begins.
 
 use super::gpu_decoder::GpuDecoder;
-use super::plan::{Output, PlanKey, Planner};
+use super::plan::Output;
+use crate::batch::{LayerPart, LayerRouting, Place, all_finite};
+use crate::blocks::Pass;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Recording};
-use crate::reference::fault::all_finite;
-use crate::reference::{LayerPart, LayerRouting, Place};
+use crate::quant::padded;
 
 /// Copies of the residual stream that one pass may leave, in bytes.
 const PROBE_BYTES: u64 = 32 << 20;
@@ -49,12 +50,18 @@ impl GpuDecoder {
         if self.device.unchecked_results() {
             return Ok(());
         }
-        let mut bad = layers.iter().zip(&self.state.taps).filter(|(routing, taps)| routing.is_nonsense(taps.num_experts_per_tok));
+        let mut bad =
+            layers.iter().zip(&self.buffers.memory.taps).filter(|(routing, taps)| routing.is_nonsense(taps.num_experts_per_tok));
         let router = bad.next().map(|(routing, _)| routing.layer);
         if router.is_none() && all_finite(logits) {
             return Ok(());
         }
         Err(self.fault(router, &[]).await)
+    }
+
+    /// Bytes of one row of the residual stream.
+    fn row_bytes(&self) -> u64 {
+        (padded(self.spec.hidden_size) * 4) as u64
     }
 
     /// The error for a fault that showed in a router, or in the logits. `ahead` are tokens behind the text so far that were run already.
@@ -71,19 +78,18 @@ impl GpuDecoder {
     /// The first part of the model whose output is not finite, for the first tokens of the text of which there is one. Runs them again.
     async fn first_fault(&mut self, ahead: &[u32]) -> Result<Option<Place>> {
         let text = [self.history.as_slice(), ahead].concat();
-        let (row_bytes, looks) = (self.state.row_bytes(1), 1 + 2 * self.spec.layers.len() as u64);
+        let (row_bytes, looks) = (self.row_bytes(), 1 + 2 * self.spec.layers.len() as u64);
         let most = (PROBE_BYTES / (row_bytes * looks)).max(1) as usize;
-        let chunk_len = most.min(PROBE_TOKENS).min(self.shape.max_tokens);
+        let chunk_len = most.min(PROBE_TOKENS).min(self.buffers.chunk.max_tokens);
         let attempted = "looking for what is not finite";
         for (index, chunk) in text.chunks(chunk_len).enumerate() {
             let row_bytes = row_bytes * chunk.len() as u64;
             self.upload_rows(chunk, index * chunk_len).await?;
             let record = || {
                 let buffer = self.device.storage("probe", row_bytes * looks);
-                let key = PlanKey { num_tokens: chunk.len(), output: Output::Nothing, taps: false };
-                let mut planner = Planner::new(self, key);
+                let mut planner = self.planner(Pass { num_tokens: chunk.len(), keeps_routing: false });
                 planner.probe = Some(Probe { buffer: buffer.clone(), row_bytes, places: Vec::new() });
-                let (recording, probe) = planner.record_probed()?;
+                let (recording, probe) = planner.record(&self.buffers.sampler, Output::Nothing)?;
                 Ok((recording, buffer, probe.map_or_else(Vec::new, |probe| probe.places)))
             };
             let (recording, buffer, places) = self.device.catch(attempted, record).await?;

@@ -1,10 +1,9 @@
 //! The format of every weight of a model.
 
 use super::source::WeightSource;
-use crate::checkpoint::WeightKey;
 use crate::error::Result;
 use crate::quant::{CacheChoice, CacheFormat, Quant, QuantChoice, QuantFormat, WeightClass};
-use crate::spec::ModelSpec;
+use crate::spec::{Kind, ModelSpec, WeightKey};
 use crate::tensor::Dtype;
 use std::collections::BTreeMap;
 
@@ -31,13 +30,13 @@ impl Formats {
                 None => f32,
                 Some(class) => choice.of(class).unwrap_or_else(|| source.stored_quant(key)),
             };
-            if let Some(first) = key.first_of_slabs() {
+            if let Some(first) = first_of_slabs(key) {
                 of_slabs.entry(first).and_modify(|common| *common = if *common == quant { quant } else { f32 }).or_insert(quant);
             }
             by_key.insert(key, quant);
         }
         for (key, quant) in &mut by_key {
-            if let Some(common) = key.first_of_slabs().and_then(|first| of_slabs.get(&first)) {
+            if let Some(common) = first_of_slabs(*key).and_then(|first| of_slabs.get(&first)) {
                 *quant = common;
             }
         }
@@ -81,15 +80,7 @@ pub fn cache_format(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice,
     cache.format(attention.map(|key| quant.of(WeightClass::Attention).unwrap_or_else(|| source.stored_quant(key))))
 }
 
-impl WeightKey {
-    /// The weight of expert 0, of matrices that lie together by cache slot.
-    fn first_of_slabs(self) -> Option<Self> {
-        match self {
-            WeightKey::ExpertGateUp { layer, .. } => Some(WeightKey::ExpertGateUp { layer, expert: 0 }),
-            WeightKey::ExpertDown { layer, .. } => Some(WeightKey::ExpertDown { layer, expert: 0 }),
-            WeightKey::ChoiceQuery { layer, .. } => Some(WeightKey::ChoiceQuery { layer, expert: 0 }),
-            WeightKey::ChoiceOutput { layer, .. } => Some(WeightKey::ChoiceOutput { layer, expert: 0 }),
-            _ => None,
-        }
-    }
+/// The weight of expert 0, of matrices that lie together by cache slot.
+fn first_of_slabs(key: WeightKey) -> Option<WeightKey> {
+    (key.role.facts().kind == Kind::Slab).then_some(WeightKey { expert: 0, ..key })
 }

@@ -1,23 +1,23 @@
 //! A decoder on a WebGPU device.
 
 use super::ahead::{Ahead, StepTime};
-use super::chunk::ChunkShape;
+use super::chunk::Chunk;
 use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
 use super::load_stats::LoadStats;
-use super::plan::{Output, PlanKey, Planner};
+use super::plan::{Output, PlanKey, Planner, rehearse};
+use super::sampler::{RING, Sampler};
 use super::source::WeightSource;
-use super::state::{LayerTaps, RING, State, kv_bytes};
-use super::weights::{DeviceWeights, Uploader};
+use super::upload::{Uploader, allocate};
 use super::{Forward, check_memory, chunk_rows};
+use crate::batch::{CacheShape, LayerRouting, Sampling, mark_seen, seen_words};
+use crate::blocks::{Arena, DeviceWeights, LayerMemory, LayerTaps, Memory, Parts, Pass, Scratch, Sizes, caches};
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
 use crate::platform::{HostPeak, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
-use crate::reference::sample::{mark_seen, seen_words};
-use crate::reference::{LayerRouting, Sampling};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
 
@@ -30,8 +30,7 @@ pub struct GpuDecoder {
     pub(super) device: Device,
     pub(super) spec: ModelSpec,
     pub(super) weights: DeviceWeights,
-    pub(super) state: State,
-    pub(super) shape: ChunkShape,
+    pub(super) buffers: Buffers,
     cost: TokenCost,
     load_stats: LoadStats,
     formats: Vec<&'static str>,
@@ -47,6 +46,15 @@ pub struct GpuDecoder {
     pub(super) routing: Option<Vec<LayerRouting>>,
     pub(super) ahead: Ahead,
     pub(super) step_time: StepTime,
+}
+
+/// What a model writes to on a device.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    pub chunk: Chunk,
+    pub memory: Memory,
+    pub scratch: Scratch,
+    pub sampler: Sampler,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -71,36 +79,38 @@ impl GpuDecoder {
     pub async fn load(parts: LoadParts<'_>, progress: &mut Progress<'_>) -> Result<Self> {
         let LoadParts { device, spec, source, quant, cache, context } = parts;
         let cache = cache_format(&source, spec, quant, cache);
-        let shape = ChunkShape::choose(spec, device.caps(), (context, cache), device.name())?;
+        let cache = CacheShape { context, format: cache };
         let formats = Formats::of_model(&source, spec, quant)?;
-        let (weight_bytes, kv_cache_bytes) = (formats.total_bytes(spec), kv_bytes(spec, context, cache));
+        let (weight_bytes, kv_cache_bytes) = (formats.total_bytes(spec), kv_bytes(spec, cache));
         check_memory(&device, weight_bytes + kv_cache_bytes)?;
         let allocated = || device.allocated_bytes();
-        let before_state = allocated();
-        let state = device.catch("allocating the KV cache and activations", || State::new(&device, spec, &shape, None)).await?;
         let (host_peak, before_weights) = (HostPeak::start(), allocated());
+        let weights = allocate(&device, spec, &formats).await?;
+        let weight_bytes_allocated = allocated() - before_weights;
+        let sizes = measure(&device, spec, &weights, cache).await?;
+        let before_buffers = allocated();
+        let buffers = Buffers::allocate((&device, spec, &weights), sizes, cache, None).await?;
+        let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes);
         let mut uploader = Uploader {
             device: &device,
             source: &source,
             spec,
-            formats: &formats,
             progress: &mut |done| progress(done, weight_bytes),
             done_bytes: 0,
         };
-        let weights = uploader.upload().await?;
+        uploader.fill(&weights).await?;
         let load_stats = LoadStats {
-            weight_bytes: allocated() - before_weights,
+            weight_bytes: weight_bytes_allocated,
             kv_cache_bytes,
-            kv_cache_format: cache,
-            activation_bytes: (before_weights - before_state).saturating_sub(kv_cache_bytes),
+            kv_cache_format: cache.format,
+            activation_bytes,
             peak_host_bytes: host_peak.bytes(),
         };
         let mut decoder = GpuDecoder {
             device,
             spec: spec.clone(),
             weights,
-            state,
-            shape,
+            buffers,
             cost: TokenCost::of(&formats, spec),
             load_stats,
             formats: formats.names(spec),
@@ -115,7 +125,7 @@ impl GpuDecoder {
         };
         // Every pipeline is compiled now, not while somebody waits for the first token.
         decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
-        decoder.prepare(PlanKey { num_tokens: shape.max_tokens, output: Output::Token, taps: false }).await?;
+        decoder.prepare(PlanKey { num_tokens: decoder.buffers.chunk.max_tokens, output: Output::Token, taps: false }).await?;
         Ok(decoder)
     }
 
@@ -128,12 +138,10 @@ impl GpuDecoder {
         let per_token = |spec: &ModelSpec| spec.moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect::<Vec<_>>();
         if per_token(&spec) != per_token(&self.spec) {
             // Other shapes need other activations; the KV cache is the same.
-            let cache = (self.shape.context, self.shape.cache);
-            let shape = ChunkShape::choose(&spec, self.device.caps(), cache, self.device.name())?;
-            let caches = self.state.layers.clone();
-            let attempted = "allocating activations for other routing";
-            self.state = self.device.catch(attempted, || State::new(&self.device, &spec, &shape, Some(caches))).await?;
-            self.shape = shape;
+            let Memory { cache, layers, .. } = &self.buffers.memory;
+            let (cache, layers) = (*cache, layers.clone());
+            let sizes = measure(&self.device, &spec, &self.weights, cache).await?;
+            self.buffers = Buffers::allocate((&self.device, &spec, &self.weights), sizes, cache, Some(layers)).await?;
         }
         self.spec = spec;
         self.plans.clear();
@@ -174,7 +182,7 @@ impl GpuDecoder {
     }
 
     pub(super) fn no_routing(&self) -> Vec<LayerRouting> {
-        self.state.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect()
+        self.buffers.memory.taps.iter().map(|taps| LayerRouting::empty(taps.layer)).collect()
     }
 
     pub(super) async fn begin(&mut self, sampling: &Sampling, seen: &[u32]) -> Result<()> {
@@ -183,9 +191,9 @@ impl GpuDecoder {
         self.ahead.clear();
         self.device
             .catch("starting a generation", || {
-                self.device.write(&self.state.sampling, 0, bytemuck::bytes_of(sampling));
-                self.device.write(&self.state.seen, 0, bytemuck::cast_slice(&words));
-                self.device.write(&self.state.loads, 0, &vec![0; self.state.loads.size_bytes() as usize]);
+                self.device.write(&self.buffers.sampler.sampling, 0, bytemuck::bytes_of(sampling));
+                self.device.write(&self.buffers.sampler.seen, 0, bytemuck::cast_slice(&words));
+                self.device.write(&self.buffers.memory.loads, 0, &vec![0; self.buffers.memory.loads.size_bytes() as usize]);
                 Ok(())
             })
             .await
@@ -194,7 +202,7 @@ impl GpuDecoder {
     pub(super) async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
         self.ahead.clear();
         self.extend_history(ids, position).await?;
-        let chunk_len = self.shape.max_tokens;
+        let chunk_len = self.buffers.chunk.max_tokens;
         let num_chunks = ids.len().div_ceil(chunk_len);
         let taps = self.routing.is_some();
         let mut layers = self.no_routing();
@@ -217,12 +225,12 @@ impl GpuDecoder {
         self.ahead.clear();
         self.extend_history(ids, position).await?;
         let mut forward = Forward { logits: Vec::new(), layers: self.no_routing() };
-        let chunk_len = self.shape.max_tokens.min(self.shape.max_logit_rows);
+        let chunk_len = self.buffers.chunk.max_tokens.min(self.buffers.chunk.max_logit_rows);
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
             let key = PlanKey { num_tokens: chunk.len(), output: Output::Logits, taps: true };
             self.pass(chunk, position + index * chunk_len, key).await?;
             let num_logits = chunk.len() * self.spec.vocab_size;
-            forward.logits.extend(self.device.read_as::<f32>("reading logits", &self.state.logits, num_logits).await?);
+            forward.logits.extend(self.device.read_as::<f32>("reading logits", &self.buffers.sampler.logits, num_logits).await?);
             self.read_taps(chunk.len(), &mut forward.layers).await?;
         }
         self.check_results(&forward.logits, &forward.layers).await?;
@@ -231,26 +239,26 @@ impl GpuDecoder {
 
     /// Appends what the routers did with the `num_tokens` rows of the last pass.
     async fn read_taps(&self, num_tokens: usize, layers: &mut [LayerRouting]) -> Result<()> {
-        let len = LayerTaps::len(&self.state.taps, num_tokens);
-        let values: Vec<u32> = self.device.read_as("reading the routing", &self.state.tap_values, len).await?;
-        self.state.append_routing(&values, num_tokens, layers);
+        let len = LayerTaps::len(&self.buffers.memory.taps, num_tokens);
+        let values: Vec<u32> = self.device.read_as("reading the routing", &self.buffers.memory.tap_values, len).await?;
+        self.buffers.memory.append_routing(&values, num_tokens, layers);
         Ok(())
     }
 
     pub(super) async fn expert_loads(&self) -> Result<Vec<Vec<u64>>> {
-        let counters = (self.state.loads.size_bytes() / 4) as usize;
+        let counters = (self.buffers.memory.loads.size_bytes() / 4) as usize;
         let attempted = "reading the expert loads";
         let counts: Vec<u32> = match self.ahead.last_slot {
-            None => self.device.read_as(attempted, &self.state.loads, counters).await?,
+            None => self.device.read_as(attempted, &self.buffers.memory.loads, counters).await?,
             // Later steps have counted already.
             Some(slot) => {
                 let end = (slot + 1) * counters;
-                self.device.read_as(attempted, &self.state.load_steps, end).await?.split_off(end - counters)
+                self.device.read_as(attempted, &self.buffers.sampler.load_steps, end).await?.split_off(end - counters)
             }
         };
         let of_layer =
             |taps: &LayerTaps| counts[taps.load_offset..][..taps.num_experts].iter().map(|&count| u64::from(count)).collect();
-        Ok(self.state.taps.iter().map(of_layer).collect())
+        Ok(self.buffers.memory.taps.iter().map(of_layer).collect())
     }
 
     /// Notes that `ids` come at `position`. Where that makes the text long or short for its rotary embedding, the keys of all earlier
@@ -265,14 +273,14 @@ impl GpuDecoder {
         self.is_long = is_long;
         self.device
             .catch("turning the rotary tables", || {
-                self.state.write_ropes(&self.device, &self.spec, self.shape.context, self.history.len());
+                self.buffers.memory.write_ropes(&self.device, &self.spec, self.history.len());
                 Ok(())
             })
             .await?;
         let earlier = self.history[..position].to_vec();
-        for (index, chunk) in earlier.chunks(self.shape.max_tokens).enumerate() {
+        for (index, chunk) in earlier.chunks(self.buffers.chunk.max_tokens).enumerate() {
             let key = PlanKey { num_tokens: chunk.len(), output: Output::Nothing, taps: false };
-            self.pass(chunk, index * self.shape.max_tokens, key).await?;
+            self.pass(chunk, index * self.buffers.chunk.max_tokens, key).await?;
         }
         Ok(true)
     }
@@ -281,7 +289,7 @@ impl GpuDecoder {
         let rows = chunk_rows(ids, position);
         self.device
             .catch("uploading tokens", || {
-                self.device.write(&self.state.rows, 0, bytemuck::cast_slice(&rows));
+                self.device.write(&self.buffers.memory.rows, 0, bytemuck::cast_slice(&rows));
                 Ok(())
             })
             .await
@@ -296,6 +304,12 @@ impl GpuDecoder {
         self.device.submit_in_pieces("running the model", &[plan], pieces).await
     }
 
+    /// Records a pass of this shape.
+    pub(super) fn planner(&self, pass: Pass) -> Planner<'_> {
+        let parts = Parts { device: &self.device, model: &self.spec, weights: &self.weights, memory: &self.buffers.memory };
+        Planner::new(parts, Arena::Real(&self.buffers.scratch), pass)
+    }
+
     /// Records a plan unless it is there already.
     pub(super) async fn prepare(&mut self, key: PlanKey) -> Result<()> {
         if self.plans.contains_key(&key) {
@@ -304,7 +318,8 @@ impl GpuDecoder {
         if self.plans.len() >= MAX_PLANS {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
-        let recording = self.device.catch("preparing the kernels", || Planner::new(self, key).record()).await?;
+        let record = || self.planner(key.pass()).record(&self.buffers.sampler, key.output);
+        let (recording, _) = self.device.catch("preparing the kernels", record).await?;
         self.plans.insert(key, recording);
         Ok(())
     }
@@ -312,9 +327,10 @@ impl GpuDecoder {
     /// The token chosen for `self.position`.
     async fn read_sampled(&mut self) -> Result<u32> {
         let mut faults = Recording::default();
-        self.state.copy_faults(&mut faults);
+        let Buffers { memory, sampler, .. } = &self.buffers;
+        sampler.copy_faults(memory, &mut faults);
         let attempted = "reading the next token";
-        let result = (&self.state.sampled, self.state.sampled_bytes());
+        let result = (&sampler.sampled, sampler.sampled_bytes());
         let readback = self.device.submit_and_read(attempted, &[&faults], 1, result).await?;
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&self.device.take(attempted, readback).await?);
         let word = words[self.position % RING];
@@ -325,4 +341,43 @@ impl GpuDecoder {
         self.last_sampled = word & !FAULT;
         Ok(self.last_sampled)
     }
+}
+
+impl Buffers {
+    /// Zeroed memory for a model, with the caches of another such memory where there are some.
+    async fn allocate(
+        (device, spec, weights): (&Device, &ModelSpec, &DeviceWeights),
+        sizes: Sizes,
+        cache: CacheShape,
+        layers: Option<Vec<LayerMemory>>,
+    ) -> Result<Self> {
+        let chunk = Chunk::choose(spec, device, &sizes, cache.context)?;
+        let allocate = || {
+            let layers = layers.unwrap_or_else(|| caches(device, spec, cache));
+            let memory = Memory::new(device, spec, cache, chunk.max_tokens, layers);
+            // What a pass needs whatever its rows may grow with their number.
+            let parts = Parts { device, model: spec, weights, memory: &memory };
+            let sizes = rehearse(parts, chunk.max_tokens, sizes)?;
+            let scratch = Scratch::new(device, sizes, chunk.max_tokens);
+            let sampler = Sampler::new(device, spec, chunk, &memory);
+            Ok(Buffers { chunk, memory, scratch, sampler })
+        };
+        device.catch("allocating the KV cache and activations", allocate).await
+    }
+}
+
+/// The scratch that one token and a batch of them need, found out by rehearsing both with caches of a single position.
+async fn measure(device: &Device, spec: &ModelSpec, weights: &DeviceWeights, cache: CacheShape) -> Result<Sizes> {
+    let rehearse_both = || {
+        let layers = caches(device, spec, CacheShape { context: 1, ..cache });
+        let memory = Memory::new(device, spec, cache, 1, layers);
+        let parts = Parts { device, model: spec, weights, memory: &memory };
+        [1, 2].into_iter().try_fold(Sizes::default(), |sizes, num_tokens| rehearse(parts, num_tokens, sizes))
+    };
+    device.catch("preparing the kernels", rehearse_both).await
+}
+
+/// Bytes of what all positions leave for later ones.
+fn kv_bytes(spec: &ModelSpec, cache: CacheShape) -> u64 {
+    spec.kv_bytes_per_token(cache.format) * cache.context as u64
 }

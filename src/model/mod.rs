@@ -1,23 +1,19 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
 mod ahead;
-mod chosen;
 mod chunk;
 mod cost;
-mod experts;
 mod faults;
-mod filter;
 mod formats;
 mod gpu_decoder;
 mod load_stats;
-mod mixer;
-mod parallel;
 mod plan;
 mod quantize;
 mod reference_decoder;
+mod reference_pass;
+mod sampler;
 mod source;
-mod state;
-mod weights;
+mod upload;
 
 pub use cost::{TokenCost, footprint, format_names};
 pub use formats::cache_format;
@@ -25,10 +21,11 @@ pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use load_stats::LoadStats;
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
+pub use reference_pass::{ReferenceForward, ReferencePass};
 pub use source::{Synthetic, WeightSource};
 
+use crate::batch::{LayerRouting, Row, Sampling};
 use crate::error::{Error, Result};
-use crate::reference::{LayerRouting, Row, Sampling};
 use crate::spec::ModelSpec;
 
 /// Either way to run a decoder.

@@ -1,16 +1,15 @@
 //! The flat list of dispatches of one pass through the model.
 
-use super::experts::Experts;
 use super::faults::Probe;
-use super::gpu_decoder::GpuDecoder;
-use super::state::{LayerTaps, RING};
-use super::weights::{FfnWeights, LayerWeights, Matrix, Norms};
+use super::sampler::{RING, Sampler};
+use crate::batch::{LayerPart, Place};
+use crate::blocks::{self, Arena, DeviceWeights, Matrix, Normed, Parts, Pass, Recorder, Sizes, keep_input};
 use crate::error::Result;
+use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Recording};
 use crate::kernels::norm::Fused;
-use crate::kernels::{embed, expert_sort, matmul, norm, sample};
-use crate::reference::{LayerPart, Place};
-use crate::spec::{Ffn, LayerSpec, NormSpec, ParallelInputs, ParallelSpec, Residual};
+use crate::kernels::{embed, expert_combine, matmul, sample};
+use crate::spec::{LayerSpec, ParallelInputs, Role};
 
 /// What distinguishes two recordings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +18,12 @@ pub(super) struct PlanKey {
     pub output: Output,
     /// Keep what every layer's router did.
     pub taps: bool,
+}
+
+impl PlanKey {
+    pub fn pass(&self) -> Pass {
+        Pass { num_tokens: self.num_tokens, keeps_routing: self.taps }
+    }
 }
 
 /// What a pass ends with.
@@ -34,294 +39,174 @@ pub(super) enum Output {
 
 /// Records one pass.
 pub(super) struct Planner<'a> {
-    pub decoder: &'a GpuDecoder,
-    pub key: PlanKey,
-    pub recording: Recording,
-    /// Made when first asked for.
-    pub known_routing: Option<[Buffer; 2]>,
-    /// The norm that the part being recorded leaves to the kernels which read its input.
-    pub fused_norm: Option<InputNorm<'a>>,
+    pub recorder: Recorder<'a>,
     /// Where somebody looks for what is not finite.
     pub probe: Option<Probe>,
 }
 
-/// What a kernel reads: rows of `cols` values, which may still have to go through a norm.
-#[derive(Clone, Copy)]
-pub(super) struct Input<'a> {
-    pub x: &'a Buffer,
-    pub cols: usize,
-    pub norm: Option<InputNorm<'a>>,
-}
-
-/// An RMSNorm that a kernel applies itself, and its weight.
-#[derive(Clone, Copy)]
-pub(super) struct InputNorm<'a> {
-    pub fused: Fused,
-    pub weight: &'a Buffer,
-}
-
-/// Where a part of a layer puts its result.
-#[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
-    pub buffer: &'a Buffer,
-    /// Multiplies the result.
-    pub scale: f32,
+/// The scratch that a pass of this shape asks for, beside what `sizes` knows already.
+///
+/// # Errors
+/// As recording.
+pub(super) fn rehearse(parts: Parts, num_tokens: usize, sizes: Sizes) -> Result<Sizes> {
+    let stand_in = parts.device.storage("stand_in", 0);
+    let pass = Pass { num_tokens, keeps_routing: false };
+    let mut planner = Planner::new(parts, Arena::Rehearsal { sizes, stand_in }, pass);
+    planner.layers()?;
+    planner.head_input(0, 1)?;
+    match planner.recorder.arena {
+        Arena::Rehearsal { sizes, .. } => Ok(sizes),
+        Arena::Real(_) => unreachable!("it was made as a rehearsal"),
+    }
 }
 
 impl<'a> Planner<'a> {
-    pub fn new(decoder: &'a GpuDecoder, key: PlanKey) -> Self {
-        Planner { decoder, key, recording: Recording::default(), known_routing: None, fused_norm: None, probe: None }
+    pub fn new(parts: Parts<'a>, arena: Arena<'a>, pass: Pass) -> Self {
+        Planner { recorder: Recorder::new(parts, arena, pass), probe: None }
     }
 
-    pub fn record(self) -> Result<Recording> {
-        Ok(self.record_probed()?.0)
-    }
-
-    /// As [`record`](Self::record), with what the probe has seen.
-    pub fn record_probed(mut self) -> Result<(Recording, Option<Probe>)> {
-        let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
-        let problem = embed::Problem {
-            num_tokens: self.key.num_tokens,
-            hidden_size: spec.hidden_size,
-            scale: spec.embedding_scale,
-            quant: weights.embedding.quant,
-        };
-        let buffers = embed::Buffers { rows: &state.rows, table: &weights.embedding.shards, x: &state.x };
-        embed::record(device, &mut self.recording, &problem, &buffers)?;
-        self.look(Place::Embedding);
-        let mut taps = state.taps.iter();
-        for (layer, (spec, weights)) in spec.layers.iter().zip(&weights.layers).enumerate() {
-            if matches!(spec.ffn, Ffn::Parallel(ParallelSpec { inputs: ParallelInputs::LayerInput, .. })) {
-                self.recording.copy(&state.x, &state.layer_input, 0, state.row_bytes(self.key.num_tokens));
+    /// A pass that ends with `output`, and what the probe has seen.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLimit`](crate::Error::DeviceLimit) where a kernel does not fit the device.
+    pub fn record(mut self, sampler: &Sampler, output: Output) -> Result<(Recording, Option<Probe>)> {
+        self.layers()?;
+        let Pass { num_tokens, keeps_routing } = self.recorder.pass;
+        let memory = self.recorder.memory;
+        if keeps_routing && self.recorder.pass.is_decode() {
+            for taps in &memory.taps {
+                taps.keep(&taps.single, &memory.tap_values, num_tokens, &mut self.recorder.recording);
             }
-            let target = self.open(layer, spec, &weights.mixer.norms)?;
-            self.mix(layer, spec, &weights.mixer, target)?;
-            self.close(layer, spec, &weights.mixer.norms, None)?;
-            self.look(Place::Layer(layer, LayerPart::Attention));
-
-            self.feed_forward(layer, spec, weights, &mut taps)?;
-            self.add_deferred(layer)?;
-            self.look(Place::Layer(layer, LayerPart::FeedForward));
         }
-        if self.key.taps && self.key.num_tokens == 1 {
-            state.taps.iter().for_each(|taps| taps.keep(state, 1, &mut self.recording));
-        }
-        match self.key.output {
+        match output {
             Output::Nothing => {}
             Output::Token => {
-                self.head(self.key.num_tokens - 1, 1)?;
-                self.sample()?;
+                self.head(sampler, num_tokens - 1, 1)?;
+                self.sample(sampler)?;
             }
-            Output::Logits => self.head(0, self.key.num_tokens)?,
+            Output::Logits => self.head(sampler, 0, num_tokens)?,
         }
-        Ok((self.recording, self.probe))
+        Ok((self.recorder.recording, self.probe))
+    }
+
+    /// From the rows of the pass to the residual stream after the last layer.
+    fn layers(&mut self) -> Result<()> {
+        self.embed()?;
+        self.look(Place::Embedding);
+        let model = self.recorder.model;
+        for (layer, spec) in model.layers.iter().enumerate() {
+            self.recorder.layer = layer;
+            if spec.parallel().is_some_and(|parallel| parallel.inputs == ParallelInputs::LayerInput) {
+                keep_input(&mut self.recorder);
+            }
+            for (index, block) in spec.blocks.iter().enumerate() {
+                blocks::record(&mut self.recorder, index)?;
+                if index + 1 == spec.blocks.len() {
+                    self.add_deferred(layer)?;
+                }
+                let part = if block.is_mixer() { LayerPart::Attention } else { LayerPart::FeedForward };
+                self.look(Place::Layer(layer, part));
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self) -> Result<()> {
+        let Recorder { device, model, weights, memory, .. } = self.recorder;
+        let table = embedding(weights);
+        let problem = embed::Problem {
+            num_tokens: self.recorder.pass.num_tokens,
+            hidden_size: model.hidden_size,
+            scale: model.embedding_scale,
+            quant: table.quant,
+        };
+        let x = self.recorder.x();
+        let buffers = embed::Buffers { rows: &memory.rows, table: &table.shards, x: &x };
+        embed::record(device, &mut self.recorder.recording, &problem, &buffers)
     }
 
     fn look(&mut self, place: Place) {
+        let x = self.recorder.x();
         if let Some(probe) = &mut self.probe {
-            probe.look(place, &self.decoder.state.x, &mut self.recording);
+            probe.look(place, &x, &mut self.recorder.recording);
         }
     }
 
-    /// `x += post_norm(ffn(norm(x)))`, with the norms that the spec has.
-    fn feed_forward<'t>(
-        &mut self,
-        layer: usize,
-        spec: &LayerSpec,
-        weights: &'a LayerWeights,
-        taps: &mut impl Iterator<Item = &'t LayerTaps>,
-    ) -> Result<()> {
-        let mut next_taps = || taps.next().expect("every layer with a router has taps");
-        match (&spec.ffn, &weights.ffn) {
-            (Ffn::Dense(mlp), FfnWeights::Dense(dense)) => {
-                let target = self.open(layer, spec, &weights.norms)?;
-                Experts { planner: self, layer, target }.dense(mlp, dense)?;
-            }
-            (Ffn::Moe(moe), FfnWeights::Moe(experts)) => {
-                let target = self.open(layer, spec, &weights.norms)?;
-                Experts { planner: self, layer, target }.moe(moe, experts, next_taps())?;
-            }
-            (Ffn::Parallel(parallel), FfnWeights::Parallel(own)) => {
-                self.parallel(layer, spec, (parallel, weights), own, next_taps())?;
-            }
-            _ => unreachable!("weights are uploaded as the spec says"),
+    /// `x += ` what the experts of the layer before gave, where it had to wait.
+    fn add_deferred(&mut self, layer: usize) -> Result<()> {
+        let is_deferred = |spec: &LayerSpec| spec.parallel().is_some_and(|parallel| parallel.deferred);
+        let before = layer.checked_sub(1).map(|before| &self.recorder.model.layers[before]);
+        if !before.is_some_and(is_deferred) {
+            return Ok(());
         }
-        if let Some(bias) = &weights.ffn_bias {
-            let state = &self.decoder.state;
-            let target = match weights.norms.after {
-                Some(_) => Target { buffer: &state.part, scale: 1.0 },
-                None => Target { buffer: &state.x, scale: spec.residual_scale },
-            };
-            self.add_bias(layer, Some(bias), target)?;
-        }
-        self.close(layer, spec, &weights.norms, weights.output_scale.as_ref())
-    }
-
-    /// What every part of a layer reads: the normed residual stream, or the stream itself where the norm comes after or is left to the kernel.
-    pub fn input(&self, spec: &LayerSpec) -> Input<'a> {
-        let GpuDecoder { state, spec: model, .. } = self.decoder;
-        let is_raw = spec.residual == Residual::Post || self.fused_norm.is_some();
-        Input { x: if is_raw { &state.x } else { &state.normed }, cols: model.hidden_size, norm: self.fused_norm }
-    }
-
-    /// As [`input`](Self::input), for a kernel that cannot apply the norm itself.
-    pub fn normed_input(&mut self, layer: usize, spec: &LayerSpec) -> Result<Input<'a>> {
-        if let Some(InputNorm { weight, .. }) = self.fused_norm {
-            let state = &self.decoder.state;
-            self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, self.key.num_tokens), None)?;
-            self.fused_norm = None;
-        }
-        Ok(self.input(spec))
-    }
-
-    /// Begins a part of a layer: its norm, and where its result goes.
-    fn open(&mut self, layer: usize, spec: &LayerSpec, norms: &'a Norms) -> Result<Target<'a>> {
-        let GpuDecoder { state, .. } = self.decoder;
-        self.fused_norm = None;
-        if let Some(weight) = &norms.before {
-            let num_tokens = self.key.num_tokens;
-            match Fused::from_spec(spec.norm) {
-                // One token: every kernel norms its input faster than a kernel of its own would be started.
-                Some(fused) if num_tokens == 1 => self.fused_norm = Some(InputNorm { fused, weight }),
-                _ => self.norm(Some(layer), spec.norm, weight, [&state.x, &state.normed], (0, num_tokens), None)?,
-            }
-        }
-        if norms.after.is_none() {
-            return Ok(Target { buffer: &state.x, scale: spec.residual_scale });
-        }
-        self.recording.clear(&state.part);
-        Ok(Target { buffer: &state.part, scale: 1.0 })
-    }
-
-    /// Ends a part of a layer: its result goes through the norm that stands after it, and then the stream is scaled.
-    fn close(&mut self, layer: usize, spec: &LayerSpec, norms: &Norms, output_scale: Option<&Buffer>) -> Result<()> {
-        let GpuDecoder { device, spec: model, state, .. } = self.decoder;
-        let Some(weight) = &norms.after else { return Ok(()) };
-        let problem = norm::Problem {
-            first_row: 0,
-            num_tokens: self.key.num_tokens,
-            cols: model.hidden_size,
-            norm: spec.norm,
-            residual: Some(spec.residual_scale),
-            output_scale: output_scale.is_some(),
+        let Recorder { device, model, memory, .. } = self.recorder;
+        let (deferred, x) = (self.recorder.stream("deferred"), self.recorder.x());
+        // A sum over one assignment of weight one.
+        let problem = expert_combine::Problem {
+            num_tokens: self.recorder.pass.num_tokens,
+            num_experts_per_tok: 1,
+            hidden_size: model.hidden_size,
+            weight_on: WeightOn::Output,
+            scale: 1.0,
         };
-        let buffers = norm::Buffers { x: &state.part, weight, y: &state.x, output_scale };
-        norm::record(device, &mut self.recording, Some(layer), &problem, &buffers)
+        let buffers = expert_combine::Buffers { y: &deferred, weights: &memory.ones, x: &x };
+        expert_combine::record(device, &mut self.recorder.recording, Some(layer), &problem, &buffers)
     }
 
-    /// `rows` are the first one and how many.
-    pub fn norm(
-        &mut self,
-        layer: Option<usize>,
-        norm: NormSpec,
-        weight: &Buffer,
-        [x, y]: [&Buffer; 2],
-        (first_row, num_tokens): (usize, usize),
-        residual: Option<f32>,
-    ) -> Result<()> {
-        let GpuDecoder { device, spec, .. } = self.decoder;
-        let problem = norm::Problem { first_row, num_tokens, cols: spec.hidden_size, norm, residual, output_scale: false };
-        norm::record(device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y, output_scale: None })
-    }
-
-    /// The tiles and the order of a batch whose tokens all go to slot 0, made once; `None` for a single token, which needs neither.
-    pub fn known_routing(&mut self) -> Option<[Buffer; 2]> {
-        let num_tokens = self.key.num_tokens;
-        if num_tokens > 1 && self.known_routing.is_none() {
-            let device = &self.decoder.device;
-            let everyone = expert_sort::Problem { num_assignments: num_tokens, num_experts: 1 };
-            let tile_len = everyone.tile_len(device.caps());
-            let tile = |first: usize| [0, first as u32, tile_len.min(num_tokens - first) as u32, 0];
-            let mut tiles: Vec<[u32; 4]> = (0..num_tokens).step_by(tile_len).map(tile).collect();
-            tiles.resize(everyone.num_tiles(device.caps()), [0; 4]);
-            let order: Vec<u32> = (0..num_tokens as u32).collect();
-            let upload = |bytes: &[u8]| {
-                let buffer = device.storage("known_routing", bytes.len() as u64);
-                device.write(&buffer, 0, bytes);
-                buffer
-            };
-            self.known_routing = Some([upload(bytemuck::cast_slice(&tiles)), upload(bytemuck::cast_slice(&order))]);
+    /// What the head reads for `num_rows` rows from `first_row` on, and the norm that is left to it.
+    fn head_input(&mut self, first_row: usize, num_rows: usize) -> Result<(Buffer, Option<Fused>)> {
+        let (norm, x, y) = (self.recorder.model.final_norm, self.recorder.x(), self.recorder.stream("normed"));
+        let fused = Fused::from_spec(norm).filter(|_| self.recorder.pass.is_decode());
+        if fused.is_some() {
+            return Ok((x, fused));
         }
-        self.known_routing.clone()
+        let weight = self.final_norm();
+        self.recorder.norm(None, &Normed { norm, weight, x: &x, y: &y, first_row, num_rows, residual: None })?;
+        Ok((y, None))
     }
 
-    /// `y = matrix * input + bias`, where `y` comes with what happens to it and its stride.
-    pub fn project(
-        &mut self,
-        layer: usize,
-        (matrix, bias): (&Matrix, Option<&Buffer>),
-        input: Input,
-        (output, y_stride): (matmul::Output, usize),
-        y: &Buffer,
-    ) -> Result<()> {
-        self.project_scaled(layer, (matrix, bias), input, (output, y_stride, 1.0), y)
-    }
-
-    /// As [`project`](Self::project), where the sum is also multiplied by a factor.
-    pub fn project_scaled(
-        &mut self,
-        layer: usize,
-        (matrix, bias): (&Matrix, Option<&Buffer>),
-        input: Input,
-        (output, y_stride, scale): (matmul::Output, usize, f32),
-        y: &Buffer,
-    ) -> Result<()> {
-        let problem = matmul::Problem {
-            num_tokens: self.key.num_tokens,
-            rows: matrix.num_rows(),
-            cols: input.cols,
-            y_stride,
-            bias: bias.is_some(),
-            scale,
-            output,
-            norm: input.norm.map(|norm| norm.fused),
-            quant: matrix.quant,
-        };
-        let norm = input.norm.map(|norm| norm.weight);
-        let buffers = matmul::Buffers { x: input.x, weight: &matrix.shards, bias, norm, y };
-        matmul::record(&self.decoder.device, &mut self.recording, Some(layer), &problem, &buffers)
+    fn final_norm(&self) -> &'a Buffer {
+        let weight = self.recorder.weights.vector(Role::FinalNorm.of_model());
+        weight.expect("every model has a final norm")
     }
 
     /// `logits = head(norm(x))` for `num_rows` rows from `first_row` on.
-    fn head(&mut self, first_row: usize, num_rows: usize) -> Result<()> {
-        let GpuDecoder { device, spec, weights, state, .. } = self.decoder;
-        let norm = Fused::from_spec(spec.final_norm).filter(|_| self.key.num_tokens == 1);
-        let weight = &weights.final_norm;
-        let (x, norm_weight) = match norm {
-            Some(_) => (&state.x, Some(weight)),
-            None => {
-                self.norm(None, spec.final_norm, weight, [&state.x, &state.normed], (first_row, num_rows), None)?;
-                (&state.normed, None)
-            }
-        };
-        let Matrix { shards, quant } = weights.head.as_ref().unwrap_or(&weights.embedding);
+    fn head(&mut self, sampler: &Sampler, first_row: usize, num_rows: usize) -> Result<()> {
+        let (x, norm) = self.head_input(first_row, num_rows)?;
+        let Recorder { device, model, weights, .. } = self.recorder;
+        let head = weights.matrix(Role::Head.of_model()).unwrap_or_else(|| embedding(weights));
         let problem = matmul::Problem {
             num_tokens: num_rows,
-            rows: spec.vocab_size,
-            cols: spec.hidden_size,
-            y_stride: spec.vocab_size,
-            bias: spec.head_bias,
-            scale: spec.logit_scale,
-            output: spec.logit_softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
+            rows: model.vocab_size,
+            cols: model.hidden_size,
+            y_stride: model.vocab_size,
+            bias: model.head_bias,
+            scale: model.logit_scale,
+            output: model.logit_softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             norm,
-            quant,
+            quant: head.quant,
         };
-        let buffers =
-            matmul::Buffers { x, weight: shards, bias: weights.head_bias.as_ref(), norm: norm_weight, y: &state.logits };
-        matmul::record(device, &mut self.recording, None, &problem, &buffers)
+        let bias = weights.vector(Role::HeadBias.of_model());
+        let norm = norm.map(|_| self.final_norm());
+        let buffers = matmul::Buffers { x: &x, weight: &head.shards, bias, norm, y: &sampler.logits };
+        matmul::record(device, &mut self.recorder.recording, None, &problem, &buffers)
     }
 
-    fn sample(&mut self) -> Result<()> {
-        let GpuDecoder { device, spec, state, .. } = self.decoder;
-        let problem =
-            sample::Problem { num_sequences: 1, vocab_size: spec.vocab_size, first_row: self.key.num_tokens - 1, ring: RING };
+    fn sample(&mut self, sampler: &Sampler) -> Result<()> {
+        let Recorder { device, model, memory, .. } = self.recorder;
+        let first_row = self.recorder.pass.num_tokens - 1;
+        let problem = sample::Problem { num_sequences: 1, vocab_size: model.vocab_size, first_row, ring: RING };
         let buffers = sample::Buffers {
-            sampling: &state.sampling,
-            logits: &state.logits,
-            seen: &state.seen,
-            rows: &state.rows,
-            sampled: &state.sampled,
+            sampling: &sampler.sampling,
+            logits: &sampler.logits,
+            seen: &sampler.seen,
+            rows: &memory.rows,
+            sampled: &sampler.sampled,
         };
-        sample::record(device, &mut self.recording, &problem, &buffers)
+        sample::record(device, &mut self.recorder.recording, &problem, &buffers)
     }
+}
+
+fn embedding(weights: &DeviceWeights) -> &Matrix {
+    weights.matrix(Role::Embedding.of_model()).expect("every model has an embedding")
 }

@@ -2,13 +2,13 @@
 
 use super::formats::Formats;
 use super::source::WeightSource;
-use super::weights::piece_rows;
+use super::upload::piece_rows;
 use crate::checkpoint::packed::{metadata, packed_shape};
-use crate::checkpoint::{Checkpoint, INDEX, SINGLE, WeightKey, read_spec};
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE, read_spec};
 use crate::error::{Error, Result};
 use crate::platform::NewDirectory;
 use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, WeightKey};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

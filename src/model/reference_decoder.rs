@@ -2,16 +2,15 @@
 
 use super::faults::nonsense;
 use super::formats::Formats;
+use super::reference_pass::{ReferenceForward, ReferencePass};
 use super::source::WeightSource;
 use super::{Forward, chunk_rows};
-use crate::checkpoint::WeightKey;
+use crate::batch::{CacheShape, LayerRouting, Place, Row, Sampling, all_finite, mark_seen, seen_words};
 use crate::error::Result;
 use crate::platform::Listener;
-use crate::quant::{CacheFormat, QuantChoice};
-use crate::reference::fault::all_finite;
-use crate::reference::sample::{mark_seen, sample, seen_words};
-use crate::reference::{self, LayerRouting, Place, Row, Sampling};
-use crate::spec::ModelSpec;
+use crate::quant::QuantChoice;
+use crate::reference::sample::sample;
+use crate::spec::{ModelSpec, WeightKey};
 use std::collections::BTreeMap;
 
 /// Rows whose activations exist at the same time.
@@ -20,7 +19,7 @@ const CHUNK_TOKENS: usize = 256;
 /// The reference's forward pass with the state of one generation.
 #[derive(Debug)]
 pub struct ReferenceDecoder {
-    decoder: reference::Decoder,
+    pass: ReferencePass,
     hidden_size: usize,
     sampling: Sampling,
     /// One bit per token of the vocabulary.
@@ -45,7 +44,7 @@ impl ReferenceDecoder {
     pub async fn load(
         spec: &ModelSpec,
         (source, quant): (&WeightSource<'_>, QuantChoice),
-        cache: (usize, CacheFormat),
+        cache: CacheShape,
         progress: &mut Listener<'_, u64>,
     ) -> Result<Self> {
         let formats = Formats::of_model(source, spec, quant)?;
@@ -63,7 +62,7 @@ impl ReferenceDecoder {
             weights.insert(key, values);
         }
         Ok(ReferenceDecoder {
-            decoder: reference::Decoder::new(spec, weights, cache),
+            pass: ReferencePass::new(spec, weights, cache),
             hidden_size: spec.hidden_size,
             sampling: Sampling::GREEDY,
             seen: vec![0; seen_words(spec.vocab_size)],
@@ -81,7 +80,7 @@ impl ReferenceDecoder {
     }
 
     pub(super) fn set_spec(&mut self, spec: ModelSpec) {
-        self.decoder.set_spec(spec);
+        self.pass.set_spec(spec);
     }
 
     pub(super) fn keep_routing(&mut self, keep: bool) {
@@ -139,8 +138,8 @@ impl ReferenceDecoder {
         self.loads.clone()
     }
 
-    fn pass(&mut self, rows: &[Row]) -> Result<reference::Forward> {
-        let forward = self.decoder.forward(rows);
+    fn pass(&mut self, rows: &[Row]) -> Result<ReferenceForward> {
+        let forward = self.pass.forward(rows)?;
         if let Some(place) = forward.fault.filter(|_| !self.unchecked_results) {
             return Err(nonsense(place));
         }
@@ -154,7 +153,7 @@ impl ReferenceDecoder {
     }
 
     fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>> {
-        let logits = self.decoder.logits(hidden);
+        let logits = self.pass.logits(hidden);
         if all_finite(&logits) || self.unchecked_results { Ok(logits) } else { Err(nonsense(Place::Head)) }
     }
 

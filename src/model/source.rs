@@ -1,11 +1,11 @@
 //! Where the weights of a decoder come from.
 
-use crate::checkpoint::{Checkpoint, WeightKey};
+use crate::batch::rng::{pcg, uniform_f32};
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::platform;
 use crate::quant::{Quant, QuantFormat};
-use crate::reference::rng::{pcg, uniform_f32};
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -106,26 +106,13 @@ enum Content {
 
 impl Content {
     fn of(key: WeightKey, cols: usize) -> Self {
-        use WeightKey::*;
-        match key {
-            FinalNorm
-            | AttentionNorm { .. }
-            | AttentionPostNorm { .. }
-            | FfnNorm { .. }
-            | FfnPostNorm { .. }
-            | ParallelNorm { .. }
-            | QueryNorm { .. }
-            | KeyNorm { .. }
-            | LatentNorm { .. }
-            | LatentQueryNorm { .. } => Content::Ones,
-            HeadBias
-            | QkvBias { .. }
-            | Sinks { .. }
-            | AttentionOutputBias { .. }
-            | RouterBias { .. }
-            | SelectionBias { .. }
-            | ExpertGateUpBias { .. }
-            | ExpertDownBias { .. } => Content::Uniform { largest: MAX_BIAS },
+        use Role::*;
+        match key.role {
+            FinalNorm | AttentionNorm | AttentionPostNorm | FfnNorm | FfnPostNorm | ParallelNorm | QueryNorm | KeyNorm
+            | LatentNorm | LatentQueryNorm => Content::Ones,
+            HeadBias | QkvBias | Sinks | AttentionOutputBias | RouterBias | SelectionBias | ExpertGateUpBias | ExpertDownBias => {
+                Content::Uniform { largest: MAX_BIAS }
+            }
             // A row of variance 1 / cols turns values of variance 1 into one of variance 1.
             _ => Content::Uniform { largest: (3.0 / cols as f32).sqrt() },
         }
@@ -134,17 +121,10 @@ impl Content {
 
 /// Which of the distinct pieces a part of a weight is. Small weights differ from layer to layer all the same: their rows are all there is.
 fn seed(key: WeightKey, first_row: usize) -> u32 {
-    use WeightKey::*;
-    let (layer, expert) = match key {
-        ExpertGateUp { layer, expert } | ExpertDown { layer, expert } => (layer, expert),
-        Qkv { layer }
-        | AttentionOutput { layer }
-        | Router { layer }
-        | RouterHidden { layer }
-        | SharedGateUp { layer }
-        | SharedDown { layer }
-        | DenseGateUp { layer }
-        | DenseDown { layer } => (layer, 0),
+    use Role::*;
+    let (layer, expert) = match key.role {
+        ExpertGateUp | ExpertDown => (key.layer, key.expert),
+        Qkv | AttentionOutput | Router | RouterHidden | SharedGateUp | SharedDown | DenseGateUp | DenseDown => (key.layer, 0),
         _ => (0, 0),
     };
     let mixed = [layer, expert, first_row].iter().fold(0, |state, &part| pcg(state ^ part as u32));

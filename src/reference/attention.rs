@@ -12,7 +12,8 @@
 //! Key j is visible at position i iff j <= i, and i - window < j where there is a window, and both are in one chunk where there
 //! are chunks. Where value_dim is given, the first so many values of a key are its value: so it is in latent attention. Scores are capped where the spec says so; a sink is one more score, without a value.
 
-use super::{KvCache, Row, dot};
+use super::{KvCache, dot};
+use crate::batch::Row;
 use crate::platform::for_each_row;
 use crate::spec::{AttentionSpec, Mask};
 

@@ -9,7 +9,7 @@
 //!
 //! A causal convolution over two positions is a matrix times such a row.
 
-use super::Row;
+use crate::batch::Row;
 
 /// Returns `y`.
 ///

@@ -6,7 +6,7 @@
 //! x         [num_tokens, hidden] f32  out
 //! ```
 
-use super::Row;
+use crate::batch::Row;
 
 /// # Panics
 /// If a token is beyond the table.

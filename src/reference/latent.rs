@@ -11,9 +11,10 @@
 //!
 //! Source: DeepSeek-AI 2024, arXiv 2405.04434, in the form where the projections from the latent are part of query and output.
 
+use super::KvCache;
 use super::norm::rms_norm_row;
 use super::qk_rope::turn;
-use super::{KvCache, Row};
+use crate::batch::Row;
 use crate::spec::LatentSpec;
 
 /// What goes in, in the shapes of the ledger.

@@ -15,8 +15,9 @@
 //!
 //! Source: Su et al. 2021, arXiv 2104.09864.
 
+use super::KvCache;
 use super::norm::rms_norm_row;
-use super::{KvCache, Row};
+use crate::batch::Row;
 use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing};
 
 /// What goes in, in the shapes of the ledger.

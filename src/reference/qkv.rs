@@ -12,9 +12,10 @@
 //!
 //! The shader does it without norms and temperature, for a rotary embedding of whole heads in the Llama ordering.
 
+use super::KvCache;
 use super::matmul::{add_bias, matmul};
 use super::qk_rope::{self, qk_rope};
-use super::{KvCache, Row};
+use crate::batch::Row;
 use crate::spec::AttentionSpec;
 
 /// What goes in, in the shapes of the ledger.

@@ -15,7 +15,7 @@ pub use statistics::{
     Balance, DomainLayer, ExpertToken, LayerStatistics, Statistics, TokenPreference, balance, divergence, shares,
 };
 
-use crate::reference::LayerRouting;
+use crate::batch::LayerRouting;
 
 /// A layer with a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,11 +1,11 @@
 //! Between the library's types and the plain objects of `web/package/types.d.ts`, by way of JSON.
 
+use crate::batch::LayerRouting;
 use crate::conformance::Report;
 use crate::error::Error;
 use crate::gating::RouterSpec;
 use crate::generate::{Candidate, SamplingOptions, StopReason, Summary, TextStream, Tokenizer};
 use crate::gpu::Device;
-use crate::reference::LayerRouting;
 use crate::spec::Parameters;
 use crate::{Engine, LoadEvent};
 use serde::Serialize;

@@ -1,8 +1,8 @@
 //! Stored outputs of transformers for the fixtures.
 
 use super::{golden, spec_of};
+use moebius::batch::LayerRouting;
 use moebius::gating::{RouterMethod, RouterSpec};
-use moebius::reference::LayerRouting;
 use moebius::spec::ModelSpec;
 use moebius::tensor::Dtype;
 use safetensors::SafeTensors;
@@ -118,18 +118,18 @@ impl Golden {
         for routing in layers {
             // The oracle counts layers as they are stored.
             let tag = format!("p{prompt}.L{}", routing.layer / self.spec.names.sub_layers);
-            self.assert_router(&self.spec.layers[routing.layer].ffn.moe().unwrap().router, routing, &tag);
+            self.assert_router(&self.spec.layers[routing.layer].moe().unwrap().router, routing, &tag);
         }
     }
 
     /// The same of routers that choose the projections of an attention.
     pub fn assert_choices(&self, prompt: usize, choices: &[LayerRouting]) {
-        let attention = |layer: usize| self.spec.layers[layer].mixer.attention();
-        let expected = (0..self.spec.layers.len()).filter(|&layer| attention(layer).is_some_and(|spec| spec.choice.is_some()));
+        let experts = |layer: usize| self.spec.layers[layer].attention_experts();
+        let expected = (0..self.spec.layers.len()).filter(|&layer| experts(layer).is_some());
         let found = choices.iter().map(|routing| routing.layer);
         assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{}", self.name);
         for routing in choices {
-            let router = attention(routing.layer).unwrap().choice.as_ref().unwrap();
+            let router = &experts(routing.layer).unwrap().router;
             self.assert_router(router, routing, &format!("p{prompt}.Lattn.{}", routing.layer));
         }
     }

@@ -35,7 +35,7 @@ impl TinyCheckpoint {
         let (hidden, vocab) = (spec.hidden_size, spec.vocab_size);
         let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocab, hidden])];
         for (layer, layer_spec) in spec.layers.iter().enumerate() {
-            let (attention, moe) = (layer_spec.mixer.attention().unwrap(), layer_spec.ffn.moe().unwrap());
+            let (attention, moe) = (layer_spec.attention().unwrap(), layer_spec.moe().unwrap());
             let (q, kv) = (attention.num_heads * attention.head_dim, attention.num_kv_heads * attention.head_dim);
             let (experts, inner) = (moe.router.num_experts, moe.expert.intermediate_size);
             let mut add = |name: &str, shape: &[usize]| {

@@ -1,10 +1,10 @@
 //! Steps that run before their tokens are asked for: nothing but the time may show it.
 
 use crate::common::{demo_model, gpu_device_with, gpu_or_skip};
+use moebius::batch::LayerRouting;
 use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test, TestReport, Work};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Pace};
-use moebius::reference::LayerRouting;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
 

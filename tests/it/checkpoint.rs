@@ -2,8 +2,8 @@
 
 use crate::common::{TinyCheckpoint, TinyTensor, all_models, config_with, golden, open, spec_of, tiny_spec};
 use moebius::Error;
-use moebius::checkpoint::{Checkpoint, WeightKey};
-use moebius::spec::ModelSpec;
+use moebius::checkpoint::Checkpoint;
+use moebius::spec::{ModelSpec, Role, WeightKey};
 use moebius::tensor::{Dtype, Matrix};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -78,8 +78,8 @@ fn every_model_in_the_repository_opens_and_reads_whole() {
             assert!(matrix.values.iter().all(|value| value.is_finite()), "{key:?}");
             // Some routers are stored in f32; `float8.rs` looks at matrices in eight bits.
             let in_eight_bits = spec.names.float8_block.is_some() && matrix.rows > 1;
-            if !in_eight_bits && !matches!(key, WeightKey::Router { .. } | WeightKey::SelectionBias { .. }) {
-                let is_expert = matches!(key, WeightKey::ExpertGateUp { .. } | WeightKey::ExpertDown { .. });
+            if !in_eight_bits && !matches!(key.role, Role::Router | Role::SelectionBias) {
+                let is_expert = matches!(key.role, Role::ExpertGateUp | Role::ExpertDown);
                 let expected = if directory.ends_with("gpt_oss") && is_expert { "mxfp4" } else { "bf16" };
                 assert_eq!(checkpoint.stored_quant(key).name, expected, "{} {key:?}", directory.display());
             }
@@ -99,7 +99,7 @@ fn qkv_is_query_then_key_then_value() {
         let raw = |part: &str| raw_tensor(&directory, &format!("model.layers.1.self_attn.{part}_proj.weight"));
         let expected = [raw("q"), raw("k"), raw("v")].concat();
         let checkpoint = open(&directory, &spec).unwrap();
-        assert_eq!(read_all(&checkpoint, &spec, WeightKey::Qkv { layer: 1 }).values, expected);
+        assert_eq!(read_all(&checkpoint, &spec, Role::Qkv.of_layer(1)).values, expected);
     }
 }
 
@@ -111,7 +111,7 @@ fn gate_and_up_rows_take_turns() {
         let raw = |part: &str| raw_tensor(&directory, &format!("model.layers.1.block_sparse_moe.experts.4.{part}.weight"));
         let (gate, up) = (raw("w1"), raw("w3"));
         let checkpoint = open(&directory, &spec).unwrap();
-        let found = read_all(&checkpoint, &spec, WeightKey::ExpertGateUp { layer: 1, expert: 4 });
+        let found = read_all(&checkpoint, &spec, Role::ExpertGateUp.of_expert(1, 4));
         for (row, values) in found.values.chunks_exact(found.cols).enumerate() {
             let source = if row % 2 == 0 { &gate } else { &up };
             assert_eq!(values, &source[row / 2 * found.cols..][..found.cols], "row {row}");
@@ -129,7 +129,7 @@ fn four_bit_blocks_widen_exactly() {
     let spec = spec_of(&directory);
     let checkpoint = open(&directory, &spec).unwrap();
     for expert in 0..6 {
-        let matrix = read_all(&checkpoint, &spec, WeightKey::ExpertGateUp { layer: 1, expert });
+        let matrix = read_all(&checkpoint, &spec, Role::ExpertGateUp.of_expert(1, expert));
         for (index, value) in matrix.values.iter().enumerate() {
             let element = expert * matrix.values.len() + index;
             let code = blocks[element / 2] >> (element % 2 * 4) & 15;
@@ -149,14 +149,14 @@ fn every_weight_comes_from_the_tensor_of_its_name() {
     let spec = spec_of(&directory);
     let checkpoint = open(&directory, &spec).unwrap();
     let cases = [
-        (WeightKey::Embedding, "model.embed_tokens.weight"),
-        (WeightKey::FinalNorm, "model.norm.weight"),
-        (WeightKey::Head, "lm_head.weight"),
-        (WeightKey::AttentionNorm { layer: 2 }, "model.layers.2.input_layernorm.weight"),
-        (WeightKey::FfnNorm { layer: 2 }, "model.layers.2.post_attention_layernorm.weight"),
-        (WeightKey::AttentionOutput { layer: 2 }, "model.layers.2.self_attn.o_proj.weight"),
-        (WeightKey::Router { layer: 2 }, "model.layers.2.block_sparse_moe.gate.weight"),
-        (WeightKey::ExpertDown { layer: 2, expert: 5 }, "model.layers.2.block_sparse_moe.experts.5.w2.weight"),
+        (Role::Embedding.of_model(), "model.embed_tokens.weight"),
+        (Role::FinalNorm.of_model(), "model.norm.weight"),
+        (Role::Head.of_model(), "lm_head.weight"),
+        (Role::AttentionNorm.of_layer(2), "model.layers.2.input_layernorm.weight"),
+        (Role::FfnNorm.of_layer(2), "model.layers.2.post_attention_layernorm.weight"),
+        (Role::AttentionOutput.of_layer(2), "model.layers.2.self_attn.o_proj.weight"),
+        (Role::Router.of_layer(2), "model.layers.2.block_sparse_moe.gate.weight"),
+        (Role::ExpertDown.of_expert(2, 5), "model.layers.2.block_sparse_moe.experts.5.w2.weight"),
     ];
     for (key, name) in cases {
         assert_eq!(read_all(&checkpoint, &spec, key).values, raw_tensor(&directory, name), "{key:?}");
@@ -185,7 +185,7 @@ fn any_range_of_rows_equals_that_part_of_the_whole() {
 fn rows_beyond_the_weight_are_a_programming_error() {
     let spec = tiny_spec();
     let directory = TinyCheckpoint::whole(&spec).write();
-    read(&open(directory.path(), &spec).unwrap(), WeightKey::Embedding, 8..11);
+    read(&open(directory.path(), &spec).unwrap(), Role::Embedding.of_model(), 8..11);
 }
 
 #[test]
@@ -203,8 +203,8 @@ fn a_tied_head_is_the_embedding() {
     tiny.tensors.push(TinyTensor::new("lm_head.weight", &[1], [7.0]));
     let directory = tiny.write();
     let checkpoint = open(directory.path(), &spec).unwrap();
-    assert!(!WeightKey::all(&spec).any(|key| key == WeightKey::Head));
-    assert_eq!(read_all(&checkpoint, &spec, WeightKey::Head), read_all(&checkpoint, &spec, WeightKey::Embedding));
+    assert!(!WeightKey::all(&spec).any(|key| key == Role::Head.of_model()));
+    assert_eq!(read_all(&checkpoint, &spec, Role::Head.of_model()), read_all(&checkpoint, &spec, Role::Embedding.of_model()));
     assert_eq!(checkpoint.ignored(), ["lm_head.weight"]);
 }
 
@@ -223,9 +223,9 @@ fn parts_of_different_dtypes_are_kept_in_f32() {
 
     let directory = tiny.write();
     let checkpoint = open(directory.path(), &spec).unwrap();
-    assert_eq!(checkpoint.stored_quant(WeightKey::Qkv { layer: 0 }).name, "f32");
-    assert_eq!(checkpoint.stored_quant(WeightKey::Router { layer: 0 }).name, "f16");
-    let row = read(&checkpoint, WeightKey::Qkv { layer: 0 }, 8..9).values;
+    assert_eq!(checkpoint.stored_quant(Role::Qkv.of_layer(0)).name, "f32");
+    assert_eq!(checkpoint.stored_quant(Role::Router.of_layer(0)).name, "f16");
+    let row = read(&checkpoint, Role::Qkv.of_layer(0), 8..9).values;
     assert_eq!(row, values[..8].iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect::<Vec<_>>());
 }
 
@@ -389,7 +389,7 @@ fn a_shard_s_own_header_counts_more_than_the_index() {
     write_index(directory.path(), &weight_map);
     let checkpoint = open(directory.path(), &spec).unwrap();
     let norm = TinyCheckpoint::whole(&spec).tensors.into_iter().find(|tensor| tensor.name == "model.norm.weight").unwrap();
-    let values = pollster::block_on(checkpoint.read(WeightKey::FinalNorm, 0..1)).unwrap().values;
+    let values = pollster::block_on(checkpoint.read(Role::FinalNorm.of_model(), 0..1)).unwrap().values;
     assert_eq!(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), norm.bytes);
 }
 

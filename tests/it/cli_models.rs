@@ -1,7 +1,7 @@
 //! The commands that run a model, from outside and on `--device cpu`; what other devices compute is asked of the engine.
 
 use crate::common::{Golden, demo_model};
-use moebius::reference::LayerRouting;
+use moebius::batch::LayerRouting;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::io::{Read, Write};

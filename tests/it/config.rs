@@ -17,19 +17,19 @@ fn mixtral_fixture_parses_to_its_spec() {
     assert_eq!((spec.family, spec.vocab_size, spec.hidden_size, spec.max_positions), ("mixtral", 430, 96, 1024));
     assert_eq!((spec.final_norm.eps, spec.tied_embeddings, spec.layers.len()), (1e-5, false, 3));
     for layer in &spec.layers {
-        let attention = layer.mixer.attention().unwrap();
+        let attention = layer.attention().unwrap();
         assert_eq!((attention.num_heads, attention.num_kv_heads, attention.head_dim), (3, 1, 16));
         assert_eq!((attention.scale, attention.rope.as_ref().unwrap().theta, attention.mask), (0.25, 1e6, Mask::Causal));
         let router = RouterSpec { normalize: Normalize::Sum { floor: 0.0 }, ..RouterSpec::new(6, 2) };
-        assert_eq!(layer.ffn.moe().unwrap().router, router);
-        assert_eq!(layer.ffn.moe().unwrap().expert.intermediate_size, 52);
+        assert_eq!(layer.moe().unwrap().router, router);
+        assert_eq!(layer.moe().unwrap().expert.intermediate_size, 52);
     }
 }
 
 #[test]
 fn sliding_window_applies_to_every_layer() {
     let spec = spec_of(&golden("fixtures/mixtral_swa"));
-    assert!(spec.layers.iter().all(|layer| layer.mixer.attention().unwrap().mask == Mask::Window(24)));
+    assert!(spec.layers.iter().all(|layer| layer.attention().unwrap().mask == Mask::Window(24)));
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn absent_keys_have_the_defaults_of_transformers() {
     let absent = |key| (key, Value::Null);
     let keys = ["head_dim", "num_key_value_heads", "rms_norm_eps", "rope_theta", "hidden_act", "tie_word_embeddings"];
     let spec = parse(&keys.map(absent)).unwrap();
-    let attention = spec.layers[0].mixer.attention().unwrap();
+    let attention = spec.layers[0].attention().unwrap();
     assert_eq!((attention.head_dim, attention.num_kv_heads, attention.rope.as_ref().unwrap().theta), (4, 2, 1e6));
     assert_eq!((spec.final_norm.eps, spec.tied_embeddings), (1e-5, false));
 }
 
 #[test]
 fn rope_theta_is_found_in_either_place() {
-    let theta = |changes: &[(&str, Value)]| parse(changes).unwrap().layers[0].mixer.rope().unwrap().theta;
+    let theta = |changes: &[(&str, Value)]| parse(changes).unwrap().layers[0].rope().unwrap().theta;
     assert_eq!(theta(&[("rope_theta", json!(5e5))]), 5e5);
     let nested = json!({ "rope_type": "default", "rope_theta": 2e4 });
     assert_eq!(theta(&[("rope_theta", Value::Null), ("rope_parameters", nested)]), 2e4);
@@ -152,10 +152,10 @@ fn gaps_of_older_versions_are_read() {
         ModelSpec::parse(&config.to_string(), "config.json").unwrap().layers.remove(0)
     };
     let layer = with("olmoe", "clip_qkv", json!(8.0));
-    let attention = layer.mixer.attention().unwrap();
+    let attention = layer.attention().unwrap();
     assert_eq!((attention.clip, attention.clip_after_norm), (Some(8.0), true));
     let layer = with("grok1", "router_logit_softcapping", json!(30.0));
-    assert_eq!(layer.ffn.moe().unwrap().router.softcap, Some(30.0));
+    assert_eq!(layer.moe().unwrap().router.softcap, Some(30.0));
 }
 
 #[test]

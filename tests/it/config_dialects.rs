@@ -44,7 +44,7 @@ fn configs_that_transformers_wrote_anew_mean_the_same_model() {
 
 #[test]
 fn a_theta_among_the_rope_parameters_counts_more_than_one_outside() {
-    let theta = |changes: &[(&str, Value)]| spec_with(changes).layers[0].mixer.rope().unwrap().theta;
+    let theta = |changes: &[(&str, Value)]| spec_with(changes).layers[0].rope().unwrap().theta;
     let nested = json!({ "rope_type": "default", "rope_theta": 1e6 });
     assert_eq!(theta(&[("rope_theta", json!(10000.0)), ("rope_parameters", nested.clone())]), 1e6);
     assert_eq!(theta(&[("rope_theta", Value::Null), ("rope_parameters", nested)]), 1e6);
@@ -96,7 +96,7 @@ fn files_in_place_of_a_config_are_told_apart() {
 fn yarn_without_a_factor_stretches_to_the_length_of_the_model() {
     let yarn = |factor: Value| {
         let scaling = json!({ "rope_type": "yarn", "original_max_position_embeddings": 16, "factor": factor });
-        spec_with(&[("rope_scaling", scaling)]).layers[0].mixer.rope().unwrap().scaling.clone()
+        spec_with(&[("rope_scaling", scaling)]).layers[0].rope().unwrap().scaling.clone()
     };
     assert!(matches!(yarn(Value::Null), RopeScaling::Yarn { factor: 4.0, .. }));
     assert_eq!(yarn(Value::Null), yarn(json!(4.0)));

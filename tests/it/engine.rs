@@ -1,10 +1,10 @@
 //! Whole models through the engine, on the default adapter and on the reference: the numbers of transformers, whatever runs them.
 
 use crate::common::{FIXTURES, Golden, LOGITS_WITHIN, demo_model, gpu_or_skip, ids, max_difference};
+use moebius::batch::LayerRouting;
 use moebius::generate::{Candidate, GenerateOptions, SamplingOptions, StopReason, StopRules, Summary};
 use moebius::gpu::{DeviceChoice, DeviceOptions, Overrides, Profile};
 use moebius::quant::WeightClass;
-use moebius::reference::LayerRouting;
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use crate::common::{FIXTURES, golden, open, spec_of};
 use moebius::Error;
-use moebius::checkpoint::WeightKey;
 use moebius::spec::ModelSpec;
+use moebius::spec::WeightKey;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

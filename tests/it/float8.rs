@@ -4,9 +4,9 @@ use super::checkpoint::read_all;
 use super::latent::{FP8, parse};
 use crate::common::{TinyCheckpoint, TinyTensor, golden, open, spec_of};
 use moebius::Error;
-use moebius::checkpoint::{Checkpoint, WeightKey};
+use moebius::checkpoint::Checkpoint;
 use moebius::quant::QuantFormat;
-use moebius::spec::ModelSpec;
+use moebius::spec::{ModelSpec, Role, WeightKey};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn eight_bit_matrices_are_codes_times_the_factor_of_their_block() {
     let directory = tiny.write();
     let checkpoint = open(directory.path(), &spec).unwrap();
     // `[28, 160]` with a factor for each part of a row, `[160, 48]` with one for each part of a column.
-    for (key, by_col) in [(WeightKey::LatentQueryDown { layer: 0 }, true), (WeightKey::AttentionOutput { layer: 0 }, false)] {
+    for (key, by_col) in [(Role::LatentQueryDown.of_layer(0), true), (Role::AttentionOutput.of_layer(0), false)] {
         let matrix = read_all(&checkpoint, &spec, key);
         for (index, value) in matrix.values.iter().enumerate() {
             let (row, col) = (index / matrix.cols, index % matrix.cols);
@@ -78,7 +78,7 @@ fn factors_of_eight_bit_matrices_may_be_stored_in_sixteen() {
     (scales.dtype, scales.bytes) = ("BF16", half::bf16::from_f32(0.5).to_le_bytes().to_vec());
     tiny.tensor_mut("model.layers.0.self_attn.q_b_proj.weight").bytes.fill(0x38);
     let directory = tiny.write();
-    let values = read_all(&open(directory.path(), &spec).unwrap(), &spec, WeightKey::LatentQueryUp { layer: 0 }).values;
+    let values = read_all(&open(directory.path(), &spec).unwrap(), &spec, Role::LatentQueryUp.of_layer(0)).values;
     assert!(values.iter().all(|value| *value == 0.5));
 }
 
@@ -129,8 +129,8 @@ fn eight_bit_matrices_stay_as_they_are_on_the_device() {
     for key in WeightKey::all(&spec) {
         let stored = checkpoint.stored_quant(key);
         let matrix = read_all(&checkpoint, &spec, key);
-        let is_f32 = matches!(key, WeightKey::SelectionBias { .. });
-        let is_wide = matches!(key, WeightKey::Embedding | WeightKey::Head | WeightKey::Router { .. }) || matrix.rows == 1;
+        let is_f32 = matches!(key.role, Role::SelectionBias);
+        let is_wide = matches!(key.role, Role::Embedding | Role::Head | Role::Router) || matrix.rows == 1;
         assert_eq!(
             stored.name,
             if is_f32 {
@@ -154,7 +154,7 @@ fn eight_bit_matrices_stay_as_they_are_on_the_device() {
     let file = std::fs::read(directory.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let raw = tensors.tensor("model.layers.1.self_attn.o_proj.weight").unwrap();
-    let packed = packed(&checkpoint, &spec, WeightKey::AttentionOutput { layer: 1 }).unwrap();
+    let packed = packed(&checkpoint, &spec, Role::AttentionOutput.of_layer(1)).unwrap();
     let cols = raw.shape()[1];
     for (row, stored) in packed.chunks_exact(fp8.row_bytes(cols)).zip(raw.data().chunks_exact(cols)) {
         assert_eq!(&row[..cols], stored);
@@ -182,13 +182,13 @@ fn blocks_that_do_not_lie_along_rows_are_widened() {
     let checkpoint = open(directory.path(), &spec).unwrap();
     let stored = |key: WeightKey| checkpoint.stored_quant(key).name;
     // 160 columns in blocks of 64; keys of 16 rows, of which the second head's begin at 28.
-    assert_eq!(stored(WeightKey::LatentQueryDown { layer: 0 }), "f32");
-    assert_eq!(stored(WeightKey::LatentKeyUp { layer: 0 }), "f32");
+    assert_eq!(stored(Role::LatentQueryDown.of_layer(0)), "f32");
+    assert_eq!(stored(Role::LatentKeyUp.of_layer(0)), "f32");
     // 48 columns in one block, and 20.
-    assert_eq!(stored(WeightKey::AttentionOutput { layer: 0 }), "fp8");
-    assert_eq!(stored(WeightKey::LatentValueUp { layer: 0 }), "fp8");
+    assert_eq!(stored(Role::AttentionOutput.of_layer(0)), "fp8");
+    assert_eq!(stored(Role::LatentValueUp.of_layer(0)), "fp8");
     // Asked for all the same: rounded again, near what is stored.
-    let key = WeightKey::LatentQueryDown { layer: 0 };
+    let key = Role::LatentQueryDown.of_layer(0);
     let exact = read_all(&checkpoint, &spec, key);
     let again = QuantFormat::fp8().unpack(&packed(&checkpoint, &spec, key).unwrap(), exact.cols);
     for (row, again) in exact.values.chunks(exact.cols).zip(again.chunks(exact.cols)) {
@@ -206,7 +206,7 @@ fn what_is_not_a_number_is_an_error_with_its_place() {
         change(&mut tiny);
         let directory = tiny.write();
         let checkpoint = open(directory.path(), &spec).unwrap();
-        let key = WeightKey::AttentionOutput { layer: 0 };
+        let key = Role::AttentionOutput.of_layer(0);
         let read = pollster::block_on(checkpoint.read(key, 0..key.shape(&spec).0)).unwrap_err().to_string();
         assert_eq!(packed(&checkpoint, &spec, key).unwrap_err().to_string(), read);
         read
@@ -226,6 +226,6 @@ fn what_is_not_a_number_is_an_error_with_its_place() {
     tiny.tensor_mut(name).bytes[21] = 0x7f;
     let directory = tiny.write();
     let checkpoint = open(directory.path(), &spec).unwrap();
-    let found = packed(&checkpoint, &spec, WeightKey::LatentKeyUp { layer: 0 }).unwrap_err().to_string();
+    let found = packed(&checkpoint, &spec, Role::LatentKeyUp.of_layer(0)).unwrap_err().to_string();
     assert_eq!(found, format!("tensor `{name}`: element 21 is not a number"));
 }

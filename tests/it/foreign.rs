@@ -148,7 +148,7 @@ fn stacked_experts_of_qwen3_vl_are_read_in_either_order() {
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
     let other = block_on(Checkpoint::open(other.path(), &spec)).unwrap();
-    for key in moebius::checkpoint::WeightKey::all(&spec) {
+    for key in moebius::spec::WeightKey::all(&spec) {
         let rows = 0..key.shape(&spec).0;
         let (found, expected) = (block_on(other.read(key, rows.clone())).unwrap(), block_on(original.read(key, rows)).unwrap());
         assert_eq!(found.values, expected.values, "{key:?}");

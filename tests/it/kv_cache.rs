@@ -1,11 +1,12 @@
 //! The KV cache in f16: what it keeps, when it is chosen, and what it does to whole models.
 
 use crate::common::{Golden, demo_model, gpu_or_skip, ids, max_difference};
+use moebius::batch::Row;
 use moebius::gating::RoutingOverride;
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::quant::{CacheChoice, CacheFormat, Quant, QuantFormat};
-use moebius::reference::{KvCache, Row, qkv};
+use moebius::reference::{KvCache, qkv};
 use moebius::spec::AttentionSpec;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;

@@ -3,13 +3,14 @@
 use super::checkpoint::{raw_tensor, read, read_all};
 use crate::common::{golden, open, spec_of};
 use moebius::Error;
-use moebius::checkpoint::WeightKey;
+use moebius::batch::Row;
 use moebius::gating::{ExpertGroups, GroupScore, Normalize, RouterMethod};
+use moebius::reference::KvCache;
 use moebius::reference::attention::{self, attention};
 use moebius::reference::head_matmul::{self, head_matmul};
 use moebius::reference::latent::{self, latent};
-use moebius::reference::{KvCache, Row};
-use moebius::spec::{Ffn, LatentSpec, ModelSpec, Parameters, RopePairing, RopeScaling, RopeSpec};
+use moebius::spec::{LatentSpec, ModelSpec, Parameters, RopePairing, RopeScaling, RopeSpec};
+use moebius::spec::{Role, WeightKey};
 use serde_json::{Value, json};
 
 pub(super) const FP8: &str = "deepseek_v3_fp8";
@@ -25,7 +26,7 @@ pub(super) fn parse(fixture: &str, changes: &[(&str, Value)]) -> moebius::Result
 }
 
 fn latent_spec(fixture: &str, changes: &[(&str, Value)]) -> LatentSpec {
-    parse(fixture, changes).unwrap().layers[0].mixer.latent().unwrap().clone()
+    parse(fixture, changes).unwrap().layers[0].latent().unwrap().clone()
 }
 
 /// Two heads of 4 + 2, a latent of 4.
@@ -71,8 +72,8 @@ fn yarn_scales_the_scores_of_latent_attention_by_mscale_all_dim_alone() {
 fn routers_of_both_generations_are_told_apart() {
     let router = |fixture: &str, changes: &[(&str, Value)]| {
         let spec = parse(fixture, changes).unwrap();
-        assert!(matches!(spec.layers[0].ffn, Ffn::Dense(_)), "{fixture}");
-        spec.layers[1].ffn.moe().unwrap().router.clone()
+        assert!(spec.layers[0].dense().is_some() && spec.layers[0].moe().is_none(), "{fixture}");
+        spec.layers[1].moe().unwrap().router.clone()
     };
     let v2 = router("deepseek_v2", &[]);
     assert_eq!(v2.groups, Some(ExpertGroups { num_groups: 4, num_kept: 2, score: GroupScore::Max }));
@@ -83,7 +84,7 @@ fn routers_of_both_generations_are_told_apart() {
     let v3 = router("deepseek_v3", &[]);
     assert_eq!(v3.groups, Some(ExpertGroups { num_groups: 4, num_kept: 2, score: GroupScore::SumOfTopTwo }));
     assert_eq!((v3.method, v3.selection_bias, v3.scale), (RouterMethod::Sigmoid, true, 2.5));
-    assert_eq!(parse("moonlight", &[]).unwrap().layers[1].ffn.moe().unwrap().shared.unwrap().mlp.intermediate_size, 2 * 36);
+    assert_eq!(parse("moonlight", &[]).unwrap().layers[1].moe().unwrap().shared.unwrap().mlp.intermediate_size, 2 * 36);
 }
 
 #[test]
@@ -153,11 +154,11 @@ fn the_projection_from_the_latent_is_split_into_transposed_keys_and_values() {
     let directory = golden("fixtures/deepseek_v2");
     let spec = spec_of(&directory);
     let checkpoint = open(&directory, &spec).unwrap();
-    let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *spec.layers[2].mixer.latent().unwrap();
+    let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *spec.layers[2].latent().unwrap();
     let raw = raw_tensor(&directory, "model.layers.2.self_attn.kv_b_proj.weight");
     let raw_row = |head: usize, row: usize| &raw[(head * (nope_dim + value_dim) + row) * latent_dim..][..latent_dim];
-    let keys = read_all(&checkpoint, &spec, WeightKey::LatentKeyUp { layer: 2 }).values;
-    let values = read_all(&checkpoint, &spec, WeightKey::LatentValueUp { layer: 2 }).values;
+    let keys = read_all(&checkpoint, &spec, Role::LatentKeyUp.of_layer(2)).values;
+    let values = read_all(&checkpoint, &spec, Role::LatentValueUp.of_layer(2)).values;
     for head in 0..num_heads {
         for i in 0..latent_dim {
             let row = &keys[(head * latent_dim + i) * nope_dim..][..nope_dim];

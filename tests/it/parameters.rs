@@ -1,9 +1,9 @@
 //! Sizes of published models from their configs alone.
 
 use crate::common::{all_models, demo_model, golden, spec_of};
-use moebius::checkpoint::WeightKey;
 use moebius::quant::{CacheFormat, QuantFormat};
 use moebius::spec::{ModelSpec, Parameters};
+use moebius::spec::{Role, WeightKey};
 
 fn published(name: &str) -> ModelSpec {
     ModelSpec::parse(&std::fs::read_to_string(golden("configs").join(name)).unwrap(), name).unwrap()
@@ -126,10 +126,9 @@ fn weight_bytes_are_those_of_padded_rows() {
         let bytes = |key: WeightKey| {
             let (rows, cols) = key.shape(&spec);
             // A vector is a row of its own, or two where a norm has a bias.
-            let stays_f32 = rows <= 2
-                || matches!(key, WeightKey::Router { .. } | WeightKey::RouterHidden { .. } | WeightKey::ChoiceRouter { .. });
+            let stays_f32 = rows <= 2 || matches!(key.role, Role::Router | Role::RouterHidden | Role::ChoiceRouter);
             // q8_0 leaves the head in 16 bits.
-            let is_head = key == WeightKey::Head || spec.tied_embeddings && key == WeightKey::Embedding;
+            let is_head = key == Role::Head.of_model() || spec.tied_embeddings && key == Role::Embedding.of_model();
             let format = match name {
                 _ if stays_f32 => QuantFormat::find("f32").unwrap(),
                 "q8_0" if is_head => QuantFormat::find("bf16").unwrap(),

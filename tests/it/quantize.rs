@@ -1,10 +1,11 @@
 //! Models written by `quantize`: they run as the original does with that `--quant`, and say what they are.
 
 use crate::common::{Golden, demo_model, golden, gpu_or_skip, open, spec_of};
-use moebius::checkpoint::{Checkpoint, WeightKey};
+use moebius::checkpoint::Checkpoint;
 use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::model::{QuantizeOptions, Quantized, quantize};
 use moebius::quant::{CacheChoice, CacheFormat, QuantFormat};
+use moebius::spec::{Role, WeightKey};
 use moebius::{Engine, Error, LoadOptions};
 use pollster::block_on;
 use std::collections::BTreeSet;
@@ -110,9 +111,9 @@ fn names_of_packed_weights_are_unique_and_stay_as_they_are() {
         assert_eq!(names.len(), keys.len(), "{}", directory.display());
     }
     // A checkpoint that was written once has to be found again: these never change within a version of the layout.
-    assert_eq!(WeightKey::Embedding.packed_name(), "embedding");
-    assert_eq!(WeightKey::Qkv { layer: 3 }.packed_name(), "layers.3.qkv");
-    assert_eq!(WeightKey::ExpertGateUp { layer: 0, expert: 17 }.packed_name(), "layers.0.expert_gate_up.17");
+    assert_eq!(Role::Embedding.of_model().packed_name(), "embedding");
+    assert_eq!(Role::Qkv.of_layer(3).packed_name(), "layers.3.qkv");
+    assert_eq!(Role::ExpertGateUp.of_expert(0, 17).packed_name(), "layers.0.expert_gate_up.17");
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn a_quantised_model_is_a_directory_like_any_other() {
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let down = tensors.tensor("layers.2.expert_down.5").unwrap();
     let spec = spec_of(&out);
-    let (rows, cols) = WeightKey::ExpertDown { layer: 2, expert: 5 }.shape(&spec);
+    let (rows, cols) = Role::ExpertDown.of_expert(2, 5).shape(&spec);
     assert_eq!(
         (down.dtype(), down.shape()),
         (safetensors::Dtype::U8, &[rows, cols / 2 + (cols / 32 * 2).next_multiple_of(16)][..])

@@ -1,19 +1,20 @@
 //! The whole forward pass on the CPU against what transformers computed.
 
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
-use moebius::checkpoint::{Checkpoint, WeightKey};
-use moebius::model::{ReferenceDecoder, WeightSource};
+use moebius::batch::{CacheShape, Row};
+use moebius::checkpoint::Checkpoint;
+use moebius::model::{ReferenceDecoder, ReferenceForward, ReferencePass, WeightSource};
 use moebius::quant::{CacheFormat, QuantChoice};
-use moebius::reference::{Decoder, Forward, Row};
-use moebius::spec::{ModelSpec, Parameters, RopeScaling};
+use moebius::spec::{ModelSpec, Parameters, RopeScaling, WeightKey};
 use serde_json::Value;
 
-fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> Decoder {
+fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> ReferencePass {
     let read = |key: WeightKey| pollster::block_on(checkpoint.read(key, 0..key.shape(spec).0)).unwrap().values;
-    Decoder::new(spec, WeightKey::all(spec).map(|key| (key, read(key))).collect(), (context, CacheFormat::F32))
+    let cache = CacheShape { context, format: CacheFormat::F32 };
+    ReferencePass::new(spec, WeightKey::all(spec).map(|key| (key, read(key))).collect(), cache)
 }
 
-fn load_golden(golden: &Golden) -> Decoder {
+fn load_golden(golden: &Golden) -> ReferencePass {
     load(&golden.spec, &open(&golden.directory, &golden.spec).unwrap(), golden.context())
 }
 
@@ -28,12 +29,12 @@ fn best(logits: &[f32]) -> u32 {
 }
 
 /// `len` tokens after a prompt, each the best one.
-fn continuation(decoder: &mut Decoder, spec: &ModelSpec, prompt: &[u32], len: usize) -> Vec<u32> {
-    let mut hidden = decoder.forward(&rows(prompt, 0, 0)).hidden;
+fn continuation(decoder: &mut ReferencePass, spec: &ModelSpec, prompt: &[u32], len: usize) -> Vec<u32> {
+    let mut hidden = decoder.forward(&rows(prompt, 0, 0)).unwrap().hidden;
     let mut tokens = Vec::new();
     for position in prompt.len()..prompt.len() + len {
         tokens.push(best(&decoder.logits(&hidden[hidden.len() - spec.hidden_size..])));
-        hidden = decoder.forward(&rows(&tokens[tokens.len() - 1..], position, 0)).hidden;
+        hidden = decoder.forward(&rows(&tokens[tokens.len() - 1..], position, 0)).unwrap().hidden;
     }
     tokens
 }
@@ -43,7 +44,7 @@ fn reference_gives_the_logits_and_experts_of_transformers() {
     for golden in Golden::all() {
         let mut decoder = load_golden(&golden);
         for (index, prompt) in golden.prompts.iter().enumerate() {
-            let Forward { hidden, layers, choices, fault } = decoder.forward(&rows(prompt, 0, 0));
+            let ReferenceForward { hidden, layers, choices, fault } = decoder.forward(&rows(prompt, 0, 0)).unwrap();
             let worst = golden.assert_logits(index, &decoder.logits(&hidden));
             golden.assert_routing(index, &layers);
             golden.assert_choices(index, &choices);
@@ -84,15 +85,15 @@ fn reference_continues_the_demo_prompts_token_for_token() {
 fn one_token_at_a_time_gives_the_same_as_the_whole_prompt() {
     for golden in Golden::all() {
         let prompt = golden.prompts.last().unwrap();
-        let whole = load_golden(&golden).forward(&rows(prompt, 0, 0));
+        let whole = load_golden(&golden).forward(&rows(prompt, 0, 0)).unwrap();
         let mut decoder = load_golden(&golden);
         // With longrope, a short text is not the beginning of a long one.
-        let first = match &golden.spec.layers[0].mixer.rope().unwrap().scaling {
+        let first = match &golden.spec.layers[0].rope().unwrap().scaling {
             RopeScaling::Long { original_positions, .. } if *original_positions < prompt.len() => *original_positions,
             _ => 0,
         };
         for (position, token) in prompt.iter().enumerate() {
-            let step = decoder.forward(&rows(&[*token], position, 0));
+            let step = decoder.forward(&rows(&[*token], position, 0)).unwrap();
             if position < first {
                 continue;
             }
@@ -111,14 +112,14 @@ fn interleaved_sequences_give_the_same_as_each_alone() {
     for name in ["mixtral_swa", "gpt_oss", "llama4_text", "bailing_moe_v2", "deepseek_v3", "jetmoe", "yuan"] {
         let golden = Golden::load(name);
         let (a, b) = (rows(&golden.prompts[1], 0, 0), rows(&golden.prompts[2][..30], 0, 1));
-        let alone = [load_golden(&golden).forward(&a).hidden, load_golden(&golden).forward(&b).hidden];
+        let alone = [load_golden(&golden).forward(&a).unwrap().hidden, load_golden(&golden).forward(&b).unwrap().hidden];
 
         let mut mixed: Vec<Row> = Vec::new();
         for index in 0..a.len().max(b.len()) {
             mixed.extend(b.get(index));
             mixed.extend(a.get(index));
         }
-        let hidden = load_golden(&golden).forward(&mixed).hidden;
+        let hidden = load_golden(&golden).forward(&mixed).unwrap().hidden;
         let mut apart = [Vec::new(), Vec::new()];
         for (row, hidden) in mixed.iter().zip(hidden.chunks_exact(golden.spec.hidden_size)) {
             apart[row.sequence as usize].extend_from_slice(hidden);
@@ -132,7 +133,7 @@ fn interleaved_sequences_give_the_same_as_each_alone() {
 #[test]
 fn an_empty_batch_gives_nothing() {
     for name in ["mixtral", "deepseek_v2"] {
-        assert!(load_golden(&Golden::load(name)).forward(&[]).hidden.is_empty(), "{name}");
+        assert!(load_golden(&Golden::load(name)).forward(&[]).unwrap().hidden.is_empty(), "{name}");
     }
 }
 
@@ -142,7 +143,7 @@ fn loading_reports_every_byte_once() {
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
     let (source, quant) = (WeightSource::Checkpoint(&checkpoint), QuantChoice::default());
-    let cache = (8, CacheFormat::F32);
+    let cache = CacheShape { context: 8, format: CacheFormat::F32 };
     let mut report = |bytes| reports.push(bytes);
     pollster::block_on(ReferenceDecoder::load(&golden.spec, (&source, quant), cache, &mut report)).unwrap();
     assert!(reports.is_sorted());

@@ -2,7 +2,7 @@
 
 use crate::common::{TinyCheckpoint, open, tiny_spec};
 use moebius::Error;
-use moebius::checkpoint::WeightKey;
+use moebius::spec::WeightKey;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;

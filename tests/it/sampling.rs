@@ -1,11 +1,11 @@
 //! Tokens that a device draws, many of them, beside the distribution of the twin.
 
 use crate::common::{gpu_device, gpu_device_with};
+use moebius::batch::rng::uniform_f32;
+use moebius::batch::{Row, Sampling, seen_words};
 use moebius::gpu::{Device, DeviceOptions, Overrides, Profile, Recording};
 use moebius::kernels::sample::{Buffers, Problem, record};
-use moebius::reference::Row;
-use moebius::reference::rng::uniform_f32;
-use moebius::reference::sample::{Sampling, probabilities, seen_words};
+use moebius::reference::sample::probabilities;
 
 const VOCAB: usize = 2000;
 const DRAWS: usize = 4000;

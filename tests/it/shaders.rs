@@ -1,13 +1,13 @@
 //! Every variant of every kernel, without a GPU: WGSL that naga accepts, an interface that equals the Rust side, and what the drivers get.
 
 use crate::common::required;
+use moebius::batch::Row;
 use moebius::bench::{PROBES, probe_variants};
 use moebius::conformance::cases;
 use moebius::gpu::{Access, Caps, Kernel, Knob, Profile, Tuning, Variant};
 use moebius::kernels::sample::Sampling;
 use moebius::kernels::{KERNELS, expert_sort, matmul};
 use moebius::quant::QUANTS;
-use moebius::reference::Row;
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};

@@ -1,13 +1,14 @@
 //! Attention of one token whose keys several workgroups of a GPU share.
 
 use crate::common::{Golden, gpu_device_with, gpu_or_skip};
+use moebius::batch::CacheShape;
+use moebius::batch::rng::pcg;
 use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test, Work};
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules};
 use moebius::gpu::{Caps, DeviceChoice, DeviceOptions, Overrides, Profile};
 use moebius::kernels::attention::{self, Problem};
 use moebius::quant::CacheFormat;
 use moebius::reference::attention_merge::{Inputs, attention_merge};
-use moebius::reference::rng::pcg;
 use moebius::spec::{AttentionSpec, Mask};
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
@@ -17,7 +18,7 @@ fn keys_are_split_only_of_one_token_over_a_long_context_on_a_gpu() {
     let spec = AttentionSpec::new(32, 8, 128);
     let splits = |spec: &AttentionSpec, profile, num_tokens, context| {
         let caps = Caps { profile, ..Caps::webgpu_default() };
-        attention::splits(&caps, &Problem::of_spec(spec, num_tokens, (context, CacheFormat::F32)))
+        attention::splits(&caps, &Problem::of_spec(spec, num_tokens, CacheShape { context, format: CacheFormat::F32 }))
     };
     let on_gpu = |spec: &AttentionSpec, context| splits(spec, Profile::Gpu, 1, context);
     // Eight groups of heads: sixteen parts each make 128 workgroups, of 128 keys at least.

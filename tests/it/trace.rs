@@ -1,10 +1,10 @@
 //! Traces of routing: the numbers by hand, the file, and the models behind it.
 
 use crate::common::{Golden, demo_model};
+use moebius::batch::LayerRouting;
 use moebius::gating::RoutingOverride;
 use moebius::generate::{GenerateOptions, SamplingOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
-use moebius::reference::LayerRouting;
 use moebius::trace::{
     Balance, ExpertToken, Source, Statistics, Trace, TracedLayer, TracedToken, balance, divergence, header_line, html, read,
     shares,

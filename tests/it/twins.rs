@@ -1,6 +1,8 @@
 //! The reference of each kernel against values worked out by hand or another way.
 
 use crate::common::max_difference;
+use moebius::batch::Row;
+use moebius::batch::rope::rope_table;
 use moebius::gating::{Normalize, RouterSpec};
 use moebius::reference::expert_combine::expert_combine;
 use moebius::reference::expert_down::expert_down;
@@ -8,10 +10,9 @@ use moebius::reference::expert_gate_up::{self, expert_gate_up};
 use moebius::reference::expert_sort::{Sorted, expert_sort};
 use moebius::reference::matmul::{add_bias, matmul};
 use moebius::reference::norm::norm;
-use moebius::reference::rope::rope_table;
 use moebius::reference::router::router;
 use moebius::reference::router_topk::router_topk;
-use moebius::reference::{KvCache, Row, attention, embed::embed, qkv};
+use moebius::reference::{KvCache, attention, embed::embed, qkv};
 use moebius::spec::{
     Activation, AttentionSpec, Mask, NormKind, NormSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, RopeSpec,
     TemperatureTuning,

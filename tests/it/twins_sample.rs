@@ -1,7 +1,8 @@
 //! The reference's sampler against values worked out by hand or another way.
 
-use moebius::reference::rng::{pcg, uniform_f32};
-use moebius::reference::sample::{Sampling, mark_seen, sample, seen_words};
+use moebius::batch::rng::{pcg, uniform_f32};
+use moebius::batch::{Sampling, mark_seen, seen_words};
+use moebius::reference::sample::sample;
 use std::collections::BTreeSet;
 
 const DRAWS: u32 = 20_000;

@@ -2,12 +2,13 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem, Tolerance};
 use super::kept;
+use crate::batch::{CacheShape, Row};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
 use crate::kernels::attention_merge;
 use crate::quant::CacheFormat;
-use crate::reference::{self, KvCache, Row};
+use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, Mask};
 
 #[derive(Clone)]
@@ -191,7 +192,7 @@ impl Attention {
     }
 
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem::of_spec(&self.spec(), self.lengths.len(), (self.context, self.cache))
+        attention::Problem::of_spec(&self.spec(), self.lengths.len(), CacheShape { context: self.context, format: self.cache })
     }
 }
 

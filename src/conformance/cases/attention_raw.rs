@@ -6,12 +6,13 @@ use super::super::{Case, Problem, Tolerance};
 use super::attention::{LONG_CONTEXT, record};
 use super::kept;
 use super::qk_rope::{RawHeads, specs};
+use crate::batch::{CacheShape, Row};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::attention::{self, Buffers};
 use crate::kernels::qk_rope;
 use crate::quant::{CacheFormat, padded};
-use crate::reference::{self, KvCache, Row};
+use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, Mask};
 
 struct AttentionRaw {
@@ -99,7 +100,10 @@ pub(super) fn cases() -> Vec<Case> {
 
 impl AttentionRaw {
     fn problem(&self) -> attention::Problem<'_> {
-        attention::Problem { raw: Some(&self.spec), ..attention::Problem::of_spec(&self.spec, 1, (self.context, self.cache)) }
+        attention::Problem {
+            raw: Some(&self.spec),
+            ..attention::Problem::of_spec(&self.spec, 1, CacheShape { context: self.context, format: self.cache })
+        }
     }
 
     /// As the decoder does it: in one kernel where it can, else in two.

@@ -2,11 +2,12 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
 use super::{COPY, ONE_SHARD, PRODUCT};
+use crate::batch::Row;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::embed::{self, Buffers};
 use crate::quant::{QUANTS, Quant, QuantFormat};
-use crate::reference::{self, Row};
+use crate::reference::{self};
 
 struct Embed {
     num_tokens: usize,

@@ -2,11 +2,11 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Prepared, Stage, canaries};
 use super::super::{Case, Problem};
 use super::{SUM, rows_with_gaps};
+use crate::batch::rope::rope_table;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::latent::{self, Buffers};
 use crate::quant::{CacheFormat, padded};
-use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache};
 use crate::spec::{LatentSpec, RopePairing, RopeScaling, RopeSpec};
 

@@ -22,10 +22,11 @@ mod router_topk;
 mod sample;
 
 use super::{Case, Tolerance};
+use crate::batch::Row;
 use crate::gating::WeightOn;
 use crate::kernels::norm::Fused;
 use crate::quant::CacheFormat;
-use crate::reference::{self, Row};
+use crate::reference::{self};
 use crate::spec::NormSpec;
 
 /// Every case, in the order of a token's way through the model.

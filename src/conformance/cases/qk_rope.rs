@@ -2,12 +2,13 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem};
 use super::{SUM, rows_with_gaps};
+use crate::batch::Row;
+use crate::batch::rope::rope_table;
 use crate::error::Result;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::qk_rope::{self, Buffers};
 use crate::quant::CacheFormat;
-use crate::reference::rope::rope_table;
-use crate::reference::{self, KvCache, Row};
+use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, QkNorm, QkNormOver, RopePairing, RopeScaling, RopeSpec, TemperatureTuning};
 
 struct QkRope {

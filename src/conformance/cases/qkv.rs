@@ -2,11 +2,11 @@ use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem};
 use super::{ONE_SHARD, SUM, fused_norm, normed, rows_with_gaps};
+use crate::batch::rope::rope_table;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::qkv::{self, Buffers};
 use crate::quant::{CacheFormat, QUANTS, Quant};
-use crate::reference::rope::rope_table;
 use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, RopePairing, RopeScaling, RopeSpec};
 

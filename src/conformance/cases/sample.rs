@@ -2,11 +2,11 @@ use super::super::compare::{Expected, Rule};
 use super::super::inputs::Inputs;
 use super::super::stage::{Output, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
+use crate::batch::{Row, Sampling, mark_seen, seen_words};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::sample::{self, Buffers};
-use crate::reference::Row;
-use crate::reference::sample::{Choice, Sampling, mark_seen, sample, seen_words};
+use crate::reference::sample::{Choice, sample};
 
 struct Sample {
     sampling: Sampling,

@@ -4,7 +4,7 @@ use super::common::{self, Defaults, FACTOR};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec, QkNormOver, Residual, TensorNames};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, Mask, ModelSpec, MoeSpec, QkNormOver, Residual, TensorNames};
 
 pub(super) static AFMOE: Arch =
     Arch { name: "afmoe", model_types: &["afmoe"], covers: "Arcee Trinity Nano, Mini and Large", parse };
@@ -25,14 +25,15 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: router(config)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "num_shared_experts", 2, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let first_sparse = config.count_or("num_dense_layers", 1, limits::LAYERS)?;
     let attention = attention(config)?;
     let mut model = common::model(config, AFMOE.name, &DEFAULTS, |layer| {
         let ffn = if layer >= first_sparse {
-            Ffn::Moe(moe.clone())
+            BlockSpec::Experts(moe.clone())
         } else {
-            Ffn::Dense(common::silu_mlp(config, "intermediate_size")?)
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
         };
         Ok((attention(layer)?, ffn))
     })?;

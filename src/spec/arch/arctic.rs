@@ -4,7 +4,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits, mixtral};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, TensorNames};
+use crate::spec::{BlockSpec, ConfigJson, ExpertStorage, Mask, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, TensorNames};
 
 pub(super) static ARCTIC: Arch =
     Arch { name: "arctic", model_types: &["arctic"], covers: "Snowflake Arctic base and instruct, 480B-A17B", parse };
@@ -37,12 +37,12 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         ..common::router(config, "num_local_experts", ("num_experts_per_tok", Some(1)))?
     };
     let expert = common::silu_mlp(config, "intermediate_size")?;
-    let moe = MoeSpec { router, expert, shared: None };
+    let moe = MoeSpec { router, expert, shared: None, output_bias: false };
     let step = config.usize_or("moe_layer_frequency", 2, limits::LAYERS)?;
     let dense = common::silu(common::hidden_size(config)?);
     let model = common::model(config, ARCTIC.name, &DEFAULTS, |layer| {
         let ffn = if (layer + 1).is_multiple_of(step) {
-            Ffn::Parallel(ParallelSpec {
+            BlockSpec::Parallel(ParallelSpec {
                 dense,
                 moe: moe.clone(),
                 inputs: ParallelInputs::LayerInput,
@@ -50,7 +50,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
                 deferred: false,
             })
         } else {
-            Ffn::Dense(expert)
+            BlockSpec::Mlp(expert)
         };
         Ok((attention.clone(), ffn))
     })?;

@@ -5,7 +5,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::RouterSpec;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, ModelSpec, MoeSpec, QkNormOver, QkvStorage, TensorNames};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ModelSpec, MoeSpec, QkNormOver, QkvStorage, TensorNames};
 
 pub(super) static BAILING_MOE: Arch = Arch {
     name: "bailing_moe",
@@ -41,13 +41,14 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: router(config)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "num_shared_experts", 0, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let first_sparse = config.count_or("first_k_dense_replace", 0, limits::LAYERS)?;
     let model = common::model(config, BAILING_MOE.name, &DEFAULTS, |layer| {
         let ffn = if layer >= first_sparse {
-            Ffn::Moe(moe.clone())
+            BlockSpec::Experts(moe.clone())
         } else {
-            Ffn::Dense(common::silu_mlp(config, "intermediate_size")?)
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
         };
         Ok((attention.clone(), ffn))
     })?;

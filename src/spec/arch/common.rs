@@ -4,7 +4,7 @@ use super::limits;
 use crate::Result;
 use crate::gating::{ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec};
 use crate::spec::{
-    Activation, AttentionSpec, ConfigJson, Ffn, LayerSpec, Mixer, MlpSpec, ModelSpec, NormSpec, Residual, RopePairing,
+    Activation, AttentionSpec, BlockSpec, ConfigJson, LayerSpec, MlpSpec, ModelSpec, NormSpec, Residual, RopePairing,
     RopeScaling, RopeSpec, TensorNames,
 };
 use crate::spec::{MoeSpec, QkNorm, QkNormOver, SharedSpec};
@@ -47,11 +47,11 @@ pub fn rms_norm(config: &ConfigJson, defaults: &Defaults) -> Result<NormSpec> {
 }
 
 /// A model of pre-norm layers with the names of Llama; `layer` makes each from its index.
-pub fn model<M: Into<Mixer>>(
+pub fn model<M: Into<BlockSpec>>(
     config: &ConfigJson,
     family: &'static str,
     defaults: &Defaults,
-    layer: impl Fn(usize) -> Result<(M, Ffn)>,
+    layer: impl Fn(usize) -> Result<(M, BlockSpec)>,
 ) -> Result<ModelSpec> {
     let norm = rms_norm(config, defaults)?;
     let num_layers = config.usize("num_hidden_layers", limits::LAYERS)?;
@@ -81,16 +81,8 @@ pub fn model_of(config: &ConfigJson, family: &'static str, defaults: &Defaults, 
     })
 }
 
-pub fn pre_norm(norm: NormSpec, mixer: impl Into<Mixer>, ffn: Ffn) -> LayerSpec {
-    LayerSpec {
-        norm,
-        residual: Residual::Pre,
-        residual_scale: 1.0,
-        mixer: mixer.into(),
-        ffn,
-        output_scale: false,
-        ffn_bias: false,
-    }
+pub fn pre_norm(norm: NormSpec, mixer: impl Into<BlockSpec>, ffn: BlockSpec) -> LayerSpec {
+    LayerSpec { norm, residual: Residual::Pre, residual_scale: 1.0, blocks: vec![mixer.into(), ffn], output_scale: false }
 }
 
 /// Heads and rotary embedding.
@@ -311,8 +303,8 @@ pub fn sparse_step(config: &ConfigJson) -> Result<impl Fn(usize) -> bool> {
 }
 
 /// `moe` in a layer that has experts, elsewhere an MLP of `intermediate_size`.
-pub fn sparse_or_dense(config: &ConfigJson, is_sparse: bool, moe: &MoeSpec) -> Result<Ffn> {
-    Ok(if is_sparse { Ffn::Moe(moe.clone()) } else { Ffn::Dense(silu_mlp(config, "intermediate_size")?) })
+pub fn sparse_or_dense(config: &ConfigJson, is_sparse: bool, moe: &MoeSpec) -> Result<BlockSpec> {
+    Ok(if is_sparse { BlockSpec::Experts(moe.clone()) } else { BlockSpec::Mlp(silu_mlp(config, "intermediate_size")?) })
 }
 
 /// Whether layer `l` has experts, from `first_k_dense_replace` and `moe_layer_freq` of the DeepSeek configs.

@@ -5,8 +5,8 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
 use crate::spec::{
-    AttentionSpec, ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, NormKind, NormSpec, QkvStorage, RopePairing, RopeScaling,
-    RopeSpec, TensorNames,
+    AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, NormKind, NormSpec, QkvStorage, RopePairing,
+    RopeScaling, RopeSpec, TensorNames,
 };
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let num_layers = config.usize("n_layers", limits::LAYERS)?;
     // PyTorch's epsilon: the config has none.
     let norm = NormSpec { kind: NormKind::Layer, eps: config.f64_or("layer_norm_eps", 1e-5, EPS)? as f32, bias: false };
-    let layer = common::pre_norm(norm, attention(config, hidden_size)?, Ffn::Moe(experts(config)?));
+    let layer = common::pre_norm(norm, attention(config, hidden_size)?, BlockSpec::Experts(experts(config)?));
     Ok(ModelSpec {
         may_be_cut: false,
         family: DBRX.name,
@@ -93,5 +93,6 @@ fn experts(config: &ConfigJson) -> Result<MoeSpec> {
         router: RouterSpec { normalize, ..RouterSpec::new(num_experts, chosen) },
         expert: common::silu(inner),
         shared: None,
+        output_bias: false,
     })
 }

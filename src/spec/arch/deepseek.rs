@@ -19,6 +19,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::normalize(config, router, false)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "n_shared_experts", 0, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let is_sparse = common::after_dense(config, 0)?;
     common::model(config, DEEPSEEK.name, &DEFAULTS, |layer| {

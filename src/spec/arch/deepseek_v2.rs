@@ -22,6 +22,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: router(config)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "n_shared_experts", 0, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let attention = latent_attention(config, &DEFAULTS)?;
     let is_sparse = common::after_dense(config, 0)?;

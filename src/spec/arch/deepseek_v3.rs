@@ -29,6 +29,7 @@ pub(super) fn parse_as(config: &ConfigJson, family: &'static str, defaults: &Def
         router: common::noaux_tc(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "n_shared_experts", 0, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let attention = latent_attention(config, defaults)?;
     let is_sparse = common::listed_sparse(config, first_dense)?;

@@ -4,7 +4,7 @@ use super::common::{self, Defaults, EPS};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{ConfigJson, Ffn, ModelSpec, MoeSpec, RopePairing, TensorNames};
+use crate::spec::{BlockSpec, ConfigJson, ModelSpec, MoeSpec, RopePairing, TensorNames};
 
 pub(super) static ERNIE4_5_MOE: Arch =
     Arch { name: "ernie4_5_moe", model_types: &["ernie4_5_moe"], covers: "ERNIE-4.5-21B-A3B, ERNIE-4.5-300B-A47B", parse };
@@ -31,11 +31,15 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         },
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "moe_num_shared_experts", 2, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let is_sparse = sparse_layers(config)?;
     let model = common::model(config, ERNIE4_5_MOE.name, &DEFAULTS, |layer| {
-        let ffn =
-            if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size")?) };
+        let ffn = if is_sparse(layer) {
+            BlockSpec::Experts(moe.clone())
+        } else {
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
+        };
         Ok((attention.clone(), ffn))
     })?;
     Ok(ModelSpec { names: NAMES, ..model })

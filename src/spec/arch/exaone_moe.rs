@@ -19,6 +19,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::noaux_tc(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "num_shared_experts", 1, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let is_sparse = common::listed_sparse(config, 1)?;
     let attention = attention(config)?;

@@ -3,7 +3,7 @@
 use super::common::{self, Defaults};
 use super::{Arch, olmoe};
 use crate::Result;
-use crate::spec::{ConfigJson, Ffn, ModelSpec, Residual};
+use crate::spec::{BlockSpec, ConfigJson, ModelSpec, Residual};
 
 pub(super) static FLEX_OLMO: Arch = Arch { name: "flex_olmo", model_types: &["flex_olmo"], covers: "FlexOlmo-7x7B-1T", parse };
 
@@ -11,7 +11,8 @@ const DEFAULTS: Defaults = Defaults { max_positions: 4096, rope_theta: 500_000.0
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let (attention, moe) = olmoe::block(config, &DEFAULTS, 5)?;
-    let mut model = common::model(config, FLEX_OLMO.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let mut model =
+        common::model(config, FLEX_OLMO.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     model.layers.iter_mut().for_each(|layer| layer.residual = Residual::Post);
     Ok(model)
 }

@@ -5,8 +5,8 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
 use crate::spec::{
-    Activation, AttentionSpec, ConfigJson, ExpertStorage, Ffn, Mask, MlpSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec,
-    QkNormOver, QkvStorage, Residual, RopePairing, RopeScaling, RopeSpec, TensorNames,
+    Activation, AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, Mask, MlpSpec, ModelSpec, MoeSpec, ParallelInputs,
+    ParallelSpec, QkNormOver, QkvStorage, Residual, RopePairing, RopeScaling, RopeSpec, TensorNames,
 };
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ fn parse_text(config: &ConfigJson, names: TensorNames) -> Result<ModelSpec> {
 }
 
 /// A dense MLP with experts beside it.
-fn ffn(config: &ConfigJson) -> Result<Ffn> {
+fn ffn(config: &ConfigJson) -> Result<BlockSpec> {
     config.choice("hidden_activation", &["gelu_pytorch_tanh"])?;
     let mlp = |key: &str| {
         let intermediate_size = config.usize(key, limits::INTERMEDIATE_SIZE)?;
@@ -100,9 +100,9 @@ fn ffn(config: &ConfigJson) -> Result<Ffn> {
         expert_scale: true,
         ..common::router(config, "num_experts", ("top_k_experts", None))?
     };
-    Ok(Ffn::Parallel(ParallelSpec {
+    Ok(BlockSpec::Parallel(ParallelSpec {
         dense: mlp("intermediate_size")?,
-        moe: MoeSpec { router, expert: mlp("moe_intermediate_size")?, shared: None },
+        moe: MoeSpec { router, expert: mlp("moe_intermediate_size")?, shared: None, output_bias: false },
         inputs: ParallelInputs::OwnNorms,
         post_norms: true,
         deferred: false,

@@ -24,6 +24,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::noaux_tc(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "n_shared_experts", 1, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let is_sparse = common::after_dense(config, 1)?;
     common::model(config, GLM4_MOE.name, &DEFAULTS, |layer| {

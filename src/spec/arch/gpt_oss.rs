@@ -5,7 +5,7 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
 use crate::spec::{
-    Activation, AttentionSpec, ConfigJson, ExpertStorage, Ffn, Mask, MlpSpec, ModelSpec, MoeSpec, RopeScaling, RopeSpec,
+    Activation, AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, Mask, MlpSpec, ModelSpec, MoeSpec, RopeScaling, RopeSpec,
     TensorNames,
 };
 
@@ -32,7 +32,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
             None => LAYER_TYPES[layer % 2],
         };
         let mask = if layer_type == LAYER_TYPES[0] { Mask::Window(window) } else { Mask::Causal };
-        Ok((AttentionSpec { mask, rope: rope.clone(), ..attention.clone() }, Ffn::Moe(moe.clone())))
+        Ok((AttentionSpec { mask, rope: rope.clone(), ..attention.clone() }, BlockSpec::Experts(moe.clone())))
     })?;
     model.names = TensorNames {
         router: "model.layers.{l}.mlp.router.weight",
@@ -56,6 +56,7 @@ fn experts(config: &ConfigJson) -> Result<MoeSpec> {
             bias: true,
         },
         shared: None,
+        output_bias: false,
     })
 }
 

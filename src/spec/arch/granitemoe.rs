@@ -5,7 +5,7 @@ use super::common::{self, Defaults, FACTOR};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, SharedSpec, TensorNames};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, SharedSpec, TensorNames};
 
 pub(super) static GRANITEMOE: Arch = Arch {
     name: "granitemoe",
@@ -47,8 +47,10 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: RouterSpec { method: RouterMethod::SoftmaxOfTopK, ..router },
         expert: common::silu_mlp(config, "intermediate_size")?,
         shared: (shared_size > 0).then(|| SharedSpec { mlp: common::silu(shared_size), gate: false }),
+        output_bias: false,
     };
-    let mut model = common::model(config, GRANITEMOE.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let mut model =
+        common::model(config, GRANITEMOE.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     let residual_scale = config.f64_or("residual_multiplier", 1.0, FACTOR)? as f32;
     model.layers.iter_mut().for_each(|layer| layer.residual_scale = residual_scale);
     model.embedding_scale = config.f64_or("embedding_multiplier", 1.0, FACTOR)? as f32;

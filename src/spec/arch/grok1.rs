@@ -4,7 +4,7 @@ use super::common::{self, Defaults, FACTOR};
 use super::{Arch, limits, mixtral};
 use crate::Result;
 use crate::gating::RouterSpec;
-use crate::spec::{Activation, AttentionSpec, ConfigJson, Ffn, MlpSpec, ModelSpec, MoeSpec, Residual, TensorNames};
+use crate::spec::{Activation, AttentionSpec, BlockSpec, ConfigJson, MlpSpec, ModelSpec, MoeSpec, Residual, TensorNames};
 
 pub(super) static GROK1: Arch =
     Arch { name: "grok1", model_types: &["grok-1", "grok_1"], covers: "Grok-1, converted to safetensors", parse };
@@ -39,8 +39,9 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
             bias: false,
         },
         shared: None,
+        output_bias: false,
     };
-    let mut model = common::model(config, GROK1.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let mut model = common::model(config, GROK1.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     model.layers.iter_mut().for_each(|layer| layer.residual = Residual::Sandwich);
     model.embedding_scale = config.f64_or("embedding_multiplier_scale", 78.38367176906169, FACTOR)? as f32;
     model.logit_scale = config.f64_or("output_multiplier_scale", 0.5773502691896257, FACTOR)? as f32;

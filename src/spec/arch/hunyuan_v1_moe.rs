@@ -5,7 +5,7 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
 use crate::spec::{
-    AttentionSpec, ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, QkNorm, QkNormOver, SharedSpec, TensorNames,
+    AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, QkNorm, QkNormOver, SharedSpec, TensorNames,
 };
 
 pub(super) static HUNYUAN_V1_MOE: Arch = Arch {
@@ -54,8 +54,8 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let model = common::model(config, HUNYUAN_V1_MOE.name, &DEFAULTS, |layer| {
         let chosen = chosen(config, num_experts, layer)?;
         let router = RouterSpec { normalize: Normalize::Sum { floor: 0.0 }, ..RouterSpec::new(num_experts, chosen) };
-        let moe = MoeSpec { router, expert, shared: Some(SharedSpec { mlp: expert, gate: false }) };
-        Ok((attention.clone(), Ffn::Moe(moe)))
+        let moe = MoeSpec { router, expert, shared: Some(SharedSpec { mlp: expert, gate: false }), output_bias: false };
+        Ok((attention.clone(), BlockSpec::Experts(moe)))
     })?;
     Ok(ModelSpec { names: NAMES, ..model })
 }

@@ -34,6 +34,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         },
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "num_shared_experts", 1, "moe_intermediate_size")?,
+        output_bias: false,
     };
     let is_sparse = common::listed_sparse(config, 1)?;
     let model = common::model(config, HY_V3.name, &DEFAULTS, |layer| {

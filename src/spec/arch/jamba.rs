@@ -5,7 +5,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::RouterSpec;
-use crate::spec::{ConfigJson, Ffn, MambaSpec, Mixer, ModelSpec, MoeSpec};
+use crate::spec::{BlockSpec, ConfigJson, MambaSpec, ModelSpec, MoeSpec};
 
 pub(super) static JAMBA: Arch = Arch {
     name: "jamba",
@@ -23,10 +23,10 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let mamba = mamba(config)?;
     let mlp = common::silu_mlp(config, "intermediate_size")?;
     let router: RouterSpec = common::router(config, "num_experts", ("num_experts_per_tok", Some(2)))?;
-    let moe = MoeSpec { router, expert: mlp, shared: None };
+    let moe = MoeSpec { router, expert: mlp, shared: None, output_bias: false };
     common::model(config, JAMBA.name, &DEFAULTS, |layer| {
-        let mixer = if is_attention(layer) { Mixer::Attention(attention.clone()) } else { Mixer::Mamba(mamba) };
-        Ok((mixer, if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(mlp) }))
+        let mixer = if is_attention(layer) { BlockSpec::Attention(attention.clone()) } else { BlockSpec::Mamba(mamba) };
+        Ok((mixer, if is_sparse(layer) { BlockSpec::Experts(moe.clone()) } else { BlockSpec::Mlp(mlp) }))
     })
 }
 

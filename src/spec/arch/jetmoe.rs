@@ -5,7 +5,8 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
 use crate::spec::{
-    AttentionSpec, ChoiceNames, ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, NormSpec, QkvStorage, TensorNames,
+    AttentionExpertsSpec, AttentionSpec, BlockSpec, ChoiceNames, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, NormSpec,
+    QkvStorage, TensorNames,
 };
 
 pub(super) static JETMOE: Arch = Arch { name: "jetmoe", model_types: &["jetmoe"], covers: "JetMoE 8B base, SFT and chat", parse };
@@ -38,17 +39,16 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let router = RouterSpec { method: RouterMethod::SoftmaxOfTopK, ..router };
     let attention = attention(config, &router)?;
     let expert = common::silu(config.usize_or("intermediate_size", 5632, limits::INTERMEDIATE_SIZE)?);
-    let moe = MoeSpec { router, expert, shared: None };
-    let mut model = common::model(config, JETMOE.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let moe = MoeSpec { router, expert, shared: None, output_bias: true };
+    let mut model = common::model(config, JETMOE.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     for layer in &mut model.layers {
         layer.norm = NormSpec::rms(BLOCK_EPS);
-        layer.ffn_bias = true;
     }
     Ok(ModelSpec { names: NAMES, ..model })
 }
 
 /// As many groups of query heads as a token chooses, each as many as there are key heads.
-fn attention(config: &ConfigJson, router: &RouterSpec) -> Result<AttentionSpec> {
+fn attention(config: &ConfigJson, router: &RouterSpec) -> Result<AttentionExpertsSpec> {
     let num_kv_heads = config.usize_or("num_key_value_heads", 16, limits::HEADS)?;
     let num_heads = num_kv_heads * router.num_experts_per_tok;
     if num_heads > limits::HEADS {
@@ -57,10 +57,10 @@ fn attention(config: &ConfigJson, router: &RouterSpec) -> Result<AttentionSpec> 
     }
     let head_dim = config.usize_or("kv_channels", 128, limits::HEAD_DIM)?;
     common::check_head_dim(config, "kv_channels", head_dim)?;
-    Ok(AttentionSpec {
+    let heads = AttentionSpec {
         rope: Some(common::rope(config, head_dim, &DEFAULTS)?),
         output_bias: true,
-        choice: Some(Box::new(router.clone())),
         ..AttentionSpec::new(num_heads, num_kv_heads, head_dim)
-    })
+    };
+    Ok(AttentionExpertsSpec { heads, router: router.clone() })
 }

@@ -5,7 +5,7 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec, WeightOn};
 use crate::spec::{
-    AttentionSpec, ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, QkNorm, QkNormOver, RopePairing, SharedSpec,
+    AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, Mask, ModelSpec, MoeSpec, QkNorm, QkNormOver, RopePairing, SharedSpec,
     TemperatureTuning, TensorNames,
 };
 
@@ -51,14 +51,17 @@ fn parse_text(config: &ConfigJson, names: TensorNames) -> Result<ModelSpec> {
         weight_on: WeightOn::Input,
         ..common::router(config, "num_local_experts", ("num_experts_per_tok", Some(1)))?
     };
-    let moe = MoeSpec { router, expert, shared: Some(SharedSpec { mlp: expert, gate: false }) };
+    let moe = MoeSpec { router, expert, shared: Some(SharedSpec { mlp: expert, gate: false }), output_bias: false };
     let step = config.usize_or("interleave_moe_layer_step", 1, limits::LAYERS)?;
     let moe_layers = config.opt_counts("moe_layers", limits::LAYERS)?;
     let is_sparse = |layer: usize| moe_layers.as_ref().map_or((layer + 1).is_multiple_of(step), |layers| layers.contains(&layer));
     let attention = attention(config)?;
     let model = common::model(config, LLAMA4.name, &DEFAULTS, |layer| {
-        let ffn =
-            if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size_mlp")?) };
+        let ffn = if is_sparse(layer) {
+            BlockSpec::Experts(moe.clone())
+        } else {
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size_mlp")?)
+        };
         Ok((attention(layer)?, ffn))
     })?;
     Ok(ModelSpec { names, ..model })

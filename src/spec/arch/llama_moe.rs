@@ -4,7 +4,7 @@ use super::common::{self, Defaults, FACTOR};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
-use crate::spec::{ConfigJson, ExpertStorage, Ffn, ModelSpec, MoeSpec, TensorNames};
+use crate::spec::{BlockSpec, ConfigJson, ExpertStorage, ModelSpec, MoeSpec, TensorNames};
 
 pub(super) static LLAMA_MOE: Arch =
     Arch { name: "llama_moe", model_types: &["llama_moe"], covers: "LLaMA-MoE v1 3.0B and 3.5B", parse };
@@ -39,7 +39,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let attention = common::attention(config, &DEFAULTS)?;
     let model = common::model(config, LLAMA_MOE.name, &DEFAULTS, |layer| {
         let router = RouterSpec { scale: scale(config, layer)?, ..router.clone() };
-        Ok((attention.clone(), Ffn::Moe(MoeSpec { router, expert, shared: None })))
+        Ok((attention.clone(), BlockSpec::Experts(MoeSpec { router, expert, shared: None, output_bias: false })))
     })?;
     let router = if two_layers { NAMES.router } else { "model.layers.{l}.mlp.gate.gate_network.weight" };
     Ok(ModelSpec { names: TensorNames { router, ..NAMES }, ..model })

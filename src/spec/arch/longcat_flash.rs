@@ -9,7 +9,7 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::RouterSpec;
 use crate::spec::{
-    ConfigJson, ExpertStorage, Ffn, LatentNames, LatentSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, TensorNames,
+    BlockSpec, ConfigJson, ExpertStorage, LatentNames, LatentSpec, ModelSpec, MoeSpec, ParallelInputs, ParallelSpec, TensorNames,
 };
 
 pub(super) static LONGCAT_FLASH: Arch =
@@ -52,16 +52,16 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let attention = attention(config)?;
     let dense = common::silu(config.usize("ffn_hidden_size", limits::INTERMEDIATE_SIZE)?);
     let expert = common::silu(config.usize("expert_ffn_hidden_size", limits::INTERMEDIATE_SIZE)?);
-    let first = Ffn::Parallel(ParallelSpec {
+    let first = BlockSpec::Parallel(ParallelSpec {
         dense,
-        moe: MoeSpec { router: router(config)?, expert, shared: None },
+        moe: MoeSpec { router: router(config)?, expert, shared: None, output_bias: false },
         inputs: ParallelInputs::Same,
         post_norms: false,
         deferred: true,
     });
     let norm = common::rms_norm(config, &DEFAULTS)?;
-    let layer = |ffn: &Ffn| common::pre_norm(norm, attention.clone(), ffn.clone());
-    let layers = (0..num_stored).flat_map(|_| [layer(&first), layer(&Ffn::Dense(dense))]).collect();
+    let layer = |ffn: &BlockSpec| common::pre_norm(norm, attention.clone(), ffn.clone());
+    let layers = (0..num_stored).flat_map(|_| [layer(&first), layer(&BlockSpec::Mlp(dense))]).collect();
     let model = common::model_of(config, LONGCAT_FLASH.name, &DEFAULTS, layers)?;
     Ok(ModelSpec { names: NAMES, ..model })
 }

@@ -19,6 +19,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::normalize(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     let is_sparse = common::listed_sparse(config, 0)?;
     let [sliding, full] = attentions(config)?;

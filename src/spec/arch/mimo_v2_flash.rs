@@ -3,7 +3,9 @@
 use super::common::{self, Defaults, FACTOR, THETA};
 use super::{Arch, limits};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec, RopePairing, RopeScaling, RopeSpec, TensorNames};
+use crate::spec::{
+    AttentionSpec, BlockSpec, ConfigJson, Mask, ModelSpec, MoeSpec, RopePairing, RopeScaling, RopeSpec, TensorNames,
+};
 
 pub(super) static MIMO_V2_FLASH: Arch =
     Arch { name: "mimo_v2_flash", model_types: &["mimo_v2_flash"], covers: "MiMo-V2-Flash, 309B-A15B", parse };
@@ -25,13 +27,17 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::noaux_tc(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     let [full, sliding] = attentions(config)?;
     let is_sliding = per_layer(config, "hybrid_layer_pattern")?;
     let is_sparse = per_layer(config, "moe_layer_freq")?;
     let model = common::model(config, MIMO_V2_FLASH.name, &defaults, |layer| {
-        let ffn =
-            if is_sparse(layer)? { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size")?) };
+        let ffn = if is_sparse(layer)? {
+            BlockSpec::Experts(moe.clone())
+        } else {
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
+        };
         Ok((if is_sliding(layer)? { sliding.clone() } else { full.clone() }, ffn))
     })?;
     Ok(ModelSpec { names: NAMES, ..model })

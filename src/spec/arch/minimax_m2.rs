@@ -4,7 +4,7 @@ use super::common::{self, Defaults};
 use super::{Arch, mixtral};
 use crate::Result;
 use crate::gating::{Normalize, RouterMethod, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, ModelSpec, MoeSpec, QkNormOver, TensorNames};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ModelSpec, MoeSpec, QkNormOver, TensorNames};
 
 pub(super) static MINIMAX_M2: Arch =
     Arch { name: "minimax_m2", model_types: &["minimax_m2"], covers: "MiniMax-M2 and M2.1", parse };
@@ -30,9 +30,10 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         },
         expert: common::silu_mlp(config, "intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     let attention = attention(config)?;
-    let model = common::model(config, MINIMAX_M2.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let model = common::model(config, MINIMAX_M2.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     Ok(ModelSpec { names: NAMES, ..model })
 }
 

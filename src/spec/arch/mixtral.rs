@@ -4,7 +4,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
-use crate::spec::{ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, TensorNames};
+use crate::spec::{BlockSpec, ConfigJson, ExpertStorage, Mask, ModelSpec, MoeSpec, TensorNames};
 
 pub(super) static MIXTRAL: Arch = Arch {
     name: "mixtral",
@@ -32,7 +32,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         normalize: Normalize::Sum { floor: 0.0 },
         ..common::router(config, "num_local_experts", ("num_experts_per_tok", Some(2)))?
     };
-    let moe = MoeSpec { router, expert: common::silu_mlp(config, "intermediate_size")?, shared: None };
-    let model = common::model(config, MIXTRAL.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let moe = MoeSpec { router, expert: common::silu_mlp(config, "intermediate_size")?, shared: None, output_bias: false };
+    let model = common::model(config, MIXTRAL.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     Ok(ModelSpec { names: NAMES, ..model })
 }

@@ -3,7 +3,7 @@
 use super::Arch;
 use super::common::{self, Defaults, FACTOR};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, ModelSpec, MoeSpec, QkNormOver};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ModelSpec, MoeSpec, QkNormOver};
 
 pub(super) static OLMOE: Arch = Arch { name: "olmoe", model_types: &["olmoe"], covers: "OLMoE-1B-7B 0924 and 0125", parse };
 
@@ -13,7 +13,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
     let (attention, moe) = block(config, &DEFAULTS, 8)?;
     let clip = config.opt_f64("clip_qkv", FACTOR)?.map(|limit| limit as f32);
     let attention = AttentionSpec { clip, clip_after_norm: true, ..attention };
-    common::model(config, OLMOE.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))
+    common::model(config, OLMOE.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))
 }
 
 /// Attention and experts of one layer, with the default of `num_experts_per_tok`.
@@ -30,6 +30,7 @@ pub(super) fn block(config: &ConfigJson, defaults: &Defaults, chosen: usize) -> 
         router: common::normalize(config, router, false)?,
         expert: common::silu_mlp(config, "intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     Ok((attention, moe))
 }

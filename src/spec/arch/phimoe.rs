@@ -4,7 +4,7 @@ use super::common::{self, Defaults};
 use super::{Arch, limits, mixtral};
 use crate::Result;
 use crate::gating::{RouterMethod, RouterSpec};
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec, NormKind, NormSpec};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, Mask, ModelSpec, MoeSpec, NormKind, NormSpec};
 
 pub(super) static PHIMOE: Arch =
     Arch { name: "phimoe", model_types: &["phimoe"], covers: "Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE", parse };
@@ -29,8 +29,9 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: RouterSpec { method: RouterMethod::SparseMixer { jitter }, ..router },
         expert: common::silu_mlp(config, "intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
-    let mut model = common::model(config, PHIMOE.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let mut model = common::model(config, PHIMOE.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     let norm = NormSpec { kind: NormKind::Layer, bias: true, ..model.final_norm };
     model.layers.iter_mut().for_each(|layer| layer.norm = norm);
     let head_bias = config.bool_or("lm_head_bias", false)?;

@@ -3,7 +3,7 @@
 use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, ExpertStorage, Ffn, Mask, ModelSpec, MoeSpec, SharedSpec, TensorNames};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, Mask, ModelSpec, MoeSpec, SharedSpec, TensorNames};
 
 pub(super) static QWEN2_MOE: Arch =
     Arch { name: "qwen2_moe", model_types: &["qwen2_moe"], covers: "Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B", parse };
@@ -33,6 +33,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::normalize(config, router, false)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: Some(SharedSpec { mlp: common::silu_mlp(config, "shared_expert_intermediate_size")?, gate: true }),
+        output_bias: false,
     };
     let is_sparse = common::sparse_step(config)?;
     let model = common::model(config, QWEN2_MOE.name, &DEFAULTS, |layer| {
@@ -40,8 +41,11 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
             Some((window, first)) if layer >= first => Mask::Window(window),
             _ => Mask::Causal,
         };
-        let ffn =
-            if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size")?) };
+        let ffn = if is_sparse(layer) {
+            BlockSpec::Experts(moe.clone())
+        } else {
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
+        };
         Ok((AttentionSpec { mask, ..attention.clone() }, ffn))
     })?;
     Ok(ModelSpec { names: NAMES, ..model })

@@ -3,7 +3,7 @@
 use super::common::{self, Defaults};
 use super::{Arch, limits};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, Mask, ModelSpec, MoeSpec};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, Mask, ModelSpec, MoeSpec};
 
 pub(super) static QWEN3_MOE: Arch = Arch {
     name: "qwen3_moe",
@@ -24,11 +24,15 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::normalize(config, router, false)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     let is_sparse = common::sparse_step(config)?;
     common::model(config, QWEN3_MOE.name, &DEFAULTS, |layer| {
-        let ffn =
-            if is_sparse(layer) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(common::silu_mlp(config, "intermediate_size")?) };
+        let ffn = if is_sparse(layer) {
+            BlockSpec::Experts(moe.clone())
+        } else {
+            BlockSpec::Mlp(common::silu_mlp(config, "intermediate_size")?)
+        };
         Ok((attention.clone(), ffn))
     })
 }

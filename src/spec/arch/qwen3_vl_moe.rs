@@ -50,6 +50,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: RouterSpec { normalize: Normalize::Sum { floor: 1e-20 }, ..router },
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: None,
+        output_bias: false,
     };
     let is_sparse = common::sparse_step(config)?;
     let model = common::model(config, QWEN3_VL_MOE.name, &DEFAULTS, |layer| {

@@ -3,7 +3,7 @@
 use super::Arch;
 use super::common::{self, Defaults};
 use crate::Result;
-use crate::spec::{AttentionSpec, ConfigJson, Ffn, ModelSpec, MoeSpec};
+use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ModelSpec, MoeSpec};
 
 pub(super) static SOLAR_OPEN: Arch =
     Arch { name: "solar_open", model_types: &["solar_open"], covers: "Solar-Open-100B, 102B-A12B", parse };
@@ -17,6 +17,7 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: common::noaux_tc(config, router, true)?,
         expert: common::silu_mlp(config, "moe_intermediate_size")?,
         shared: common::shared(config, "n_shared_experts", 1, "moe_intermediate_size")?,
+        output_bias: false,
     };
-    common::model(config, SOLAR_OPEN.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))
+    common::model(config, SOLAR_OPEN.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))
 }

@@ -5,7 +5,7 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::{Normalize, RouterSpec};
 use crate::spec::{
-    AttentionSpec, ConfigJson, ExpertStorage, Ffn, FilterNames, FilterSpec, ModelSpec, MoeSpec, QkvStorage, RopePairing,
+    AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, FilterNames, FilterSpec, ModelSpec, MoeSpec, QkvStorage, RopePairing,
     RopeScaling, RopeSpec, TensorNames,
 };
 
@@ -47,9 +47,10 @@ fn parse(config: &ConfigJson) -> Result<ModelSpec> {
         router: router(config, &section)?,
         expert: common::silu(section.usize("ffn_hidden_size", limits::INTERMEDIATE_SIZE)?),
         shared: None,
+        output_bias: false,
     };
     let attention = attention(config)?;
-    let model = common::model(config, YUAN.name, &DEFAULTS, |_| Ok((attention.clone(), Ffn::Moe(moe.clone()))))?;
+    let model = common::model(config, YUAN.name, &DEFAULTS, |_| Ok((attention.clone(), BlockSpec::Experts(moe.clone()))))?;
     Ok(ModelSpec { names: NAMES, ..model })
 }
 

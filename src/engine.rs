@@ -7,17 +7,18 @@ pub use chat::ChatPrompt;
 pub use open::fetch_model;
 
 use crate::batch::{CacheShape, LayerRouting, Sampling};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{ModelFiles, WeightStore};
 use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, WeightSource, cache_format};
+use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, cache_format};
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::spec::{ModelSpec, Parameters};
 use crate::trace::TracedLayer;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The context where the caller names none and the model would allow more: a longer KV cache costs memory.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -110,6 +111,7 @@ impl Perplexity {
 #[derive(Debug)]
 pub struct Engine {
     spec: ModelSpec,
+    store: Arc<WeightStore>,
     tokenizer: Tokenizer,
     decoder: Decoder,
     device: DeviceDescription,
@@ -130,22 +132,22 @@ impl Engine {
     /// # Errors
     /// What the files, the options or the device can be wrong about; see [`Error`].
     pub async fn load(directory: &Path, options: &LoadOptions, on_event: &mut Listener<'_, LoadEvent>) -> Result<Self> {
-        let spec = checkpoint::read_spec(directory).await?;
-        spec.with_routing(&options.routing)?;
-        let context = choose_context(&spec, options.context)?;
+        let files = ModelFiles::open(directory).await?;
+        files.spec().with_routing(&options.routing)?;
+        let context = choose_context(files.spec(), options.context)?;
         let tokenizer = Tokenizer::open(directory).await?;
-        let checkpoint = Checkpoint::open(directory, &spec).await?;
+        let checkpoint = files.weights().await?;
         let spec = checkpoint.spec().clone();
         let (ignored_tensors, notes) = (checkpoint.ignored().to_vec(), checkpoint.notes().to_vec());
 
-        let source = WeightSource::Checkpoint(&checkpoint);
+        let store: Arc<WeightStore> = checkpoint.into();
         let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
             let description = DeviceDescription::reference();
             on_event(LoadEvent::Device(description.clone()));
             let host_peak = HostPeak::start();
-            let kv_cache_format = cache_format(&source, &spec, options.quant, options.kv_cache);
+            let kv_cache_format = cache_format(&store, &spec, options.quant, options.kv_cache);
             let cache = CacheShape { context, format: kv_cache_format };
-            let mut decoder = load_reference((&spec, &source, options.quant), cache, on_event).await?;
+            let mut decoder = load_reference((&spec, &store, options.quant), cache, on_event).await?;
             if options.device.overrides.unchecked_results {
                 decoder.leave_results_unchecked();
             }
@@ -158,7 +160,7 @@ impl Engine {
             let description = DeviceDescription::of(&device);
             on_event(LoadEvent::Device(description.clone()));
             let (quant, cache) = (options.quant, options.kv_cache);
-            let parts = LoadParts { device, spec: &spec, source, quant, cache, context };
+            let parts = LoadParts { device, spec: &spec, store: store.clone(), quant, cache, context };
             let mut report = |done_bytes, total_bytes| on_event(LoadEvent::Weights { done_bytes, total_bytes });
             let decoder = GpuDecoder::load(parts, &mut report).await?;
             let load_stats = *decoder.load_stats();
@@ -166,6 +168,7 @@ impl Engine {
         };
         let mut engine = Engine {
             spec,
+            store,
             tokenizer,
             decoder,
             device,
@@ -188,6 +191,11 @@ impl Engine {
     /// The model as it was trained, whatever [`set_routing`](Self::set_routing) changed.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// The weights as they are stored, which stay open as long as the engine lives.
+    pub fn weights(&self) -> &WeightStore {
+        &self.store
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -389,11 +397,11 @@ impl Engine {
 /// # Errors
 /// As [`Engine::load`], as far as it concerns the files.
 pub async fn check_files(directory: &Path, whole: bool) -> Result<()> {
-    let spec = checkpoint::read_spec(directory).await?;
-    spec.check_runnable()?;
+    let files = ModelFiles::open(directory).await?;
+    files.spec().check_runnable()?;
     if whole {
         Tokenizer::open(directory).await?;
-        Checkpoint::check(directory, &spec).await?;
+        files.check_weights().await?;
     }
     Ok(())
 }
@@ -417,7 +425,7 @@ pub fn choose_context(spec: &ModelSpec, wanted: Option<usize>) -> Result<usize> 
 /// The reference widens every weight to f32 in host memory, as the asked-for format holds it, and keeps keys and values in f32, whatever they are
 /// rounded to.
 async fn load_reference(
-    (spec, source, quant): (&ModelSpec, &WeightSource<'_>, QuantChoice),
+    (spec, store, quant): (&ModelSpec, &WeightStore, QuantChoice),
     cache: CacheShape,
     on_event: &mut Listener<'_, LoadEvent>,
 ) -> Result<ReferenceDecoder> {
@@ -433,7 +441,7 @@ async fn load_reference(
         });
     }
     let mut report = |done_bytes| on_event(LoadEvent::Weights { done_bytes, total_bytes });
-    ReferenceDecoder::load(spec, (source, quant), cache, &mut report).await
+    ReferenceDecoder::load(spec, (store, quant), cache, &mut report).await
 }
 
 /// `-log softmax(logits)[target]`

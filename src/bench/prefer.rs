@@ -1,15 +1,14 @@
 //! Whether the reference is quicker than the only device, where that is software.
 
 use super::test::median;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{ModelFiles, WeightStore};
 use crate::engine::{Engine, LoadOptions};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
 use crate::gpu::{Device, DeviceChoice, DeviceKind, TunedFor, list_adapters};
-use crate::model::WeightSource;
 use crate::platform::{self, Stopwatch};
 use crate::quant::{CacheChoice, CacheFormat};
-use crate::spec::{ModelSpec, Parameters};
+use crate::spec::Parameters;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -97,18 +96,18 @@ pub async fn may_be_reference(directory: &Path, options: &LoadOptions) -> Result
     if list_adapters().await.first().is_none_or(|best| best.caps.kind != DeviceKind::Software) {
         return Ok(None);
     }
-    let config = platform::read_model_text(directory, "config.json").await?;
-    let spec = ModelSpec::parse(&config, &directory.join("config.json").display().to_string())?;
+    let files = ModelFiles::open(directory).await?;
+    let spec = files.spec();
     let context = options.context.unwrap_or(spec.max_positions.min(4096)) as u64;
-    let parameters = Parameters::of(&spec).total();
+    let parameters = Parameters::of(spec).total();
     let needed = parameters * 4 + spec.kv_bytes_per_token(CacheFormat::F32) * context;
     let room = platform::available_memory_bytes().map_or(MAX_BYTES, |free| (free as f64 * MAX_SHARE) as u64);
     if needed > room {
         return Ok(None);
     }
     // Weights that are quantised already stay so on a device only.
-    let checkpoint = Checkpoint::open(directory, &spec).await?;
-    let cache = crate::model::cache_format(&WeightSource::Checkpoint(&checkpoint), &spec, options.quant, options.kv_cache);
+    let store = WeightStore::Checkpoint(files.weights().await?);
+    let cache = crate::model::cache_format(&store, spec, options.quant, options.kv_cache);
     Ok((cache == CacheFormat::F32).then(|| (spec.family.to_string(), parameters)))
 }
 

@@ -1,16 +1,17 @@
 //! What is measured: a model on a device, with weights from a checkpoint or random ones.
 
 use super::test::Test;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, ModelFiles, Synthetic, WeightStore};
 use crate::engine::DeviceDescription;
 use crate::error::{Error, Result};
 use crate::generate::SamplingOptions;
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{GpuDecoder, LoadParts, Synthetic, WeightSource};
+use crate::model::{GpuDecoder, LoadParts};
 use crate::platform::{self, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -43,10 +44,7 @@ impl Subject {
     /// What a `config.json` can be wrong about; [`Error::Argument`] for a number of layers that it does not have.
     pub async fn spec(&self) -> Result<ModelSpec> {
         match self {
-            Subject::Checkpoint(directory) => {
-                let text = platform::read_model_text(directory, "config.json").await?;
-                ModelSpec::parse(&text, &directory.join("config.json").display().to_string())
-            }
+            Subject::Checkpoint(directory) => Ok(ModelFiles::open(directory).await?.spec().clone()),
             Subject::Synthetic { config, layers } => {
                 let mut spec = ModelSpec::parse(&platform::read_text(config).await?, &config.display().to_string())?;
                 if let Some(layers) = *layers {
@@ -102,18 +100,12 @@ impl Subject {
         progress: &mut Progress<'_>,
     ) -> Result<GpuDecoder> {
         let (quant, cache) = (options.quant, options.kv_cache);
-        match self {
-            Subject::Checkpoint(directory) => {
-                let checkpoint = Checkpoint::open(directory, spec).await?;
-                let (source, spec) = (WeightSource::Checkpoint(&checkpoint), checkpoint.spec());
-                GpuDecoder::load(LoadParts { device, spec, source, quant, cache, context }, progress).await
-            }
-            Subject::Synthetic { .. } => {
-                let synthetic = Synthetic::new(spec);
-                let source = WeightSource::Synthetic(&synthetic);
-                GpuDecoder::load(LoadParts { device, spec, source, quant, cache, context }, progress).await
-            }
-        }
+        let store: Arc<WeightStore> = match self {
+            Subject::Checkpoint(directory) => Checkpoint::open(directory, spec).await?.into(),
+            Subject::Synthetic { .. } => Synthetic::new(spec).into(),
+        };
+        let spec = &store.spec().clone();
+        GpuDecoder::load(LoadParts { device, spec, store, quant, cache, context }, progress).await
     }
 }
 

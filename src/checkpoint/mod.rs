@@ -10,12 +10,16 @@ mod mxfp4;
 pub mod packed;
 mod recipe;
 mod shards;
+mod store;
+mod synthetic;
 mod unused;
 
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
+pub use store::{ModelFiles, WeightStore};
+pub use synthetic::Synthetic;
 
-use crate::platform::{ByteSource, read_model_text};
+use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
 use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
@@ -86,19 +90,6 @@ impl Numbers {
         }
         Ok(())
     }
-}
-
-/// The spec of the model in `directory`, from its `config.json`.
-///
-/// # Errors
-/// As [`ModelSpec::parse`]; without such a file [`Error::MissingFile`], or [`Error::ForeignLayout`] where the files of another layout are there.
-pub async fn read_spec(directory: &Path) -> Result<ModelSpec> {
-    const CONFIG: &str = "config.json";
-    let config = match read_model_text(directory, CONFIG).await {
-        Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
-        other => other?,
-    };
-    ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())
 }
 
 impl Checkpoint {

@@ -1,8 +1,8 @@
 //! What a model takes with a `--quant` that is more than one format for all matrices, and the format of its KV cache.
 
 use moebius::Result;
-use moebius::checkpoint::Checkpoint;
-use moebius::model::{Synthetic, WeightSource, cache_format, footprint};
+use moebius::checkpoint::{Checkpoint, Synthetic, WeightStore};
+use moebius::model::{cache_format, footprint};
 use moebius::quant::{CacheChoice, CacheFormat, QuantChoice, QuantFormat, WeightClass};
 use moebius::spec::ModelSpec;
 use std::path::Path;
@@ -26,20 +26,21 @@ pub async fn weigh(
     if spec.cannot_run().is_some() {
         return Ok((None, cache.format(quant.of(WeightClass::Attention).into_iter())));
     }
-    let synthetic = Synthetic::new(spec);
-    let checkpoint = Checkpoint::open(directory, spec).await.ok();
-    let source = checkpoint.as_ref().map_or(WeightSource::Synthetic(&synthetic), WeightSource::Checkpoint);
-    Ok((Chosen::of(quant, &source, spec)?, cache_format(&source, spec, quant, cache)))
+    let store = match Checkpoint::open(directory, spec).await {
+        Ok(checkpoint) => WeightStore::Checkpoint(checkpoint),
+        Err(_) => WeightStore::Synthetic(Synthetic::new(spec)),
+    };
+    Ok((Chosen::of(quant, &store, spec)?, cache_format(&store, spec, quant, cache)))
 }
 
 impl Chosen {
     /// `None` where the table of formats has it.
-    fn of(choice: QuantChoice, source: &WeightSource, spec: &ModelSpec) -> Result<Option<Self>> {
+    fn of(choice: QuantChoice, store: &WeightStore, spec: &ModelSpec) -> Result<Option<Self>> {
         let name = choice.to_string();
         if choice.is_as_stored() || QuantFormat::find(&name).is_some() {
             return Ok(None);
         }
-        let (weight_bytes, token) = footprint(source, spec, choice)?;
+        let (weight_bytes, token) = footprint(store, spec, choice)?;
         Ok(Some(Chosen { name, weight_bytes, active_weight_bytes: token.weight_bytes }))
     }
 }

@@ -67,7 +67,7 @@ impl LogitsArgs {
         }
         let directory = model::directory(self.model.as_deref()).await?;
         out.keep_apart(&self.input.ids_file.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
-        model::check_ids(&directory, &given)?;
+        model::check_ids(&directory, &given).await?;
         let mut engine = model::load(&directory, global).await?;
         let ids = match &self.input.text {
             Some(text) => engine.tokenizer().encode(text, true)?,

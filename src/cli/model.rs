@@ -3,14 +3,14 @@
 use super::failure::Failure;
 use super::progress::{self, Progress, Unit, Waiting};
 use super::talk::talk;
-use super::{Global, bundled, files, model_name, tune};
+use super::{Global, bundled, model_name, tune};
 use anyhow::Result;
 use indicatif::ProgressBar;
+use moebius::checkpoint::ModelFiles;
 use moebius::gating::RoutingOverride;
 use moebius::generate::Tokenizer;
 use moebius::gpu::DeviceOptions;
-use moebius::platform::{self, Fetching};
-use moebius::spec::ModelSpec;
+use moebius::platform::Fetching;
 use moebius::{DeviceDescription, Engine, LoadEvent, LoadOptions, choose_context, fetch_model};
 use std::path::{Path, PathBuf};
 
@@ -55,9 +55,9 @@ pub async fn directory(name: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Refuses ids that the model in `directory` does not have, before anyone waits for its weights.
-pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
-    let config = directory.join(CONFIG);
-    let spec = ModelSpec::parse(&files::read_text(&config)?, &config.display().to_string())?;
+pub async fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
+    let files = ModelFiles::open(directory).await?;
+    let spec = files.spec();
     match ids.iter().find(|&&id| id as usize >= spec.vocab_size) {
         Some(id) => {
             let problem = format!("token id {id} is beyond the vocabulary: expected ids from 0 to {}", spec.vocab_size - 1);
@@ -69,9 +69,7 @@ pub fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
 
 /// Refuses a prompt that is longer than the context, before anyone waits for the weights.
 pub async fn check_prompt(directory: &Path, text: &str, global: &Global) -> Result<()> {
-    let config = platform::read_model_text(directory, CONFIG).await?;
-    let spec = ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?;
-    let limit = choose_context(&spec, global.ctx.map(|tokens| tokens.get()))?;
+    let limit = choose_context(ModelFiles::open(directory).await?.spec(), global.ctx.map(|tokens| tokens.get()))?;
     // No token has less than a byte, so most prompts need no second look at a large tokenizer.
     if text.len() < limit {
         return Ok(());

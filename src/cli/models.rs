@@ -7,10 +7,10 @@ use super::talk::talk;
 use super::{bundled, table};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use moebius::checkpoint::{Checkpoint, read_spec};
+use moebius::checkpoint::{ModelFiles, WeightStore};
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
-use moebius::model::{WeightSource, format_names};
+use moebius::model::format_names;
 use moebius::platform;
 use moebius::quant::{QuantChoice, QuantFormat};
 use serde_json::{Value, json};
@@ -187,12 +187,9 @@ impl Row {
 
 impl Facts {
     async fn read(directory: &Path) -> moebius::Result<Facts> {
-        let spec = read_spec(directory).await?;
-        spec.check_runnable()?;
-        let checkpoint = Checkpoint::open(directory, &spec).await?;
-        let spec = checkpoint.spec();
-        let source = WeightSource::Checkpoint(&checkpoint);
-        let (formats, weight_bytes) = format_names(&source, spec, QuantChoice::default())?;
+        let store = WeightStore::Checkpoint(ModelFiles::open(directory).await?.weights().await?);
+        let spec = store.spec();
+        let (formats, weight_bytes) = format_names(&store, spec, QuantChoice::default())?;
         let smaller_bytes =
             SMALLER.map(|name| spec.weight_bytes(QuantFormat::find(name).expect("the names are those of formats")));
         Ok(Facts { family: spec.family, formats, weight_bytes, smaller_bytes })

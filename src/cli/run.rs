@@ -74,7 +74,7 @@ impl RunArgs {
         self.sampling.check()?;
         let directory = model::directory(model).await?;
         match &prompt {
-            Prompt::Ids(ids) => model::check_ids(&directory, ids)?,
+            Prompt::Ids(ids) => model::check_ids(&directory, ids).await?,
             Prompt::Text(text) => model::check_prompt(&directory, text, global).await?,
         }
         let global = &auto::resolve(&directory, global).await?;

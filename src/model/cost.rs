@@ -1,7 +1,7 @@
 //! What one token takes, from shapes and formats alone.
 
 use super::formats::Formats;
-use super::source::WeightSource;
+use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::quant::QuantChoice;
 use crate::spec::{ModelSpec, Role, WeightKey};
@@ -10,7 +10,7 @@ use crate::spec::{ModelSpec, Role, WeightKey};
 ///
 /// # Errors
 /// As [`QuantChoice::for_tied_embeddings`].
-pub fn footprint(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) -> Result<(u64, TokenCost)> {
+pub fn footprint(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> Result<(u64, TokenCost)> {
     let formats = Formats::of_model(source, spec, quant)?;
     Ok((formats.total_bytes(spec), TokenCost::of(&formats, spec)))
 }
@@ -19,7 +19,7 @@ pub fn footprint(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) ->
 ///
 /// # Errors
 /// As [`footprint`].
-pub fn format_names(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice) -> Result<(Vec<&'static str>, u64)> {
+pub fn format_names(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> Result<(Vec<&'static str>, u64)> {
     let formats = Formats::of_model(source, spec, quant)?;
     Ok((formats.names(spec), formats.total_bytes(spec)))
 }

@@ -1,6 +1,6 @@
 //! The format of every weight of a model.
 
-use super::source::WeightSource;
+use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::quant::{CacheChoice, CacheFormat, Quant, QuantChoice, QuantFormat, WeightClass};
 use crate::spec::{Kind, ModelSpec, WeightKey};
@@ -20,7 +20,7 @@ impl Formats {
     ///
     /// # Errors
     /// As [`QuantChoice::for_tied_embeddings`].
-    pub fn of_model(source: &WeightSource, spec: &ModelSpec, choice: QuantChoice) -> Result<Self> {
+    pub fn of_model(source: &WeightStore, spec: &ModelSpec, choice: QuantChoice) -> Result<Self> {
         let choice = if spec.tied_embeddings { choice.for_tied_embeddings()? } else { choice };
         let f32 = QuantFormat::exact_for(Dtype::F32);
         let mut by_key = BTreeMap::new();
@@ -75,7 +75,7 @@ impl Formats {
 }
 
 /// The format of the KV cache of a model whose weights take the formats of `quant`.
-pub fn cache_format(source: &WeightSource, spec: &ModelSpec, quant: QuantChoice, cache: CacheChoice) -> CacheFormat {
+pub fn cache_format(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice, cache: CacheChoice) -> CacheFormat {
     let attention = WeightKey::all(spec).filter(|key| key.class() == Some(WeightClass::Attention));
     cache.format(attention.map(|key| quant.of(WeightClass::Attention).unwrap_or_else(|| source.stored_quant(key))))
 }

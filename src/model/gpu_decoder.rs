@@ -8,11 +8,11 @@ use super::formats::{Formats, cache_format};
 use super::load_stats::LoadStats;
 use super::plan::{Output, PlanKey, Planner, rehearse};
 use super::sampler::{RING, Sampler};
-use super::source::WeightSource;
 use super::upload::{Uploader, allocate};
 use super::{Forward, check_memory, chunk_rows};
 use crate::batch::{CacheShape, LayerRouting, Sampling, mark_seen, seen_words};
 use crate::blocks::{Arena, DeviceWeights, LayerMemory, LayerTaps, Memory, Parts, Pass, Scratch, Sizes, caches};
+use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
@@ -20,6 +20,7 @@ use crate::platform::{HostPeak, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Recordings that are kept, besides the one of a decode step.
 const MAX_PLANS: usize = 6;
@@ -29,6 +30,8 @@ const MAX_PLANS: usize = 6;
 pub struct GpuDecoder {
     pub(super) device: Device,
     pub(super) spec: ModelSpec,
+    /// Where the weights came from: they can be read again.
+    store: Arc<WeightStore>,
     pub(super) weights: DeviceWeights,
     pub(super) buffers: Buffers,
     cost: TokenCost,
@@ -61,7 +64,8 @@ pub(super) struct Buffers {
 pub struct LoadParts<'a> {
     pub device: Device,
     pub spec: &'a ModelSpec,
-    pub source: WeightSource<'a>,
+    /// Its weights.
+    pub store: Arc<WeightStore>,
     /// Formats of the matrices.
     pub quant: QuantChoice,
     /// Format of the KV cache.
@@ -77,10 +81,10 @@ impl GpuDecoder {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
     pub async fn load(parts: LoadParts<'_>, progress: &mut Progress<'_>) -> Result<Self> {
-        let LoadParts { device, spec, source, quant, cache, context } = parts;
-        let cache = cache_format(&source, spec, quant, cache);
+        let LoadParts { device, spec, store, quant, cache, context } = parts;
+        let cache = cache_format(&store, spec, quant, cache);
         let cache = CacheShape { context, format: cache };
-        let formats = Formats::of_model(&source, spec, quant)?;
+        let formats = Formats::of_model(&store, spec, quant)?;
         let (weight_bytes, kv_cache_bytes) = (formats.total_bytes(spec), kv_bytes(spec, cache));
         check_memory(&device, weight_bytes + kv_cache_bytes)?;
         let allocated = || device.allocated_bytes();
@@ -91,13 +95,8 @@ impl GpuDecoder {
         let before_buffers = allocated();
         let buffers = Buffers::allocate((&device, spec, &weights), sizes, cache, None).await?;
         let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes);
-        let mut uploader = Uploader {
-            device: &device,
-            source: &source,
-            spec,
-            progress: &mut |done| progress(done, weight_bytes),
-            done_bytes: 0,
-        };
+        let mut uploader =
+            Uploader { device: &device, store: &store, spec, progress: &mut |done| progress(done, weight_bytes), done_bytes: 0 };
         uploader.fill(&weights).await?;
         let load_stats = LoadStats {
             weight_bytes: weight_bytes_allocated,
@@ -109,6 +108,7 @@ impl GpuDecoder {
         let mut decoder = GpuDecoder {
             device,
             spec: spec.clone(),
+            store,
             weights,
             buffers,
             cost: TokenCost::of(&formats, spec),
@@ -127,6 +127,11 @@ impl GpuDecoder {
         decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
         decoder.prepare(PlanKey { num_tokens: decoder.buffers.chunk.max_tokens, output: Output::Token, taps: false }).await?;
         Ok(decoder)
+    }
+
+    /// Where its weights came from.
+    pub fn store(&self) -> &Arc<WeightStore> {
+        &self.store
     }
 
     pub fn device(&self) -> &Device {

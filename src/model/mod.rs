@@ -12,7 +12,6 @@ mod quantize;
 mod reference_decoder;
 mod reference_pass;
 mod sampler;
-mod source;
 mod upload;
 
 pub use cost::{TokenCost, footprint, format_names};
@@ -22,7 +21,6 @@ pub use load_stats::LoadStats;
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
 pub use reference_pass::{ReferenceForward, ReferencePass};
-pub use source::{Synthetic, WeightSource};
 
 use crate::batch::{LayerRouting, Row, Sampling};
 use crate::error::{Error, Result};

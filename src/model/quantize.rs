@@ -1,10 +1,9 @@
 //! Writes a model in the layout of device memory, so that loading it needs no quantising.
 
 use super::formats::Formats;
-use super::source::WeightSource;
 use super::upload::piece_rows;
 use crate::checkpoint::packed::{metadata, packed_shape};
-use crate::checkpoint::{Checkpoint, INDEX, SINGLE, read_spec};
+use crate::checkpoint::{Checkpoint, INDEX, ModelFiles, SINGLE, WeightStore};
 use crate::error::{Error, Result};
 use crate::platform::NewDirectory;
 use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
@@ -84,14 +83,14 @@ pub async fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Quantized> {
-    let checkpoint = Checkpoint::open(directory, &read_spec(directory).await?).await?;
+    let checkpoint = ModelFiles::open(directory).await?.weights().await?;
     let spec = checkpoint.spec().clone();
     if let Some(info) = checkpoint.packed_info() {
         return Err(Error::AlreadyPacked { directory: directory.to_owned(), quant: info.quant.clone() });
     }
     let quant = options.quant.unwrap_or_else(|| default_choice(&checkpoint, &spec));
-    let source = WeightSource::Checkpoint(&checkpoint);
-    let formats = Formats::of_model(&source, &spec, quant)?;
+    let store = WeightStore::Checkpoint(checkpoint);
+    let formats = Formats::of_model(&store, &spec, quant)?;
     let total_bytes = formats.total_bytes(&spec);
     let files = files(&formats, &spec, options.max_file_bytes);
     let new = NewDirectory::prepare(out)?;
@@ -99,8 +98,7 @@ pub async fn quantize(
         new.copy(directory, name)?;
     }
 
-    let mut writer =
-        Writer { source: &source, new: &new, quant, done_bytes: 0, progress: &mut |done| progress(done, total_bytes) };
+    let mut writer = Writer { store: &store, new: &new, quant, done_bytes: 0, progress: &mut |done| progress(done, total_bytes) };
     let mut weight_map = Map::new();
     for (index, tensors) in files.iter().enumerate() {
         let name = file_name(index, files.len());
@@ -149,7 +147,7 @@ fn file_name(index: usize, num_files: usize) -> String {
 
 /// Writes one file after the other.
 struct Writer<'a> {
-    source: &'a WeightSource<'a>,
+    store: &'a WeightStore,
     new: &'a NewDirectory,
     quant: QuantChoice,
     done_bytes: u64,
@@ -166,7 +164,7 @@ impl Writer<'_> {
             let rows_per_piece = piece_rows(*cols);
             for first_row in (0..*rows).step_by(rows_per_piece) {
                 let end_row = (*rows).min(first_row + rows_per_piece);
-                let packed = self.source.packed(*key, first_row..end_row, quant).await?;
+                let packed = self.store.packed(*key, first_row..end_row, quant).await?;
                 file.write(&packed)?;
                 self.done_bytes += packed.len() as u64;
                 if !(self.progress)(self.done_bytes) {

@@ -3,9 +3,9 @@
 use super::faults::nonsense;
 use super::formats::Formats;
 use super::reference_pass::{ReferenceForward, ReferencePass};
-use super::source::WeightSource;
 use super::{Forward, chunk_rows};
 use crate::batch::{CacheShape, LayerRouting, Place, Row, Sampling, all_finite, mark_seen, seen_words};
+use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::platform::Listener;
 use crate::quant::QuantChoice;
@@ -43,7 +43,7 @@ impl ReferenceDecoder {
     /// What reading the checkpoint can fail with, and as [`QuantChoice::for_tied_embeddings`].
     pub async fn load(
         spec: &ModelSpec,
-        (source, quant): (&WeightSource<'_>, QuantChoice),
+        (source, quant): (&WeightStore, QuantChoice),
         cache: CacheShape,
         progress: &mut Listener<'_, u64>,
     ) -> Result<Self> {

@@ -1,8 +1,8 @@
 //! The way of the weights from their source to a device.
 
 use super::formats::Formats;
-use super::source::WeightSource;
 use crate::blocks::{DeviceWeight, DeviceWeights, Matrix};
+use crate::checkpoint::WeightStore;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
 use crate::kernels::{SlabShape, Slabs};
@@ -84,7 +84,7 @@ fn identity_slots(device: &Device, num_experts: usize) -> Buffer {
 /// Fills the memory of a device's weights.
 pub(super) struct Uploader<'a> {
     pub device: &'a Device,
-    pub source: &'a WeightSource<'a>,
+    pub store: &'a WeightStore,
     pub spec: &'a ModelSpec,
     /// Called with the bytes uploaded so far.
     pub progress: &'a mut Listener<'a, u64>,
@@ -117,7 +117,7 @@ impl Uploader<'_> {
     /// A norm or a bias in f32, every row padded.
     async fn vector(&mut self, key: WeightKey, buffer: &Buffer) -> Result<()> {
         let (rows, cols) = key.shape(self.spec);
-        let values = self.source.read(key, 0..rows).await?.values;
+        let values = self.store.read(key, 0..rows).await?.values;
         let mut bytes = Vec::with_capacity(rows * padded(cols) * 4);
         for row in values.chunks_exact(cols) {
             bytes.extend_from_slice(bytemuck::cast_slice(row));
@@ -137,7 +137,7 @@ impl Uploader<'_> {
         let biases = ROLES.iter().find(|facts| facts.kind == Kind::SlabBias(key.role));
         if let Some(bias) = biases.filter(|_| has_bias) {
             let bias = WeightKey { role: bias.role, ..key };
-            let values = self.source.read(bias, 0..1).await?.values;
+            let values = self.store.read(bias, 0..1).await?.values;
             write(device, &bias.packed_name(), || slabs.write_bias(device, key.expert, &values)).await?;
             self.advance(values.len() * 4);
         }
@@ -150,7 +150,7 @@ impl Uploader<'_> {
         let (rows_per_piece, label) = (piece_rows(cols), key.packed_name());
         for first_row in (0..rows).step_by(rows_per_piece) {
             let end_row = rows.min(first_row + rows_per_piece);
-            let packed = self.source.packed(key, first_row..end_row, quant).await?;
+            let packed = self.store.packed(key, first_row..end_row, quant).await?;
             write(self.device, &label, || write_rows(first_row, &packed)).await?;
             self.device.settle_uploads(&format!("uploading {label}")).await?;
             self.advance(packed.len());

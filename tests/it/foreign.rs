@@ -2,7 +2,7 @@
 
 use crate::common::{change_json, config_with, copy_of, tiny_spec};
 use moebius::Error;
-use moebius::checkpoint::{Checkpoint, read_spec};
+use moebius::checkpoint::{Checkpoint, ModelFiles};
 use moebius::spec::ModelSpec;
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn directories_in_other_layouts_say_which() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(file), b"x").unwrap();
-        let without_config = block_on(read_spec(directory.path())).unwrap_err();
+        let without_config = block_on(ModelFiles::open(directory.path())).unwrap_err();
         let without_weights = block_on(Checkpoint::open(directory.path(), &tiny_spec())).unwrap_err();
         for (error, missing) in [(without_config, "has no config.json"), (without_weights, "has no model.safetensors")] {
             assert!(matches!(error, Error::ForeignLayout { .. }), "{file}: {error}");
@@ -95,7 +95,7 @@ fn directories_in_other_layouts_say_which() {
         }
     }
     let empty = tempfile::tempdir().unwrap();
-    assert!(matches!(block_on(read_spec(empty.path())), Err(Error::MissingFile { file: "config.json", .. })));
+    assert!(matches!(block_on(ModelFiles::open(empty.path())), Err(Error::MissingFile { file: "config.json", .. })));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_tensor_in_another_shard_than_the_index_says_is_found() {
             changed.as_object_mut().unwrap().remove("model.norm.weight");
         }
         change_json(&index, &[("weight_map", changed)]);
-        let spec = block_on(read_spec(copy.path())).unwrap();
+        let spec = block_on(ModelFiles::open(copy.path())).unwrap().spec().clone();
         block_on(Checkpoint::open(copy.path(), &spec)).unwrap();
     }
 }
@@ -121,7 +121,7 @@ fn a_tensor_in_another_shard_than_the_index_says_is_found() {
 #[test]
 fn stacked_experts_of_qwen3_vl_are_read_in_either_order() {
     let copy = copy_of("qwen3_vl_moe");
-    let spec = block_on(read_spec(copy.path())).unwrap();
+    let spec = block_on(ModelFiles::open(copy.path())).unwrap().spec().clone();
     let original = block_on(Checkpoint::open(copy.path(), &spec)).unwrap();
     let path = copy.path().join("model.safetensors");
     let bytes = fs::read(&path).unwrap();

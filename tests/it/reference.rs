@@ -2,8 +2,8 @@
 
 use crate::common::{Golden, demo_model, ids, max_difference, open, spec_of};
 use moebius::batch::{CacheShape, Row};
-use moebius::checkpoint::Checkpoint;
-use moebius::model::{ReferenceDecoder, ReferenceForward, ReferencePass, WeightSource};
+use moebius::checkpoint::{Checkpoint, WeightStore};
+use moebius::model::{ReferenceDecoder, ReferenceForward, ReferencePass};
 use moebius::quant::{CacheFormat, QuantChoice};
 use moebius::spec::{ModelSpec, Parameters, RopeScaling, WeightKey};
 use serde_json::Value;
@@ -142,7 +142,7 @@ fn loading_reports_every_byte_once() {
     let golden = &Golden::load("mixtral");
     let checkpoint = open(&golden.directory, &golden.spec).unwrap();
     let mut reports = Vec::new();
-    let (source, quant) = (WeightSource::Checkpoint(&checkpoint), QuantChoice::default());
+    let (source, quant) = (WeightStore::Checkpoint(checkpoint), QuantChoice::default());
     let cache = CacheShape { context: 8, format: CacheFormat::F32 };
     let mut report = |bytes| reports.push(bytes);
     pollster::block_on(ReferenceDecoder::load(&golden.spec, (&source, quant), cache, &mut report)).unwrap();

@@ -1,54 +1,13 @@
-//! Where the weights of a decoder come from.
+//! Random weights.
 
 use crate::batch::rng::{pcg, uniform_f32};
-use crate::checkpoint::Checkpoint;
-use crate::error::Result;
 use crate::platform;
-use crate::quant::{Quant, QuantFormat};
+use crate::quant::Quant;
 use crate::spec::{ModelSpec, Role, WeightKey};
-use crate::tensor::{Dtype, Matrix};
+use crate::tensor::Matrix;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Somewhere to read [`WeightKey`]s from.
-#[derive(Debug)]
-pub enum WeightSource<'a> {
-    Checkpoint(&'a Checkpoint),
-    Synthetic(&'a Synthetic),
-}
-
-impl WeightSource<'_> {
-    /// As [`Checkpoint::stored_quant`].
-    pub fn stored_quant(&self, key: WeightKey) -> Quant {
-        match self {
-            WeightSource::Checkpoint(checkpoint) => checkpoint.stored_quant(key),
-            WeightSource::Synthetic(_) => QuantFormat::exact_for(Dtype::F16),
-        }
-    }
-
-    /// As [`Checkpoint::read`].
-    ///
-    /// # Errors
-    /// As [`Checkpoint::read`].
-    pub async fn read(&self, key: WeightKey, rows: Range<usize>) -> Result<Matrix> {
-        match self {
-            WeightSource::Checkpoint(checkpoint) => checkpoint.read(key, rows).await,
-            WeightSource::Synthetic(synthetic) => Ok(synthetic.read(key, rows)),
-        }
-    }
-
-    /// As [`Checkpoint::read_packed`].
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Arc<Vec<u8>>> {
-        match self {
-            WeightSource::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.read_packed(key, rows, quant).await?)),
-            WeightSource::Synthetic(synthetic) => Ok(synthetic.packed(key, rows, quant)),
-        }
-    }
-}
 
 /// Random weights in the shapes of a spec, such that activations keep their size from layer to layer.
 ///
@@ -72,14 +31,20 @@ impl Synthetic {
         Synthetic { spec: spec.clone(), pieces: Mutex::default() }
     }
 
-    fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Arc<Vec<u8>> {
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// As [`Checkpoint::read_packed`](super::Checkpoint::read_packed).
+    pub(super) fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Arc<Vec<u8>> {
         let (_, cols) = key.shape(&self.spec);
         let piece = (quant.name, rows.len(), cols, seed(key, rows.start));
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.entry(piece).or_insert_with(|| Arc::new(quant.pack(&self.read(key, rows).values, cols))).clone()
     }
 
-    fn read(&self, key: WeightKey, rows: Range<usize>) -> Matrix {
+    /// As [`Checkpoint::read`](super::Checkpoint::read).
+    pub(super) fn read(&self, key: WeightKey, rows: Range<usize>) -> Matrix {
         let (_, cols) = key.shape(&self.spec);
         let mut values = vec![0.0; rows.len() * cols];
         let seed = seed(key, rows.start);

@@ -1,0 +1,129 @@
+//! A model's files, and the weights among them.
+
+use super::shards;
+use super::synthetic::Synthetic;
+use super::{Checkpoint, PackedInfo};
+use crate::error::{Error, Result};
+use crate::platform::read_model_text;
+use crate::quant::{Quant, QuantFormat};
+use crate::spec::{ModelSpec, WeightKey};
+use crate::tensor::{Dtype, Matrix};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const CONFIG: &str = "config.json";
+
+/// The directory of a model whose `config.json` has been read.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    directory: PathBuf,
+    spec: ModelSpec,
+}
+
+impl ModelFiles {
+    /// Reads the config of the model in `directory`.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::parse`]; without a config [`Error::MissingFile`], or [`Error::ForeignLayout`] where the files of another layout are there.
+    pub async fn open(directory: &Path) -> Result<Self> {
+        let config = match read_model_text(directory, CONFIG).await {
+            Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
+            other => other?,
+        };
+        let spec = ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?;
+        Ok(ModelFiles { directory: directory.to_owned(), spec })
+    }
+
+    /// What the config says. The weights may know better: [`WeightStore::spec`].
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Opens the weights.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub async fn weights(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.directory, &self.spec).await
+    }
+
+    /// What [`weights`](Self::weights) finds out from the headers alone: for weights that are still on a server.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::check`].
+    pub async fn check_weights(&self) -> Result<()> {
+        Checkpoint::check(&self.directory, &self.spec).await
+    }
+
+    /// What `moebius quantize` wrote about the weights; `None` for an ordinary checkpoint. Reads headers only.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::packed_info_of`].
+    pub async fn packed_info(&self) -> Result<Option<PackedInfo>> {
+        Checkpoint::packed_info_of(&self.directory).await
+    }
+}
+
+/// Somewhere to read [`WeightKey`]s from, for as long as a model is loaded.
+#[derive(Debug)]
+pub enum WeightStore {
+    Checkpoint(Checkpoint),
+    Synthetic(Synthetic),
+}
+
+impl From<Checkpoint> for Arc<WeightStore> {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Arc::new(WeightStore::Checkpoint(checkpoint))
+    }
+}
+
+impl From<Synthetic> for Arc<WeightStore> {
+    fn from(synthetic: Synthetic) -> Self {
+        Arc::new(WeightStore::Synthetic(synthetic))
+    }
+}
+
+impl WeightStore {
+    /// The spec of these weights.
+    pub fn spec(&self) -> &ModelSpec {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.spec(),
+            WeightStore::Synthetic(synthetic) => synthetic.spec(),
+        }
+    }
+
+    /// As [`Checkpoint::stored_quant`].
+    pub fn stored_quant(&self, key: WeightKey) -> Quant {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.stored_quant(key),
+            WeightStore::Synthetic(_) => QuantFormat::exact_for(Dtype::F16),
+        }
+    }
+
+    /// As [`Checkpoint::read`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub async fn read(&self, key: WeightKey, rows: Range<usize>) -> Result<Matrix> {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.read(key, rows).await,
+            WeightStore::Synthetic(synthetic) => Ok(synthetic.read(key, rows)),
+        }
+    }
+
+    /// As [`Checkpoint::read_packed`].
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn packed(&self, key: WeightKey, rows: Range<usize>, quant: Quant) -> Result<Arc<Vec<u8>>> {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => Ok(Arc::new(checkpoint.read_packed(key, rows, quant).await?)),
+            WeightStore::Synthetic(synthetic) => Ok(synthetic.packed(key, rows, quant)),
+        }
+    }
+}

@@ -1,12 +1,12 @@
 //! What JavaScript sees: [`crate::Engine`] with plain objects for options and results. `web/package/index.js` puts the async iterator on top.
 
 mod chat;
+mod device;
 mod json;
 
-use crate::conformance;
 use crate::gating::{ExpertAt, RoutingOverride};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
-use crate::gpu::{Device, DeviceChoice, DeviceOptions};
+use crate::gpu::{DeviceChoice, DeviceOptions};
 use crate::platform::{JsFile, Mount};
 use crate::trace::{self, Source};
 use crate::{LoadEvent, LoadOptions};
@@ -223,23 +223,6 @@ impl From<WebGenerateOptions> for GenerateOptions {
             stop: StopRules { eos_ids: ignore_end.then(Vec::new), max_tokens, stop_strings: stop },
         }
     }
-}
-
-/// Runs every conformance case of the kernels on this device, and compares with the reference. `on_case` hears of each as it ends.
-#[wasm_bindgen(js_name = checkDevice)]
-pub async fn check_device(on_case: Option<OnCase>) -> JsResult<JsReport> {
-    let device = Device::open(&DeviceOptions::default()).await.map_err(thrown)?;
-    let cases = conformance::cases();
-    let mut done = 0;
-    let mut tell = |_: &conformance::CaseReport| {
-        done += 1;
-        if let Some(on_case) = on_case.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {
-            // Nothing that listens may stop the check.
-            let _ = on_case.call2(&JsValue::NULL, &done.into(), &(cases.len() as u32).into());
-        }
-    };
-    let report = conformance::run_cases(&device, &cases, &mut tell).await.map_err(thrown)?;
-    Ok(to_js(&json::report(&device, &report)).unchecked_into())
 }
 
 /// Refuses files that are no model which can be run, before its weights are fetched: by `config.json` where there is nothing else, otherwise by

@@ -1,7 +1,7 @@
 // What one takes along of an answer: its text, a link, its trace, a picture.
 
 import { colourOf, inkOn } from "./colours.js";
-import { element } from "./dom.js";
+import { element, save } from "./dom.js";
 import { linkTo } from "./link.js";
 import { loadedModel } from "./loading.js";
 import { status } from "./messages.js";
@@ -27,13 +27,6 @@ async function copy(text, what) {
   } catch {
     status(`This browser does not let the page copy. ${what}: ${text}`);
   }
-}
-
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  element("a", { href: url, download: name }).click();
-  // The browser has begun to read it by then.
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 function copyLink() {

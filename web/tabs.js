@@ -22,7 +22,7 @@ const makers = {
   chat: (root) => new ChatView(root, state, answer, () => void call("stop")),
   compare: (root) => new CompareView(root, state, (prompt, onToken) => writeAside(prompt, {}, onToken)),
   routing: (root) => new RoutingView(root, state, () => void rewrite()),
-  device: (root) => new DeviceView(root, state, check),
+  device: (root) => new DeviceView(root, state, { check, measure }),
   stored: (root) => new StoredView(root, call),
 };
 /** Each view keeps its element, so that what was typed into it is still there when it is shown again. */
@@ -31,15 +31,22 @@ const made = new Map();
 on("checked", ({ done, total }) => made.get("device").view.progress(done, total));
 
 /** Nothing else may use the worker meanwhile. */
-async function check() {
-  setRunning(true, "Checking the device …");
+async function alone(method, text) {
+  setRunning(true, text);
   try {
-    return await call("check");
+    return await call(method);
+  } catch (error) {
+    if (error.hasModel === false) state.info = undefined;
+    throw error;
   } finally {
     setRunning(false);
+    $("progress").hidden = true;
     status("");
   }
 }
+
+const check = () => alone("check", "Checking the device …");
+const measure = () => alone("measure", "Measuring the device …");
 
 export function show(name) {
   for (const tab of $("tabs").children) {

@@ -1,6 +1,6 @@
 // Owns the Engine. The page calls by message, and hears about progress and tokens by message: it never waits.
 
-import init, { Engine, checkDevice } from "./pkg/index.js";
+import init, { Engine, checkDevice, measureDevice } from "./pkg/index.js";
 import { NetError } from "./net.js";
 import { folderFiles, sourceOf } from "./sources.js";
 import { listStored, openModel, removeModel, verifyModel } from "./store.js";
@@ -170,6 +170,18 @@ const methods = {
   async check() {
     await ready;
     return await checkDevice((done, total) => emit("checked", { done, total }));
+  },
+
+  /** What the device makes of the loaded model, which gives way to it and is loaded again afterwards. */
+  async measure() {
+    await settled();
+    engine?.free();
+    engine = undefined;
+    try {
+      return await measureDevice(loaded.files);
+    } finally {
+      engine = await open(loaded, (data) => emit("progress", data));
+    }
   },
 
   async stop() {

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import Ajv from "ajv/dist/2020.js";
 import { balance, loads, preferencesOfToken } from "../../web/stats.js";
 import { Session, answer, finished, nativeTrace, reference, write } from "./browser.mjs";
 
@@ -240,6 +241,24 @@ test("every kernel agrees with its reference in the browser, and the table can b
   await page.getByRole("button", { name: "Copy as text" }).click();
   await page.getByText("copied").waitFor();
   assert.match(await page.evaluate(() => navigator.clipboard.readText()), /router_topk\t\d+\t0\t/);
+});
+
+test("what the check found and how fast the model runs can be saved as the report that the program writes", async () => {
+  const [download] = await Promise.all([page.waitForEvent("download", { timeout: 300_000 }), page.getByRole("button", { name: "Save a report" }).click()]);
+  assert.equal(download.suggestedFilename(), "moebius-device-report.json");
+  const report = JSON.parse(await readFile(await download.path(), "utf8"));
+  const schema = JSON.parse(await readFile(new URL("../../docs/device-report.schema.json", import.meta.url), "utf8"));
+  const validate = new Ajv({ allErrors: true, strictTypes: false }).compile(schema);
+  assert.ok(validate(report), JSON.stringify(validate.errors));
+  assert.equal(report.check.passed, true);
+  assert.ok(report.check.kernels.length > 15);
+  assert.equal(report.system.os, "browser");
+  assert.equal(report.system.architecture, await page.evaluate(() => navigator.userAgent));
+  assert.deepEqual(report.bench.tests.map(({ name }) => name), ["pp128", "tg32"]);
+  assert.equal(report.bench.model, report.bench.family);
+  // The model is there again, and writes as before.
+  await finished(page);
+  assert.equal(await page.evaluate(() => window.moebius.state.info !== undefined), true);
 });
 
 test("two prompts can be compared, and the answer beside stays", async () => {

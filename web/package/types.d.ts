@@ -148,6 +148,8 @@ export interface CheckReport {
   device: string;
   kernels: { kernel: string; cases: number; failed: number; maxAbsError: number; nmse: number }[];
   failures: { kernel: string; case: string; variant: string; detail: string }[];
+  /** What `moebius report` writes (docs/device-report.schema.json), with `bench` null: what `measureDevice` gives belongs there. */
+  report: Record<string, unknown> & { bench: unknown };
 }
 
 /** One turn of a conversation. Templates may know further fields. */

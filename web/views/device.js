@@ -1,14 +1,16 @@
 // The device and its limits.
 
-import { bytes, element } from "../dom.js";
+import { bytes, element, save } from "../dom.js";
 
 export class DeviceView {
-  /** `runCheck()` resolves to the report. */
-  constructor(root, state, runCheck) {
+  /** `check()` resolves to what `checkDevice` found, `measure()` to how fast the loaded model runs on the device. */
+  constructor(root, state, { check, measure }) {
     this.state = state;
-    this.runCheck = runCheck;
+    this.runCheck = check;
+    this.runMeasure = measure;
     this.list = element("div");
     this.button = element("button", { type: "button", onclick: () => this.check() }, "Check this device");
+    this.saveButton = element("button", { type: "button", onclick: () => this.saveReport() }, "Save a report");
     this.said = element("span", { role: "status" });
     this.result = element("div");
     root.replaceChildren(
@@ -24,6 +26,7 @@ export class DeviceView {
   update() {
     const { info } = this.state;
     this.button.disabled = this.state.running;
+    this.saveButton.disabled = this.state.running;
     if (!info) {
       this.list.replaceChildren(element("p", { class: "hint" }, "Load a model to see its device."));
       return;
@@ -69,6 +72,7 @@ export class DeviceView {
   }
 
   show(report) {
+    this.report = report.report;
     const cases = report.kernels.reduce((sum, { cases }) => sum + cases, 0);
     this.said.textContent = report.passed
       ? `All ${cases} cases passed: this device computes what the reference does.`
@@ -92,8 +96,24 @@ export class DeviceView {
         element("tbody", {}, ...lines.map((line) => element("tr", { class: line[2] === "0" ? undefined : "failed" }, ...cells("td", line)))),
       ),
       ...report.failures.map(({ kernel, case: name, detail }) => element("p", { class: "hint" }, `${kernel}, ${name}: ${detail}`)),
-      copy,
+      element("div", { class: "row bar" }, copy, this.saveButton),
+      element("p", { class: "hint" }, "The report says what this device is, what the check found, and how fast the loaded model runs on it. Nothing is sent anywhere: attach the file to an issue of the project."),
     );
+  }
+
+  /** The same as `moebius report` writes. What cannot be measured is left out, and the check is kept. */
+  async saveReport() {
+    let failure;
+    if (this.state.info) {
+      this.said.textContent = "measuring how fast it is …";
+      try {
+        this.report.bench = await this.runMeasure();
+      } catch (error) {
+        failure = error.message;
+      }
+    }
+    save(new Blob([`${JSON.stringify(this.report, null, 2)}\n`], { type: "application/json" }), "moebius-device-report.json");
+    this.said.textContent = failure ? `saved, but without its speed: ${failure}` : "saved";
   }
 
   async copy(text) {

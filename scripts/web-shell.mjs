@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 export const WEB = fileURLToPath(new URL("../web", import.meta.url));
 /** Of the npm package only what the page loads. */
-const OF_PACKAGE = ["index.js", "moebius.js", "moebius_bg.wasm", "demo.json"];
+const OF_PACKAGE = ["index.js", "files.js", "net.js", "sources.js", "store.js", "units.js", "moebius.js", "moebius_bg.wasm", "demo.json"];
 const KINDS = /\.(html|js|css|svg|json)$/;
 
 const digest = (bytes) => createHash("sha256").update(bytes).digest("base64");

@@ -45,7 +45,7 @@ build_with_debian() {
             fail "this Rust has no target $target, and neither rustup nor apt-get could get it: run \`rustup target add $target\` when there is a network"
     fi
     RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-19 \
-        /usr/bin/cargo build -Z build-std=std,panic_abort --locked --target $target --profile web --lib
+        /usr/bin/cargo build -Z build-std=std,panic_abort --locked --target $target --profile web --lib --no-default-features
 }
 
 build() {
@@ -54,7 +54,7 @@ build() {
         rustup target add $target || say 'rustup cannot fetch it'
     fi
     if has_target; then
-        cargo build --locked --target $target --profile web --lib
+        cargo build --locked --target $target --profile web --lib --no-default-features
     else
         build_with_debian
     fi
@@ -91,7 +91,7 @@ rm -rf "$pkg"
 optimise
 # `Symbol.dispose` is in no published version of the language yet: with `lib` es2022 the types have to do without.
 sed -i.bak '/\[Symbol\.dispose\](): void;/d' "$pkg/moebius.d.ts" && rm "$pkg/moebius.d.ts.bak"
-cp web/package/index.js web/package/index.d.ts "$pkg/"
+cp web/package/*.js web/package/index.d.ts "$pkg/"
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 sed "s/VERSION/$version/" web/package/package.json >"$pkg/package.json"
 # The page checks what it fetches of the bundled model against this.

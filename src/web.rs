@@ -51,6 +51,8 @@ extern "C" {
     pub type OnCase;
     #[wasm_bindgen(typescript_type = "CheckReport")]
     pub type JsReport;
+    #[wasm_bindgen(typescript_type = "Balance")]
+    pub type JsBalance;
 }
 
 type JsResult<T> = std::result::Result<T, JsValue>;
@@ -94,14 +96,20 @@ struct WebGenerateOptions {
     routing: WebRouting,
 }
 
-/// Experts are written as in [`ExpertAt`].
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct WebRouting {
     experts_per_token: Option<usize>,
-    disabled: Vec<String>,
-    forced: Option<String>,
+    disabled: Vec<WebExpert>,
+    forced: Option<WebExpert>,
     temperature: Option<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebExpert {
+    expert: usize,
+    layer: Option<usize>,
 }
 
 impl Default for WebGenerateOptions {
@@ -169,21 +177,21 @@ impl Engine {
     /// After every token of `ids`, the `count` likeliest to come next, with their texts and probabilities.
     pub async fn likeliest(&mut self, ids: Vec<u32>, count: usize, routing: Option<JsRouting>) -> JsResult<JsCandidates> {
         let routing: WebRouting = parse(routing.map(JsValue::from).as_ref())?;
-        self.inner.set_routing(&routing.parse().map_err(thrown)?).await.map_err(thrown)?;
+        self.inner.set_routing(&routing.into()).await.map_err(thrown)?;
         let found = self.inner.likeliest(&ids, count).await.map_err(thrown)?;
         Ok(to_js(&json::candidates(&found, self.inner.tokenizer()).map_err(thrown)?).unchecked_into())
     }
 
     /// Continues a prompt and calls `on_step` with every new token; it ends early where that gives `false`. One at a time.
     pub async fn run(&mut self, prompt: JsPrompt, options: Option<JsGenerateOptions>, on_step: OnStep) -> JsResult<JsSummary> {
-        let options: WebGenerateOptions = parse(options.map(JsValue::from).as_ref())?;
+        let mut options: WebGenerateOptions = parse(options.map(JsValue::from).as_ref())?;
         let trace = options.trace;
         let ids = match prompt.as_string() {
             Some(text) => self.inner.tokenizer().encode(&text, true).map_err(thrown)?,
             None => parse(Some(&prompt))?,
         };
         let on_step: js_sys::Function = on_step.unchecked_into();
-        self.inner.set_routing(&options.routing.parse().map_err(thrown)?).await.map_err(thrown)?;
+        self.inner.set_routing(&std::mem::take(&mut options.routing).into()).await.map_err(thrown)?;
         let num_experts: Vec<usize> = self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts).collect();
         let options = GenerateOptions::from(options);
         let mut generation = self.inner.generate(&ids, &options).map_err(thrown)?;
@@ -202,15 +210,20 @@ impl Engine {
     }
 }
 
-impl WebRouting {
-    fn parse(&self) -> crate::Result<RoutingOverride> {
-        let disabled: crate::Result<Vec<ExpertAt>> = self.disabled.iter().map(|expert| expert.parse()).collect();
-        Ok(RoutingOverride {
-            experts_per_token: self.experts_per_token,
-            disabled: disabled?,
-            forced: self.forced.as_deref().map(str::parse).transpose()?,
-            temperature: self.temperature,
-        })
+impl From<WebExpert> for ExpertAt {
+    fn from(WebExpert { expert, layer }: WebExpert) -> Self {
+        ExpertAt { expert, layer }
+    }
+}
+
+impl From<WebRouting> for RoutingOverride {
+    fn from(routing: WebRouting) -> Self {
+        RoutingOverride {
+            experts_per_token: routing.experts_per_token,
+            disabled: routing.disabled.into_iter().map(ExpertAt::from).collect(),
+            forced: routing.forced.map(ExpertAt::from),
+            temperature: routing.temperature,
+        }
     }
 }
 
@@ -223,6 +236,13 @@ impl From<WebGenerateOptions> for GenerateOptions {
             stop: StopRules { eos_ids: ignore_end.then(Vec::new), max_tokens, stop_strings: stop },
         }
     }
+}
+
+/// How evenly the experts of a layer are used. `loads`: how often each was chosen.
+#[wasm_bindgen]
+pub fn balance(loads: &[u32]) -> JsBalance {
+    let loads: Vec<u64> = loads.iter().copied().map(u64::from).collect();
+    to_js(&trace::balance(&loads)).unchecked_into()
 }
 
 /// Refuses files that are no model which can be run, before its weights are fetched: by `config.json` where there is nothing else, otherwise by

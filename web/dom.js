@@ -24,12 +24,7 @@ export function select(label, options, value, onchange) {
 
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
-export function bytes(count) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  for (; count >= 1000 && unit < units.length - 1; unit++) count /= 1000;
-  return `${count >= 100 || unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
-}
+export { bytes } from "./pkg/units.js";
 
 /** A token as one sees it in a list: white space made visible. */
 export const visible = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";

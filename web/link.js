@@ -7,16 +7,25 @@ import { asTrained } from "./views/routing.js";
 
 const number = (text) => (text !== null && text !== "" && Number.isFinite(Number(text)) ? Number(text) : undefined);
 
+/** `3`, or `3@5` for layer 5 only, as the command line writes experts. */
+const nameOf = ({ expert, layer }) => (layer === undefined ? String(expert) : `${expert}@${layer}`);
+
+function expertAt(name) {
+  const [, expert, layer] = /^(\d+)(?:@(\d+))?$/.exec(name) ?? [];
+  if (expert === undefined) return undefined;
+  return layer === undefined ? { expert: Number(expert) } : { expert: Number(expert), layer: Number(layer) };
+}
+
 /** What the address asks for. Unknown names and values that are no numbers are left aside. */
 function parse(hash) {
   const asked = new URLSearchParams(hash.replace(/^#/, ""));
-  const routing = { ...asTrained(), disabled: (asked.get("off") ?? "").split(",").filter((name) => /^\d+(@\d+)?$/.test(name)) };
+  const routing = { ...asTrained(), disabled: (asked.get("off") ?? "").split(",").map(expertAt).filter((expert) => expert !== undefined) };
   const experts = number(asked.get("experts"));
   const temperature = number(asked.get("routerTemperature"));
   const forced = asked.get("force");
   if (experts !== undefined) routing.expertsPerToken = experts;
   if (temperature !== undefined) routing.temperature = temperature;
-  if (forced !== null && /^\d+$/.test(forced)) routing.forced = forced;
+  if (forced !== null && expertAt(forced)) routing.forced = expertAt(forced);
   return { asked, routing };
 }
 
@@ -44,9 +53,9 @@ export function linkTo({ kind, id, url }) {
   wanted.set("prompt", prompt);
   for (const name of NUMBERS) wanted.set(name, options[name]);
   const { disabled, expertsPerToken, forced, temperature } = options.routing;
-  if (disabled.length > 0) wanted.set("off", disabled.join(","));
+  if (disabled.length > 0) wanted.set("off", disabled.map(nameOf).join(","));
   if (expertsPerToken !== undefined) wanted.set("experts", expertsPerToken);
-  if (forced !== undefined) wanted.set("force", forced);
+  if (forced !== undefined) wanted.set("force", nameOf(forced));
   if (temperature !== undefined) wanted.set("routerTemperature", temperature);
   wanted.set("layer", state.layer);
   return `${location.href.split("#")[0]}#${wanted}`;

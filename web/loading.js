@@ -12,23 +12,23 @@ import { showChanged } from "./writing.js";
 let progressSince;
 
 on("progress", (data) => {
-  if (data.note) notice(data.note);
+  if (data.type === "note") notice(data.text);
   else showProgress(data);
 });
 
-function showProgress({ phase, file, done, total, seconds: wait }) {
+function showProgress({ type, file, doneBytes: done, totalBytes: total, seconds: wait }) {
   $("progress").hidden = false;
-  if (phase === "look" || phase === "wait") {
+  if (type === "look" || type === "wait") {
     $("progress-bar").removeAttribute("value");
-    $("progress-text").textContent = phase === "look" ? `looking at ${file}` : `${file}: the server is busy and is asked again in ${wait} s`;
+    $("progress-text").textContent = type === "look" ? `looking at ${file}` : `${file}: the server is busy and is asked again in ${wait} s`;
     return;
   }
-  if (progressSince?.phase !== phase) progressSince = { phase, at: performance.now(), done: phase === "fetch" ? done : 0 };
+  if (progressSince?.type !== type) progressSince = { type, at: performance.now(), done: type === "fetch" ? done : 0 };
   const seconds = (performance.now() - progressSince.at) / 1000;
   const rate = seconds > 0.2 ? `, ${bytes((done - progressSince.done) / seconds)}/s` : "";
   if (total) $("progress-bar").value = done / total;
   else $("progress-bar").removeAttribute("value");
-  const what = phase === "fetch" ? `fetching ${file}` : "moving the weights to the device";
+  const what = type === "fetch" ? `fetching ${file}` : "moving the weights to the device";
   $("progress-text").textContent = `${what}: ${bytes(done)}${total ? ` of ${bytes(total)}` : ""}${rate}`;
 }
 

@@ -24,7 +24,7 @@ export const state = {
 
 /** Another model: nothing of what the one before it wrote remains. */
 export function forModel(info) {
-  // The last layer tells texts apart best.
+  // The last layer distinguishes texts best.
   const layer = info.model.moeLayers.length - 1;
   Object.assign(state, { info, tokens: [], rows: [], numPrompt: 0, made: undefined, layer, routing: asTrained(), all: { tokens: [], rows: [] } });
 }

@@ -1,5 +1,5 @@
 // The statistics of routing, from rows: one per token, `{ experts: [layer][rank], weights: [layer][rank] }`. Layers are those with a
-// router, counted from 0. Nothing here knows the page.
+// router, counted from 0. Nothing here knows the page. How even a load is says the library: `balance` of the package.
 
 /** `[layer][expert]`: how often each expert was chosen in `rows`. */
 export function loads(rows, numLayers, numExperts) {
@@ -16,25 +16,6 @@ export const sum = (values) => values.reduce((total, value) => total + value, 0)
 export function shares(counts) {
   const total = sum(counts);
   return counts.map((count) => (total > 0 ? count / total : 0));
-}
-
-/** How evenly one layer's experts are used. */
-export function balance(counts) {
-  const total = sum(counts);
-  const mean = total / counts.length;
-  const busiest = Math.max(...counts);
-  const idlest = Math.min(...counts);
-  const variance = sum(counts.map((count) => (count - mean) ** 2)) / counts.length;
-  const bits = -sum(shares(counts).map((share) => (share > 0 ? share * Math.log2(share) : 0)));
-  return {
-    /** Busiest over idlest. */
-    ratio: idlest > 0 ? busiest / idlest : total > 0 ? Infinity : NaN,
-    /** Coefficient of variation: standard deviation over mean. */
-    variation: mean > 0 ? Math.sqrt(variance) / mean : NaN,
-    /** 1 for equal loads, 0 for one expert that does everything. */
-    entropy: total > 0 ? bits / Math.log2(counts.length) : NaN,
-    dead: total > 0 ? counts.filter((count) => count === 0).length : 0,
-  };
 }
 
 /** Half the sum of differences of two distributions: 0 the same, 1 nothing in common. */

@@ -1,4 +1,4 @@
-// Keeps the page's own files, so that it opens without a network and warm visits fetch nothing. Models are kept by store.js.
+// Keeps the page's own files, so that it opens without a network and warm visits fetch nothing. Models are kept by the package (store.js).
 //
 // A version is all files together. The next one is fetched whole beside this one, checked, and takes over when no tab shows the old one any
 // more, or when somebody asks for it: files of two versions never mix.

@@ -16,7 +16,7 @@ import { StoredView } from "./views/stored.js";
 import { answer, rewrite, writeAside } from "./writing.js";
 
 const makers = {
-  heatmap: (root) => new HeatmapView(root, state),
+  heatmap: (root) => new HeatmapView(root, state, (counts) => call("balance", { counts })),
   experiment: (root) => new ExperimentView(root, state, writeAside),
   preferences: (root) => new PreferencesView(root, state),
   chat: (root) => new ChatView(root, state, answer, () => void call("stop")),

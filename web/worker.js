@@ -1,9 +1,6 @@
-// Owns the Engine. The page calls by message, and hears about progress and tokens by message: it never waits.
+// Owns the Engine. The page calls by message, and is told of progress and tokens by message: it never waits.
 
-import init, { Engine, checkDevice, measureDevice } from "./pkg/index.js";
-import { NetError } from "./net.js";
-import { folderFiles, sourceOf } from "./sources.js";
-import { listStored, openModel, removeModel, verifyModel } from "./store.js";
+import init, { Engine, balance, checkDevice, fetchModel, filesFromFolder, listStored, measureDevice, removeModel, verifyModel } from "./pkg/index.js";
 
 const MAX_RECOVERIES = 3;
 const ready = init();
@@ -20,21 +17,13 @@ const settled = () => asking.catch(() => {});
 
 const emit = (event, data) => postMessage({ event, data });
 
-/** Of a model: its files, what messages call it, and where the files are, in words. */
-async function gather(model, tell) {
-  if (model.kind === "folder") return { ...folderFiles(model.files), from: "folder" };
-  const source = sourceOf(model);
-  try {
-    return { ...(await openModel(source, tell)), name: source.base };
-  } catch (error) {
-    throw named(error, source.base);
-  }
-}
+/** The model that comes with the page, and the list of its files with their sums. */
+const BUNDLED = { url: new URL("./models/demo/", location.href), list: new URL("./pkg/demo.json", location.href) };
 
-/** Every message says which model it is about. */
-function named(error, name) {
-  if (error instanceof Error && !(error instanceof NetError) && !error.message.includes(name)) error.message = `${name}: ${error.message}`;
-  return error;
+/** The files of a model, what messages call it, and where the files are, in words. */
+async function gather({ kind, id, url, files }, tell) {
+  if (kind === "folder") return { ...filesFromFolder(files), from: "folder" };
+  return await fetchModel(kind === "bundled" ? BUNDLED : (id ?? url), {}, tell);
 }
 
 /** The model before stays until the new one has been checked, and comes back if that cannot be loaded all the same. */
@@ -55,15 +44,15 @@ async function replaceBy(next, tell) {
 /** `makeRoom()` is called once everything has been checked that can be without reading weights. */
 async function open({ files, name, device }, tell, makeRoom = () => {}) {
   const onEvent = (event) => {
-    if (event.device !== undefined) makeRoom();
-    if (event.doneBytes !== undefined) tell({ phase: "upload", done: event.doneBytes, total: event.totalBytes });
+    if (event.type === "device") makeRoom();
+    else tell(event);
   };
   try {
     return await Engine.load(files, { device, name }, onEvent);
   } catch (error) {
     // Without a GPU the same numbers come from the reference.
     if (error.name !== "NoAdapterError" || device !== "auto") throw error;
-    tell({ note: "This browser offers no WebGPU adapter: the model runs on the CPU reference." });
+    tell({ type: "note", text: "This browser offers no WebGPU adapter: the model runs on the CPU reference." });
     return await Engine.load(files, { device: "cpu", name }, onEvent);
   }
 }
@@ -105,7 +94,7 @@ const methods = {
     await ready;
     const notes = [];
     const tell = (data) => {
-      if (data.note) notes.push(data.note);
+      if (data.type === "note") notes.push(data.text);
       emit("progress", data);
     };
     const next = await gather(model, tell);
@@ -114,7 +103,9 @@ const methods = {
     try {
       await replaceBy({ ...next, title: titleOf(model), device: choice.device }, tell);
     } catch (error) {
-      throw named(error, next.name);
+      // Every message says which model it is about.
+      if (error instanceof Error && !error.message.includes(next.name)) error.message = `${next.name}: ${error.message}`;
+      throw error;
     }
     return { ...engine.describe(), from: next.from, remarks: notes, name: next.name, chosen: choice.chosen };
   },
@@ -165,6 +156,12 @@ const methods = {
         if (done.ids.length >= asked.maxTokens) return { ...done, stop: "max_tokens" };
       }
     }
+  },
+
+  /** How evenly the experts of each layer are used. `counts`: `[layer][expert]`. */
+  async balance({ counts }) {
+    await ready;
+    return counts.map((loads) => balance(Uint32Array.from(loads)));
   },
 
   async check() {

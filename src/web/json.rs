@@ -78,9 +78,13 @@ pub(super) fn report(device: &Device, report: &Report) -> Value {
 
 pub(super) fn load_event(event: &LoadEvent) -> Value {
     match event {
-        LoadEvent::Device(device) => json!({ "device": device.name, "kind": device.kind, "why": device.why }),
-        LoadEvent::Weights { done_bytes, total_bytes } => json!({ "doneBytes": done_bytes, "totalBytes": total_bytes }),
-        // JavaScript fetches the files, and tells of that itself.
+        LoadEvent::Device(device) => {
+            json!({ "type": "device", "name": device.name, "kind": device.kind, "why": device.why })
+        }
+        LoadEvent::Weights { done_bytes, total_bytes } => {
+            json!({ "type": "weights", "doneBytes": done_bytes, "totalBytes": total_bytes })
+        }
+        // JavaScript fetches the files and reports that itself.
         LoadEvent::Fetching(_) => Value::Null,
     }
 }
@@ -154,7 +158,7 @@ pub(super) fn to_js(value: &impl Serialize) -> JsValue {
     js_sys::JSON::parse(&text).expect("it was just written as JSON")
 }
 
-/// An `Error` whose name tells a lost device from everything else, and which carries our hint.
+/// An `Error` whose name distinguishes a lost device from everything else, and which carries our hint.
 pub(super) fn thrown(error: Error) -> JsValue {
     let name = match error {
         Error::DeviceLost { .. } => "DeviceLostError",

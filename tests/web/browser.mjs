@@ -48,7 +48,7 @@ export class Session {
     page.setDefaultTimeout(120_000);
     page.requests = [];
     page.problems = [];
-    // The context hears about what workers fetch, too.
+    // The context sees the requests of workers, too.
     this.context.on("request", (request) => page.requests.push({ url: request.url(), range: request.headers().range }));
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("blocked by Playwright") && page.problems.push(message.text()));
     page.on("pageerror", (error) => page.problems.push(String(error)));

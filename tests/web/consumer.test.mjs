@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { balance, distance, preferencesOfToken, shares, topTokens } from "../../web/stats.js";
+import init, { balance } from "moebius";
+import { distance, preferencesOfToken, shares, topTokens } from "../../web/stats.js";
 
 test("ten lines of TypeScript load the package and trace a generation", () => {
   const demo = fileURLToPath(new URL("../../examples/models/demo", import.meta.url));
@@ -13,10 +15,13 @@ test("ten lines of TypeScript load the package and trace a generation", () => {
   assert.match(text, /\[ \d, \d \]/);
 });
 
-test("equal loads have entropy 1, one busy expert 0", () => {
-  assert.deepEqual(balance([5, 5, 5, 5]), { ratio: 1, variation: 0, entropy: 1, dead: 0 });
-  const { ratio, entropy, dead } = balance([8, 0, 0, 0]);
-  assert.deepEqual([ratio, Math.abs(entropy), dead], [Infinity, 0, 3]);
+test("equal loads have entropy 1, one busy expert 0; a single expert is as even as can be", async () => {
+  await init({ module_or_path: await readFile(new URL(import.meta.resolve("moebius/moebius_bg.wasm"))) });
+  const of = (...loads) => balance(Uint32Array.from(loads));
+  assert.deepEqual(of(5, 5, 5, 5), { ratio: 1, variation: 0, entropy: 1, dead: 0 });
+  const { ratio, entropy, dead } = of(8, 0, 0, 0);
+  assert.deepEqual([ratio, Math.abs(entropy), dead], [null, 0, 3]);
+  assert.deepEqual([of(7).entropy, of(0, 0).variation, of(0, 0).ratio], [1, 0, null]);
 });
 
 test("distributions differ by the share that would have to move", () => {

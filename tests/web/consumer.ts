@@ -6,4 +6,4 @@ await init({ module_or_path: await readFile(new URL(import.meta.resolve("moebius
 const files: ModelFiles = {};
 for (const name of ["config.json", "tokenizer.json", "model.safetensors"]) files[name] = fileFromBlob(await openAsBlob(`${process.argv[2]}/${name}`));
 const engine = await Engine.load(files, { device: "cpu", kvCache: "f16" });
-for await (const step of engine.generate("The king said", { maxTokens: 3, trace: true, routing: { expertsPerToken: 2, disabled: ["0@1"] } })) console.log(step.text, step.routing.at(-1)?.experts[0]);
+for await (const step of engine.generate("The king said", { maxTokens: 3, trace: true, routing: { expertsPerToken: 2, disabled: [{ expert: 0, layer: 1 }] } })) console.log(step.text, step.routing.at(-1)?.experts[0]);

@@ -1,28 +1,20 @@
 // Models on the hub, which the test plays: what can be loaded is, and what cannot is said, with the address, before weights are fetched.
 
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
-import { readFile, readdir } from "node:fs/promises";
 import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { Session, finished } from "./browser.mjs";
+import { Hub, filesOf } from "./hub.mjs";
 
-const FIXTURES = new URL("../golden/fixtures/", import.meta.url);
-const HUB = "https://huggingface.co";
-const CORS = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Content-Range" };
+const FIXTURES = fileURLToPath(new URL("../golden/fixtures/", import.meta.url));
 
 let session;
 let page;
-/** What was asked of the hub. */
-let asked = [];
-/** Names of repositories to their files: `{ [path]: Buffer }`, or a status. */
-const repositories = {};
+let hub;
 
 before(async () => {
-  for (const fixture of ["mixtral", "deepseek_v3"]) {
-    const folder = new URL(`${fixture}/`, FIXTURES);
-    const names = (await readdir(folder)).filter((name) => !name.startsWith("expected") && name !== "refuses.json");
-    repositories[`tiny/${fixture}`] = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await readFile(new URL(name, folder))])));
-  }
+  const repositories = {};
+  for (const fixture of ["mixtral", "deepseek_v3"]) repositories[`tiny/${fixture}`] = await filesOf(`${FIXTURES}${fixture}`);
   const { "model.safetensors": weights, ...rest } = repositories["tiny/mixtral"];
   const config = JSON.parse(rest["config.json"]);
   const configured = (change) => ({ ...rest, "model.safetensors": weights, "config.json": Buffer.from(JSON.stringify({ ...config, ...change })) });
@@ -33,36 +25,13 @@ before(async () => {
   repositories["tiny/gated"] = 401;
   repositories["tiny/portal"] = "<!doctype html><title>Welcome</title>";
   session = await Session.start();
-  await session.context.route(`${HUB}/**`, answer);
+  hub = await Hub.play(session.context, repositories);
   page = await session.open();
 });
 after(() => session?.close());
 
-async function answer(route) {
-  const request = route.request();
-  const { pathname } = new URL(request.url());
-  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers().range ?? "");
-  asked.push(`${pathname}${range ? ` ${range[0]}` : ""}`);
-  const [, listed, name, , revision, path] = /^(\/api\/models)?\/([^/]+\/[^/]+)\/(tree|resolve)\/([^/]+)\/?(.*)$/.exec(pathname);
-  const files = revision === "main" || revision === "v2" ? repositories[name] : undefined;
-  if (typeof files === "number") return await route.fulfill({ status: files, headers: CORS });
-  if (typeof files === "string") return await route.fulfill({ status: 200, headers: CORS, contentType: "text/html", body: files });
-  if (!files) return await route.fulfill({ status: 404, headers: CORS });
-  const { damaged, ...there } = files;
-  if (listed) {
-    const oid = (bytes) => createHash("sha256").update(bytes).digest("hex");
-    const list = Object.entries(there).map(([path, bytes]) => ({ type: "file", path, size: bytes.length, ...(path.endsWith("safetensors") && { lfs: { oid: path === damaged ? oid("other") : oid(bytes) } }) }));
-    return await route.fulfill({ headers: CORS, contentType: "application/json", body: JSON.stringify(list) });
-  }
-  const body = there[path];
-  if (!body) return await route.fulfill({ status: 404, headers: CORS });
-  if (!range) return await route.fulfill({ headers: CORS, body });
-  const [start, end] = [Number(range[1]), Math.min(range[2] ? Number(range[2]) : Infinity, body.length - 1)];
-  return await route.fulfill({ status: 206, headers: { ...CORS, "Content-Range": `bytes ${start}-${end}/${body.length}` }, body: body.subarray(start, end + 1) });
-}
-
 async function load(name) {
-  asked = [];
+  hub.asked.length = 0;
   await page.selectOption("#model-kind", "hub");
   await page.fill("#model-name", name);
   await page.click("#load");
@@ -76,7 +45,7 @@ test("a model in one file, one in shards, a revision, and the address of a page"
     assert.match(status, /Ready .* from (network|storage)\./, `${name}: ${notice}`);
   }
   // The last is the first again.
-  assert.deepEqual(asked, []);
+  assert.deepEqual(hub.asked, []);
 });
 
 for (const [name, said] of [
@@ -93,14 +62,14 @@ for (const [name, said] of [
     const { notice } = await load(name);
     assert.match(notice, said);
     assert.doesNotMatch(notice, /--|`moebius |MOEBIUS_/);
-    assert.deepEqual(asked.filter((line) => line.endsWith(".safetensors")), []);
+    assert.deepEqual(hub.asked.filter((line) => line.endsWith(".safetensors")), []);
   });
 }
 
 test("weights that are not what the hub lists are refused, and fetched anew the next time", async () => {
   const { notice } = await load("tiny/damaged");
   assert.match(notice, /tiny\/damaged\/resolve\/main\/model\.safetensors arrived damaged: its SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}/);
-  delete repositories["tiny/damaged"].damaged;
+  delete hub.repositories["tiny/damaged"].damaged;
   assert.match((await load("tiny/damaged")).status, /Ready .* from network\./);
-  assert.ok(asked.includes("/tiny/damaged/resolve/main/model.safetensors"), asked.join("\n"));
+  assert.ok(hub.asked.includes("/tiny/damaged/resolve/main/model.safetensors"), hub.asked.join("\n"));
 });

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Session } from "./browser.mjs";
+import { Hub } from "./hub.mjs";
 
 const PACKAGE = fileURLToPath(new URL("../../web/pkg", import.meta.url));
 const TSC = fileURLToPath(new URL("node_modules/typescript/bin/tsc", import.meta.url));
@@ -15,19 +16,19 @@ const FIXTURE = fileURLToPath(new URL("../golden/fixtures/mixtral/", import.meta
 
 /** Every function of the package with its types; no others are in scope than the browser's. */
 const CONSUMER = `
-import init, { Engine, checkDevice, checkFiles, fileFromBlob, fileFromUrl, type ChatMessage, type Description, type ModelFiles, type Step, type Summary } from "moebius";
+import init, { Engine, NetError, balance, checkDevice, checkFiles, fetchModel, fileFromBlob, fileFromUrl, filesFromFolder, listStored, removeModel, verifyModel, type Balance, type ChatMessage, type Description, type ModelFiles, type Step, type Summary } from "moebius";
 
 export async function talk(list: File[], show: (text: string) => void): Promise<Summary> {
   await init();
   const files: ModelFiles = Object.fromEntries(list.map((file) => [file.name, fileFromBlob(file)]));
   files["config.json"] ??= await fileFromUrl("https://example.org/config.json");
   await checkFiles(files, "my model");
-  const engine: Engine = await Engine.load(files, { device: "auto", name: "my model" }, (event) => show(String(event.doneBytes)));
+  const engine: Engine = await Engine.load(files, { device: "auto", name: "my model" }, (event) => show(event.type === "weights" ? String(event.doneBytes / event.totalBytes) : event.name + event.kind));
   try {
     const { model, notes }: Description = engine.describe();
     show(notes.join() + String(model.chatTemplate));
     const stop = new AbortController();
-    for await (const step of engine.generate([1, 2], { maxTokens: 3, trace: true, routing: { disabled: ["0@1"] } })) show(step.text + step.routing[0]?.experts[0]?.[0]);
+    for await (const step of engine.generate([1, 2], { maxTokens: 3, trace: true, routing: { disabled: [{ expert: 0, layer: 1 }, { expert: 2 }] } })) show(step.text + step.routing[0]?.experts[0]?.[0]);
     const messages: ChatMessage[] = [{ role: "user", content: "Who?" }];
     show(engine.chatPrompt(messages).text);
     const steps = engine.chat(messages, { signal: stop.signal });
@@ -39,6 +40,28 @@ export async function talk(list: File[], show: (text: string) => void): Promise<
     engine.free();
   }
 }
+export async function open(name: string, show: (text: string) => void, signal: AbortSignal): Promise<Engine> {
+  try {
+    const { files, from } = await fetchModel({ url: "./model/", list: new URL("https://example.org/list.json") }, { signal, store: false });
+    show(from + Object.keys(files).length + filesFromFolder([]).name);
+    for (const { base, complete } of (await listStored()).models) if (!complete || (await verifyModel(base)).length > 0) await removeModel(base);
+    const even: Balance = balance(Uint32Array.of(1, 2));
+    show(String(even.ratio));
+    return await Engine.open(name, { signal, quant: "q4_0" }, (event) => {
+      switch (event.type) {
+        case "fetch": case "weights": return show(String(event.doneBytes / event.totalBytes));
+        case "look": case "wait": return show(event.file);
+        case "note": return show(event.text);
+        case "device": return show(event.name + event.why);
+      }
+    });
+  } catch (error) {
+    if (error instanceof NetError) show(error.kind + (error.hint ?? ""));
+    throw error;
+  }
+}
+// @ts-expect-error experts are objects
+void ((engine: Engine) => engine.generate("a", { routing: { disabled: ["3@5"] } }));
 // @ts-expect-error there is no such option
 void ((engine: Engine) => engine.generate("a", { maxToken: 3 }));
 // @ts-expect-error there is no such part
@@ -60,10 +83,10 @@ after(() => rm(folder, { recursive: true, force: true }));
 test("the tarball has the licences, a README and an example, and nothing that nobody needs", async () => {
   assert.deepEqual(
     packed.files.map(({ path }) => path).sort(),
-    ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "example.html", "index.d.ts", "index.js", "moebius.d.ts", "moebius.js", "moebius_bg.wasm", "moebius_bg.wasm.d.ts", "package.json"],
+    ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "example.html", "files.js", "index.d.ts", "index.js", "moebius.d.ts", "moebius.js", "moebius_bg.wasm", "moebius_bg.wasm.d.ts", "net.js", "package.json", "sources.js", "store.js", "units.js"],
   );
   const readme = await readFile(join(installed, "README.md"), "utf8");
-  for (const told of ["engine.free()", "signal", "engine.chat(", "example.html"]) assert.ok(readme.includes(told), told);
+  for (const told of ["Engine.open(", "engine.free()", "signal", "engine.chat(", "example.html"]) assert.ok(readme.includes(told), told);
   console.log(`tarball: ${(packed.size / 1e6).toFixed(2)} MB`);
 });
 
@@ -84,7 +107,7 @@ test("types check with lib es2022 and dom alone, the libraries' own included", a
 test("the README's own programs are JavaScript that runs as far as it can without a page", async () => {
   const readme = await readFile(join(installed, "README.md"), "utf8");
   const programs = [...readme.matchAll(/```js\n([^]*?)```/g)].map(([, program]) => program);
-  assert.equal(programs.length, 3);
+  assert.equal(programs.length, 5);
   for (const [index, program] of programs.entries()) {
     const file = join(folder, `program-${index}.mjs`);
     await writeFile(file, program);
@@ -128,6 +151,83 @@ test("a signal ends a text with its summary, and the engine goes on; freed, it i
   assert.ok(prompt.plain && prompt.maxTokens === 128 && prompt.stop.includes("\nUser:"));
   assert.deepEqual(chat.ids, again.ids);
   assert.match(freed, /null pointer/);
+});
+
+/** What the package does in a worker of a page, with the hub that the test plays. Gives what `program` returns. */
+async function inWorker(page, program) {
+  return await page.evaluate(async (program) => {
+    const source = `import init, * as moebius from "${location.origin}/index.js"; await init(); postMessage(await (${program})(moebius));`;
+    const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })), { type: "module" });
+    try {
+      return await new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = ({ message }) => reject(new Error(message));
+      });
+    } finally {
+      worker.terminate();
+    }
+  }, String(program));
+}
+
+test("a model of the hub loads by its name, is kept in a worker and not in a window, and can be stopped and verified", async () => {
+  const session = await Session.start({ web: installed });
+  try {
+    const hub = await Hub.play(session.context, { "tiny/mixtral": FIXTURE });
+    const page = await session.context.newPage();
+    await page.goto(`${session.origin}/example.html`);
+
+    const first = await inWorker(page, async ({ Engine, listStored, verifyModel }) => {
+      const events = [];
+      const engine = await Engine.open("tiny/mixtral", { device: "cpu" }, (event) => events.push(event));
+      const ids = [];
+      for await (const { id } of engine.generate("the king", { maxTokens: 5, ignoreEnd: true })) ids.push(id);
+      engine.free();
+      const { models } = await listStored();
+      return { events, ids, models, damaged: await verifyModel(models[0].base) };
+    });
+    assert.deepEqual([...new Set(first.events.map(({ type }) => type))], ["look", "fetch", "device", "weights"]);
+    const [fetched, loaded] = ["fetch", "weights"].map((type) => first.events.findLast((event) => event.type === type));
+    assert.equal(fetched.doneBytes, fetched.totalBytes);
+    assert.equal(loaded.doneBytes, loaded.totalBytes);
+    assert.equal(first.events.find(({ type }) => type === "device").kind, "reference");
+    assert.equal(first.ids.length, 5);
+    assert.equal(first.models.length, 1);
+    assert.ok(first.models[0].complete && first.models[0].base === "https://huggingface.co/tiny/mixtral/resolve/main/");
+    assert.deepEqual(first.damaged, []);
+
+    // From storage now: nothing is asked.
+    hub.asked.length = 0;
+    const again = await inWorker(page, async ({ Engine }) => {
+      const engine = await Engine.open("tiny/mixtral", { device: "cpu" });
+      const ids = [];
+      for await (const { id } of engine.generate("the king", { maxTokens: 5, ignoreEnd: true })) ids.push(id);
+      return ids;
+    });
+    assert.deepEqual(again, first.ids);
+    assert.deepEqual(hub.asked, []);
+
+    // Asked not to store, and stopped at the first weights.
+    const stopped = await inWorker(page, async ({ Engine, fetchModel, removeModel }) => {
+      await removeModel("https://huggingface.co/tiny/mixtral/resolve/main/");
+      const stop = new AbortController();
+      const options = { device: "cpu", store: false, signal: stop.signal };
+      const name = await Engine.open("tiny/mixtral", options, ({ type }) => type === "device" && stop.abort()).catch(({ name }) => name);
+      const early = await fetchModel("tiny/mixtral", { signal: AbortSignal.abort() }).catch(({ name }) => name);
+      const { from } = await fetchModel("tiny/mixtral", { store: false });
+      return { name, early, from };
+    });
+    assert.deepEqual(stopped, { name: "AbortError", early: "AbortError", from: "network, not stored" });
+
+    // Outside of a worker nothing can be stored, and the model runs all the same.
+    await page.fill("#model", "tiny/mixtral");
+    await page.click("#open");
+    await page.getByText("mixtral, ").waitFor({ timeout: 60_000 });
+    await page.fill("#model", "tiny/nothing");
+    await page.click("#open");
+    await page.getByText("the hub has no public model tiny/nothing at main").waitFor();
+  } finally {
+    await session.close();
+  }
 });
 
 test("the example page lets a chosen folder write, and can be stopped", async () => {

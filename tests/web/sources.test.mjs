@@ -179,7 +179,7 @@ test("a store that is full is no obstacle, and the page says so", async () => {
     await devtools.send("Storage.overrideQuotaForOrigin", { origin: session.origin, quotaSize: usage + 100_000 });
     const { status, notice } = await load("plain/phimoe");
     assert.match(status, /Ready .* from network, not stored\./, notice);
-    assert.match(notice, /^Not stored: this browser has no room for 3\d\d kB more\. The Storage tab/);
+    assert.match(notice, /^Not stored: this browser has no room for 3\d\d kB more\. Remove stored models/);
     await assertWrites("phimoe");
   } finally {
     await devtools.send("Storage.overrideQuotaForOrigin", { origin: session.origin });

@@ -22,14 +22,12 @@ export interface LoadOptions {
   context?: number;
 }
 
-/** The device, once; then the weights. */
-export interface LoadEvent {
-  device?: string;
-  kind?: string;
-  why?: string;
-  doneBytes?: number;
-  totalBytes?: number;
-}
+/** What happens while a model is loaded: the device, once; then the weights. */
+export type LoadEvent =
+  /** The device is chosen. `kind` is `discrete`, `integrated`, `software`, ... or `reference`. */
+  | { type: "device"; name: string; kind: string; why: string }
+  /** Weights on the device so far. */
+  | { type: "weights"; doneBytes: number; totalBytes: number };
 
 export interface GenerateOptions {
   maxTokens?: number;
@@ -50,14 +48,21 @@ export interface GenerateOptions {
   routing?: RoutingOverride;
 }
 
-/** What to change about the routing; nothing by default. Experts are written `"3"`, or `"3@5"` for layer 5 only. */
+/** An expert of one layer, or of every layer with a router. */
+export interface ExpertAt {
+  expert: number;
+  /** Index of the layer in the model; without it, every layer is meant. */
+  layer?: number;
+}
+
+/** What to change about the routing; nothing by default. */
 export interface RoutingOverride {
   /** Experts of every token, in every layer with a router. */
   expertsPerToken?: number;
   /** Experts that are treated as if they were not there. */
-  disabled?: string[];
+  disabled?: ExpertAt[];
   /** An expert that every token takes first. */
-  forced?: string;
+  forced?: ExpertAt;
   /** Divides the router logits; 1 is as trained. */
   temperature?: number;
 }
@@ -140,6 +145,18 @@ export interface Description {
   notes: string[];
   /** How the makers of the model want it to be sampled. */
   suggested: Required<Pick<GenerateOptions, "temperature" | "topK" | "topP" | "minP" | "repeatPenalty">>;
+}
+
+/** How evenly the experts of a layer are used. */
+export interface Balance {
+  /** Load of the busiest expert over that of the idlest; `null` where that has none. */
+  ratio: number | null;
+  /** Coefficient of variation: standard deviation over mean. */
+  variation: number;
+  /** 1 for equal loads, 0 for one expert that does everything. */
+  entropy: number;
+  /** Experts that were never chosen. */
+  dead: number;
 }
 
 /** What `checkDevice` found. */

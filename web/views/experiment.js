@@ -99,14 +99,14 @@ export class ExperimentView {
     this.update();
   }
 
-  /** The name of the expert in the last layer, as options have it. */
-  get name() {
-    return `${this.found.expert}@${this.state.info.model.moeLayers[this.layer]}`;
+  /** The expert in the last layer, as options have it. */
+  get switchedOff() {
+    return { expert: this.found.expert, layer: this.state.info.model.moeLayers[this.layer] };
   }
 
   async without(show) {
     const { code, expert } = this.found;
-    const changed = await this.answer(show, CODE, [this.name]);
+    const changed = await this.answer(show, CODE, [this.switchedOff]);
     if (!changed) return;
     this.found.changed = changed;
     const gained = changed.shares.map((share, index) => ({ index, gain: share - code.shares[index] })).filter(({ index }) => index !== expert);
@@ -132,7 +132,7 @@ export class ExperimentView {
     const { expert } = this.found;
     const story = await this.answer(show, STORY, []);
     if (!story) return;
-    const changed = await this.answer((node) => show(story.node, node), STORY, [this.name]);
+    const changed = await this.answer((node) => show(story.node, node), STORY, [this.switchedOff]);
     if (!changed) return;
     const same = common(story, changed);
     const before = `Expert ${expert} got ${percent(story.shares[expert])} of the story. `;

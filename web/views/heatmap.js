@@ -1,7 +1,7 @@
 // Load per layer and expert, and how even it is.
 
 import { element, percent, select } from "../dom.js";
-import { balance, loads, shares } from "../stats.js";
+import { loads, shares } from "../stats.js";
 
 const SCOPES = [
   ["answer", "this answer, prompt included"],
@@ -10,8 +10,10 @@ const SCOPES = [
 ];
 
 export class HeatmapView {
-  constructor(root, state) {
+  /** `balances(counts)` resolves to the balance of each layer. */
+  constructor(root, state, balances) {
     this.state = state;
+    this.balances = balances;
     this.scope = "answer";
     this.bar = element("div", { class: "row bar" });
     this.table = element("div", { class: "scroll" });
@@ -46,7 +48,8 @@ export class HeatmapView {
       ...Array.from({ length: experts }, (_, expert) => element("th", { scope: "col" }, String(expert))),
       ...["max/min", "CV", "entropy", "dead"].map((name) => element("th", { scope: "col", class: "stat" }, name)),
     );
-    const body = counts.map((layer, index) => this.line(layer, moeLayers[index]));
+    const body = counts.map((layer, index) => this.line(layer, moeLayers[index], this.known?.[index]));
+    void this.measure(counts, body);
     const caption = element("caption", {}, `${rows.length} tokens; each cell is the share of its layer's assignments`);
     this.table.replaceChildren(
       element("table", { class: "heatmap" }, caption, element("thead", {}, head), element("tbody", {}, ...body)),
@@ -58,7 +61,16 @@ export class HeatmapView {
     );
   }
 
-  line(counts, layer) {
+  /** Fills in how even the loads are, unless there are newer ones by then. */
+  async measure(counts, body) {
+    this.body = body;
+    const known = await this.balances(counts);
+    if (this.body !== body) return;
+    this.known = known;
+    body.forEach((line, layer) => describe(known[layer]).forEach((text, index) => (line.querySelectorAll(".stat")[index].textContent = text)));
+  }
+
+  line(counts, layer, known) {
     const parts = shares(counts);
     const top = Math.max(...parts);
     const cells = parts.map((share, expert) =>
@@ -73,8 +85,9 @@ export class HeatmapView {
         percent(share).replace(" %", ""),
       ),
     );
-    const { ratio, variation, entropy, dead } = balance(counts);
-    const stats = [Number.isFinite(ratio) ? ratio.toFixed(1) : "∞", variation.toFixed(2), entropy.toFixed(2), String(dead)];
+    const stats = known ? describe(known) : ["", "", "", ""];
     return element("tr", {}, element("th", { scope: "row" }, String(layer)), ...cells, ...stats.map((text) => element("td", { class: "stat" }, text)));
   }
 }
+
+const describe = ({ ratio, variation, entropy, dead }) => [ratio === null ? "∞" : ratio.toFixed(1), variation.toFixed(2), entropy.toFixed(2), String(dead)];

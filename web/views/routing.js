@@ -48,8 +48,8 @@ export class RoutingView {
     this.count = numbers.querySelector("input");
     this.said = element("p", { class: "hint", role: "status" });
     const everyExpert = Array.from({ length: experts }, (_, expert) => [expert, `expert ${expert}`]);
-    const force = select("Send every token to", [["", "the experts that its router likes"], ...everyExpert], routing.forced ?? "", (value) => {
-      routing.forced = value === "" ? undefined : value;
+    const force = select("Send every token to", [["", "the experts that its router likes"], ...everyExpert], routing.forced?.expert ?? "", (value) => {
+      routing.forced = value === "" ? undefined : { expert: Number(value) };
       this.changed();
     });
     const scopes = [["all", "every layer"], ...moeLayers.map((layer) => [layer, `layer ${layer}`])];
@@ -76,10 +76,10 @@ export class RoutingView {
     const { experts } = info.model;
     this.switches.replaceChildren(
       ...Array.from({ length: experts }, (_, expert) => {
-        const everywhere = routing.disabled.includes(String(expert));
-        const name = this.scope === "all" ? String(expert) : `${expert}@${this.scope}`;
-        const off = everywhere || routing.disabled.includes(name);
-        const last = !off && this.isLast(name);
+        const everywhere = routing.disabled.some(isSame({ expert }));
+        const switched = this.scope === "all" ? { expert } : { expert, layer: Number(this.scope) };
+        const off = everywhere || routing.disabled.some(isSame(switched));
+        const last = !off && this.isLast(switched);
         const locked = (everywhere && this.scope !== "all") || last;
         return element(
           "button",
@@ -92,7 +92,7 @@ export class RoutingView {
             disabled: locked,
             title: last ? "the last one that is on" : locked ? "switched off in every layer" : off ? "switch on" : "switch off",
             onclick: () => {
-              routing.disabled = off ? routing.disabled.filter((other) => other !== name) : [...routing.disabled, name];
+              routing.disabled = off ? routing.disabled.filter((other) => !isSame(switched)(other)) : [...routing.disabled, switched];
               this.changed();
               this.showSwitches();
               this.switches.children[expert].focus();
@@ -109,16 +109,16 @@ export class RoutingView {
   left() {
     const { experts, moeLayers } = this.state.info.model;
     const { disabled } = this.state.routing;
-    const off = (layer) => new Set(disabled.filter((name) => !name.includes("@") || name.endsWith(`@${layer}`)).map((name) => name.split("@")[0]));
+    const off = (layer) => new Set(disabled.filter((other) => other.layer === undefined || other.layer === layer).map(({ expert }) => expert));
     const left = moeLayers.map((layer) => experts - off(layer).size);
     return left.map((count, index) => ({ count, layer: moeLayers[index] })).reduce((fewest, next) => (next.count < fewest.count ? next : fewest));
   }
 
   /** Whether a layer would have no expert left without this one. */
-  isLast(name) {
+  isLast(expert) {
     const { routing } = this.state;
     const { disabled } = routing;
-    routing.disabled = [...disabled, name];
+    routing.disabled = [...disabled, expert];
     const { count } = this.left();
     routing.disabled = disabled;
     return count === 0;
@@ -151,18 +151,22 @@ export class RoutingView {
   }
 }
 
+const isSame = (one) => (other) => one.expert === other.expert && one.layer === other.layer;
+
 export const asTrained = () => ({ disabled: [] });
 
 export function isChanged({ expertsPerToken, disabled, forced, temperature }) {
   return disabled.length > 0 || [expertsPerToken, forced, temperature].some((value) => value !== undefined);
 }
 
+const inWords = ({ expert, layer }) => (layer === undefined ? String(expert) : `${expert} of layer ${layer}`);
+
 /** For a person: "1 expert per token; without experts 3, 7 of layer 5". */
 export function describe({ expertsPerToken, disabled, forced, temperature }) {
   return [
     expertsPerToken && `${expertsPerToken} expert${expertsPerToken === 1 ? "" : "s"} per token`,
-    disabled.length > 0 && `without expert${disabled.length === 1 ? "" : "s"} ${disabled.map((name) => name.replace("@", " of layer ")).join(", ")}`,
-    forced !== undefined && `always expert ${forced}`,
+    disabled.length > 0 && `without expert${disabled.length === 1 ? "" : "s"} ${disabled.map(inWords).join(", ")}`,
+    forced !== undefined && `always expert ${inWords(forced)}`,
     temperature !== undefined && `router temperature ${temperature}`,
   ]
     .filter(Boolean)

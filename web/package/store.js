@@ -1,60 +1,71 @@
 // Model files in the browser's own storage (OPFS): fetched with resume, checked by size and SHA-256, listed and removed.
-// Runs in the worker only: synchronous access handles exist nowhere else.
+// Only workers can write: synchronous access handles exist nowhere else.
 
-import { Sha256, fileFromBlob } from "./pkg/index.js";
-import { bytes } from "./dom.js";
+import { fileFromBlob } from "./files.js";
+import { Sha256 } from "./moebius.js";
 import { NetError, ask, fileOf, pieces } from "./net.js";
 import { filesOf } from "./sources.js";
+import { bytes } from "./units.js";
 
 const FOLDER = "moebius-models";
 const RECORD = "record.json";
 const PIECE_BYTES = 4 << 20;
 const LONGEST_NAME = 200;
 
+const STORES_NOTHING = "This window stores nothing, as private windows do: the model comes from the network, and will again after a reload.";
+const ONLY_WORKERS_STORE = "Nothing is stored: only workers can write to the storage of a browser. The model comes from the network, and will again after a reload.";
+
 /** The files of a model, from storage where they are there, from its source otherwise. `{ files, from }`, with `from` in words. */
-export async function openModel(source, tell) {
+export async function openModel(source, work) {
+  const { tell, signal } = work;
   const folder = await modelFolder(source.base, true);
   const stored = folder && (await readRecord(folder));
   if (stored?.complete && stored.base === source.base && (await (source.isCurrent?.(stored) ?? true))) {
     const files = await storedFiles(folder, stored);
     if (files) return { files, from: "storage" };
   }
-  const plan = await source.plan(tell);
-  if (!folder) {
-    tell({ note: "This window stores nothing, as private windows do: the model comes from the network, and will again after a reload." });
-    return { files: await unstored(source.base, plan, tell), from: "network, not stored" };
+  const plan = await source.plan(work);
+  if (!folder || !canWrite()) {
+    tell({ type: "note", text: canWrite() ? STORES_NOTHING : ONLY_WORKERS_STORE });
+    return { files: await unstored(source.base, plan, work), from: "network, not stored" };
   }
   try {
-    await fetchAll(folder, source.base, plan, tell);
+    await fetchAll(folder, source.base, plan, work);
     return { files: await storedFiles(folder, await readRecord(folder)), from: "network" };
   } catch (error) {
+    signal?.throwIfAborted();
     if (error instanceof NetError) throw error;
     // What remains is the storage itself, and a model can be used without.
-    tell({ note: whyNotStored(error, plan) });
+    tell({ type: "note", text: whyNotStored(error, plan) });
     if (error.name !== "NoModificationAllowedError") await removeModel(source.base);
   }
-  return { files: await unstored(source.base, plan, tell), from: "network, not stored" };
+  return { files: await unstored(source.base, plan, work), from: "network, not stored" };
+}
+
+/** The files of a model from its source, where nothing shall be stored. */
+export async function streamModel(source, work) {
+  return { files: await unstored(source.base, await source.plan(work), work), from: "network, not stored" };
 }
 
 function whyNotStored(error, plan) {
   if (error.name === "QuotaExceededError") {
     const sizes = Object.values(plan).map(({ size }) => size);
     const what = sizes.includes(undefined) ? "it" : `${bytes(sizes.reduce((sum, size) => sum + size, 0))} more`;
-    return `Not stored: this browser has no room for ${what}. The Storage tab removes what is no longer needed.`;
+    return `Not stored: this browser has no room for ${what}. Remove stored models that are no longer needed.`;
   }
   if (error.name === "NoModificationAllowedError") return "Not stored: another tab is storing the same model just now.";
   return `Not stored: this browser does not let the page write files (${error.message}).`;
 }
 
 /** The files where nothing can be stored: read in parts from the network, or held in memory where a server sends only whole files. */
-async function unstored(base, plan, tell) {
+async function unstored(base, plan, { tell, signal }) {
   const held = { ...plan };
   for (const [name, { ranges, blob, sha256 }] of Object.entries(plan)) {
     if (blob || ranges || sha256) continue;
-    const onBytes = (done) => tell({ phase: "fetch", file: name, done, total: plan[name].size ?? 0 });
-    held[name] = { blob: await fileOf(base + name, onBytes) };
+    const onBytes = (done) => tell({ type: "fetch", file: name, doneBytes: done, totalBytes: plan[name].size ?? 0 });
+    held[name] = { blob: await fileOf(base + name, { onBytes, signal }) };
   }
-  return filesOf(base, held);
+  return filesOf(base, held, signal);
 }
 
 export async function listStored() {
@@ -103,12 +114,13 @@ function finish(sum) {
   return digest;
 }
 
+/** Only access handles of a worker can write everywhere. */
+const canWrite = () => typeof globalThis.FileSystemFileHandle?.prototype.createSyncAccessHandle === "function";
+
 async function rootFolder(create) {
   try {
-    // Only access handles of a worker can write everywhere.
-    if (typeof FileSystemFileHandle.prototype.createSyncAccessHandle !== "function") return undefined;
     const origin = await navigator.storage.getDirectory();
-    return await origin.getDirectoryHandle(FOLDER, { create });
+    return await origin.getDirectoryHandle(FOLDER, { create: create && canWrite() });
   } catch {
     // No such folder yet, or a private window without storage.
     return undefined;
@@ -117,7 +129,7 @@ async function rootFolder(create) {
 
 async function modelFolder(base, create) {
   const root = await rootFolder(create);
-  return await root?.getDirectoryHandle(folderName(base), { create }).catch(() => undefined);
+  return await root?.getDirectoryHandle(folderName(base), { create: create && canWrite() }).catch(() => undefined);
 }
 
 /** A name of its own for every address; of those that are too long for a file system, the rest is told apart by a checksum. */
@@ -160,7 +172,7 @@ async function storedFiles(folder, record) {
   return files;
 }
 
-async function fetchAll(folder, base, plan, tell) {
+async function fetchAll(folder, base, plan, { tell, signal }) {
   const before = await readRecord(folder);
   const record = { base, files: {}, begun: before?.begun ?? {}, complete: false };
   const names = Object.keys(plan);
@@ -177,9 +189,9 @@ async function fetchAll(folder, base, plan, tell) {
       const resumes = expected.size > 0 && (expected.sha256 || (expected.tag && record.begun[name] === expected.tag));
       record.begun[name] = expected.tag;
       await writeRecord(folder, record);
-      const onBytes = (count) => tell({ phase: "fetch", file: name, done: done + count, total });
-      const onWait = (seconds) => tell({ phase: "wait", file: name, seconds });
-      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, onBytes, onWait }).catch((error) => {
+      const onBytes = (count) => tell({ type: "fetch", file: name, doneBytes: done + count, totalBytes: total });
+      const onWait = (seconds) => tell({ type: "wait", file: name, seconds });
+      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, signal, onBytes, onWait }).catch((error) => {
         const goesOn = expected.size > 0 && (expected.sha256 || expected.tag);
         if (goesOn && ["cut", "timeout"].includes(error.kind)) error.hint = "what has arrived is kept: load it again to go on from there";
         throw error;
@@ -192,7 +204,7 @@ async function fetchAll(folder, base, plan, tell) {
 }
 
 /** Puts one file into storage, from where an earlier attempt stopped. What it is: `{ size, sha256 }`. */
-async function keep({ folder, url, name, expected, resumes, onBytes, onWait }) {
+async function keep({ folder, url, name, expected, resumes, signal, onBytes, onWait }) {
   const handle = await (await folder.getFileHandle(name, { create: true })).createSyncAccessHandle();
   const sum = new Sha256();
   try {
@@ -203,12 +215,12 @@ async function keep({ folder, url, name, expected, resumes, onBytes, onWait }) {
     if (expected.blob) {
       from = [new Uint8Array(await expected.blob.arrayBuffer())];
     } else {
-      const response = await ask(url, { headers: end > 0 ? { Range: `bytes=${end}-` } : {}, onWait });
+      const response = await ask(url, { headers: end > 0 ? { Range: `bytes=${end}-` } : {}, signal, onWait });
       if (end > 0 && response.status !== 206) {
         end = 0;
         sum.digest();
       }
-      from = pieces(url, response);
+      from = pieces(url, response, signal);
     }
     handle.truncate(end);
     for await (const piece of from) {

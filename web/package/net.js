@@ -1,4 +1,5 @@
-// Requests whose errors say in words what happened, always with the address. Nothing here knows models or storage.
+// Requests whose errors say in words what happened, always with the address. Nothing here knows models or storage. Every request can be given
+// an `AbortSignal`, and fails with its reason once that is aborted.
 
 /** How long a server may say nothing: before it answers, and between two pieces of a file. */
 const ANSWER_MS = 30_000;
@@ -28,24 +29,35 @@ export class NetError extends Error {
 const AGAIN = "load it again";
 
 /** The answer to a request, if it is a good one. `onWait(seconds)` is called before a busy server is asked again. */
-export async function ask(url, { headers = {}, method = "GET", onWait = () => {} } = {}) {
+export async function ask(url, { headers = {}, method = "GET", signal, onWait = () => {} } = {}) {
   for (let attempt = 1; ; attempt++) {
-    const response = await once(url, headers, method);
+    const response = await once(url, { headers, method, signal });
     if (response.ok) return response;
     await response.body?.cancel();
     if (!BUSY.includes(response.status) || attempt === ATTEMPTS) throw refusal(url, response);
     const seconds = Math.min(LONGEST_WAIT_SECONDS, Number(response.headers.get("Retry-After")) || attempt);
     onWait(seconds);
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    await pause(seconds, signal);
   }
 }
 
-async function once(url, headers, method) {
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+async function once(url, { headers, method, signal }) {
   const giveUp = new AbortController();
   const timer = setTimeout(() => giveUp.abort(), ANSWER_MS);
   try {
-    return await fetch(url, { headers, method, signal: giveUp.signal });
+    return await fetch(url, { headers, method, signal: signal ? AbortSignal.any([signal, giveUp.signal]) : giveUp.signal });
   } catch {
+    signal?.throwIfAborted();
     throw await unanswered(url, giveUp.signal.aborted);
   } finally {
     clearTimeout(timer);
@@ -55,18 +67,22 @@ async function once(url, headers, method) {
 /** Why a request had no answer at all: browsers tell pages no more than that it failed. */
 async function unanswered(url, timedOut) {
   const { origin, hostname, protocol } = new URL(url);
-  if (!navigator.onLine) return new NetError("offline", `This browser is offline, so ${url} cannot be fetched`, "models that are in Storage load without a network");
+  // Node has neither a page nor its limits.
+  const page = globalThis.location;
+  if (isOffline()) return new NetError("offline", `This browser is offline, so ${url} cannot be fetched`, "models that are in Storage load without a network");
   if (timedOut) return new NetError("timeout", `${url}: no answer within ${ANSWER_MS / 1000} s`, "try again later; if this network needs a proxy or a login, open the address in a tab of its own");
   const isLocal = ["localhost", "127.0.0.1", "[::1]"].includes(hostname);
-  if (location.protocol === "https:" && protocol === "http:" && !isLocal) {
+  if (page?.protocol === "https:" && protocol === "http:" && !isLocal) {
     return new NetError("mixed", `${url}: a page that came by https may fetch nothing by http`, "use the https address of the server");
   }
-  if (origin !== location.origin && (await answersAnybody(url))) {
-    const hint = `its answers need the header "Access-Control-Allow-Origin: ${location.origin}"; or download the model and choose its folder`;
+  if (page && origin !== page.origin && (await answersAnybody(url))) {
+    const hint = `its answers need the header "Access-Control-Allow-Origin: ${page.origin}"; or download the model and choose its folder`;
     return new NetError("cors", `${url}: the server answers, but does not let this page read its files (CORS)`, hint);
   }
   return new NetError("unreachable", `${url}: there is no server, or it refuses the connection`, "compare the address; a firewall or an ad blocker can be in the way, too");
 }
+
+const isOffline = () => globalThis.navigator?.onLine === false;
 
 /** Whether anything answers there, readable for this page or not. */
 async function answersAnybody(url) {
@@ -94,7 +110,7 @@ const saysHtml = (response) => /^text\/html\b/i.test(response.headers.get("Conte
 const looksLikeHtml = (text) => /^\s*<(!doctype|html|head|body|!--)/i.test(text);
 
 /** The pieces of a body as they arrive. */
-export async function* pieces(url, response) {
+export async function* pieces(url, response, signal) {
   const reader = response.body.getReader();
   try {
     for (;;) {
@@ -107,8 +123,9 @@ export async function* pieces(url, response) {
       yield value;
     }
   } catch (error) {
+    signal?.throwIfAborted();
     if (error instanceof NetError) throw error;
-    const why = navigator.onLine ? "the connection broke off" : "this browser went offline";
+    const why = isOffline() ? "this browser went offline" : "the connection broke off";
     throw new NetError("cut", `${url}: ${why} before the file was complete`, AGAIN);
   } finally {
     // Also where the consumer wants no more.
@@ -116,10 +133,10 @@ export async function* pieces(url, response) {
   }
 }
 
-async function whole(url, response, onBytes = () => {}) {
+async function whole(url, response, { signal, onBytes = () => {} } = {}) {
   const all = [];
   let count = 0;
-  for await (const piece of pieces(url, response)) {
+  for await (const piece of pieces(url, response, signal)) {
     all.push(piece);
     count += piece.length;
     onBytes(count);
@@ -128,19 +145,19 @@ async function whole(url, response, onBytes = () => {}) {
 }
 
 /** A whole file. `onBytes(count)` is called as it arrives. */
-export async function fileOf(url, onBytes) {
-  const response = await ask(url);
+export async function fileOf(url, options) {
+  const response = await ask(url, options);
   if (saysHtml(response)) {
     await response.body?.cancel();
     throw webPage(url);
   }
-  return await whole(url, response, onBytes);
+  return await whole(url, response, options);
 }
 
 /** A small file of text; a web page in its place is an error, whatever the server calls it. */
 export async function blobOf(url, options) {
   const response = await ask(url, options);
-  const blob = await whole(url, response);
+  const blob = await whole(url, response, options);
   const text = await blob.text();
   if (looksLikeHtml(text) || (saysHtml(response) && !isJson(text))) throw webPage(url);
   return blob;
@@ -156,9 +173,9 @@ function isJson(text) {
 }
 
 /** The same where the server may not have it: `undefined` then. */
-export async function blobIfThere(url) {
+export async function blobIfThere(url, options) {
   try {
-    return await blobOf(url);
+    return await blobOf(url, options);
   } catch (error) {
     // Stores of objects answer 403 for what is not there, applications of one page with that page, and some servers forget CORS then.
     if (["missing", "denied", "webpage", "cors"].includes(error.kind)) return undefined;
@@ -176,10 +193,10 @@ export async function jsonOf(url, options) {
 }
 
 /** `{ size, ranges, tag }` of a file: its length, whether parts of it can be had, and what changes when the file does. */
-export async function probe(url) {
+export async function probe(url, { signal } = {}) {
   let response;
   try {
-    response = await ask(url, { headers: { Range: `bytes=0-${PROBE_BYTES - 1}` } });
+    response = await ask(url, { headers: { Range: `bytes=0-${PROBE_BYTES - 1}` }, signal });
   } catch (error) {
     // An empty file has no range that could be asked for.
     if (error.kind === "status" && error.message.endsWith("416")) return { size: 0, ranges: true };
@@ -191,7 +208,7 @@ export async function probe(url) {
   if (response.status !== 206) return { size: lengthOf(response), ranges: false, tag };
   const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
   // Servers may answer other pages and still hide that header from them.
-  const size = total ? Number(total[1]) : await headLength(url);
+  const size = total ? Number(total[1]) : await headLength(url, signal);
   return { size, ranges: size !== undefined, tag };
 }
 
@@ -200,17 +217,18 @@ function lengthOf(response) {
   return length === null || response.headers.has("Content-Encoding") ? undefined : Number(length);
 }
 
-async function headLength(url) {
-  const response = await ask(url, { method: "HEAD" }).catch(() => undefined);
+async function headLength(url, signal) {
+  const response = await ask(url, { method: "HEAD", signal }).catch(() => undefined);
+  signal?.throwIfAborted();
   return response && lengthOf(response);
 }
 
 /** A file on a server, read in parts. Its beginning can be read even where the server only sends whole files. */
-export function remoteFile(url, size) {
+export function remoteFile(url, size, signal) {
   const read = async (start, end) => {
     if (start === end) return new Uint8Array(0);
-    const response = await ask(url, { headers: { Range: `bytes=${start}-${end - 1}` } });
-    // Of a whole file, what lies before the part passes by.
+    const response = await ask(url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
+    // If a whole file comes, the bytes before the part are skipped.
     let before = response.status === 206 ? 0 : start;
     if (before > 0 && end > MAX_BEGINNING_BYTES) {
       await response.body?.cancel();
@@ -218,7 +236,7 @@ export function remoteFile(url, size) {
     }
     const bytes = new Uint8Array(end - start);
     let count = 0;
-    for await (const piece of pieces(url, response)) {
+    for await (const piece of pieces(url, response, signal)) {
       const part = piece.subarray(before, before + bytes.length - count);
       before = Math.max(0, before - piece.length);
       bytes.set(part, count);

@@ -4,7 +4,7 @@
     usage: scripts/rewrite-configs.py
 
 Writes tests/golden/configs-of-transformers/<fixture>.json and prints the families that transformers does not know, which have no such file.
-Needs the package `transformers`, without PyTorch; its version stands in each file as `transformers_version`.
+Needs the package `transformers`, without PyTorch; its version is written into each file as `transformers_version`.
 """
 
 import json

@@ -115,7 +115,7 @@ has_vulkan() {
     return 1
 }
 
-# Debian 12 itself stands at Mesa 22; the software driver of its backports is years newer.
+# Debian 12 itself has Mesa 22; the software driver of its backports is years newer.
 install_mesa_from_backports() {
     list=$root/etc/apt/sources.list.d/bookworm-backports.list
     added=

@@ -37,7 +37,7 @@ node_is_new_enough() {
     node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 10) ? 0 : 1)'
 }
 
-# Debian 12 stands at Node 18; npm has newer ones.
+# Debian 12 has Node 18; npm has newer ones.
 install_node() {
     say "Node 20.10 or newer is needed, but this is $(node --version): fetching one into target/tools/node"
     npm install --prefix target/tools/node --no-audit --no-fund --loglevel=error node@22 >&2 ||

@@ -46,7 +46,7 @@ impl LoadOptions {
     }
 }
 
-/// What [`Engine::open_with`] and [`Engine::load`] tell while they work.
+/// What [`Engine::open_with`] and [`Engine::load`] report while they work.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum LoadEvent {
@@ -318,7 +318,7 @@ impl Engine {
         }
     }
 
-    /// How well the model predicts `ids`, in windows of the context's length. `progress` is told the tokens done and the tokens in all.
+    /// How well the model predicts `ids`, in windows of the context's length. `progress` gets the tokens done and the tokens in all.
     ///
     /// A window begins with the beginning-of-text token, where the tokenizer puts one before a text; the first token of a window is not predicted
     /// otherwise.

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelReport {
     pub kernel: &'static str,
-    /// Of one pass: a decode step, or a prompt.
+    /// In one pass: a decode step, or a prompt.
     pub dispatches: f64,
-    /// Of one pass.
+    /// In one pass.
     pub seconds: f64,
-    /// Of the time of all kernels.
+    /// As a share of the time of all kernels.
     pub share: f64,
     /// Bytes of weights and of the KV cache that one pass cannot do without reading.
     pub bytes: f64,
@@ -23,7 +23,7 @@ pub struct KernelReport {
     pub flops: f64,
     pub gb_s: f64,
     pub gflop_s: f64,
-    /// Of the roof that is nearer: reading, or multiply-adds.
+    /// As a share of the nearer roof: reading, or multiply-adds.
     pub roof_share: f64,
 }
 
@@ -116,7 +116,7 @@ impl Pass<'_> {
                 (self.tokens as f64 / self.spec.vocab_size as f64).min(1.0)
             }
             Some(&key) => match self.experts(key) {
-                // Of evenly spread tokens: the experts that at least one of them chose.
+                // The experts that at least one token chose, if the tokens are spread evenly.
                 Some((num_experts, chosen)) => 1.0 - (1.0 - chosen / num_experts).powf(self.tokens as f64),
                 None => 1.0,
             },
@@ -172,7 +172,7 @@ impl Pass<'_> {
     }
 }
 
-/// Of what is written too, attention reads the cache, others nothing that counts.
+/// Buffers that are also written do not count, except for the cache, which attention reads.
 fn is_read(kernel: &str, bound: &Bound) -> bool {
     !bound.is_written || (kernel == "attention" && is_cache(bound))
 }

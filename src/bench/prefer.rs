@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// The reference has to be so many times as fast.
 pub const MIN_GAIN: f64 = 1.3;
-/// Of the memory that is free, weights and KV cache in f32 may take this part: the rest is room to spare.
+/// Weights and KV cache in f32 may take this part of the free memory; the rest is room to spare.
 const MAX_SHARE: f64 = 0.5;
 /// Where the system does not tell what is free.
 const MAX_BYTES: u64 = 1 << 30;

@@ -151,17 +151,21 @@ pub fn probe_variants(caps: &Caps, words: usize) -> Vec<(&'static str, Variant)>
 pub(super) fn record_fill(device: &Device, recording: &mut Recording, words: usize, buffer: &Buffer) -> Result<()> {
     let variant = fill_variant(device.caps(), words);
     let groups = words.div_ceil(FILL_RUN).div_ceil(variant.get("WG") as usize);
-    record(device, recording, (&FILL, variant), &[("words", buffer)], [groups, 1, 1])
+    record(device, recording, Probe { kernel: &FILL, variant, grid: [groups, 1, 1] }, &[("words", buffer)])
 }
 
-pub(super) fn record_deal(
-    device: &Device,
-    recording: &mut Recording,
+/// A probe as it is dispatched.
+pub(super) struct Probe {
     kernel: &'static Kernel,
-    (deal, words): (&Deal, usize),
-    buffers: &[(&'static str, &Buffer)],
-) -> Result<()> {
-    record(device, recording, (kernel, deal.variant(words)), buffers, deal.grid())
+    variant: Variant,
+    grid: [usize; 3],
+}
+
+impl Probe {
+    /// One that reads buffers of `words` vec4.
+    pub fn of_deal(kernel: &'static Kernel, deal: &Deal, words: usize) -> Self {
+        Probe { kernel, variant: deal.variant(words), grid: deal.grid() }
+    }
 }
 
 pub(super) fn record_multiply(
@@ -171,19 +175,19 @@ pub(super) fn record_multiply(
     buffers: &[(&'static str, &Buffer)],
 ) -> Result<()> {
     let grid = [multiply.invocations / multiply.workgroup, 1, 1];
-    record(device, recording, (&MULTIPLY, multiply.variant()), buffers, grid)
+    record(device, recording, Probe { kernel: &MULTIPLY, variant: multiply.variant(), grid }, buffers)
 }
 
 pub(super) fn record_count(device: &Device, recording: &mut Recording, counter: &Buffer) -> Result<()> {
-    record(device, recording, (&COUNT, count_variant()), &[("counter", counter)], [1, 1, 1])
+    let probe = Probe { kernel: &COUNT, variant: count_variant(), grid: [1, 1, 1] };
+    record(device, recording, probe, &[("counter", counter)])
 }
 
-fn record(
+pub(super) fn record(
     device: &Device,
     recording: &mut Recording,
-    (kernel, variant): (&'static Kernel, Variant),
+    Probe { kernel, variant, grid }: Probe,
     buffers: &[(&'static str, &Buffer)],
-    grid: [usize; 3],
 ) -> Result<()> {
     recording.dispatch(device, &DispatchDescriptor { kernel, variant, layer: None, params: &[], buffers, grid })
 }

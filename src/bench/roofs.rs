@@ -1,6 +1,6 @@
 //! What a device can do at best, measured on the spot: everything else is a share of it.
 
-use super::probes::{self, Deal, Multiply};
+use super::probes::{self, Deal, Multiply, Probe};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Recording};
 use crate::platform::Stopwatch;
@@ -100,7 +100,7 @@ impl<'a> Probes<'a> {
         Ok(probes)
     }
 
-    /// Of all shards.
+    /// In all shards.
     fn bytes(&self) -> u64 {
         self.shards.len() as u64 * self.words as u64 * WORD_BYTES
     }
@@ -130,7 +130,7 @@ impl<'a> Probes<'a> {
                 .record(|recording| {
                     pairs().try_for_each(|(source, copied)| {
                         let buffers = [("source", source), ("copied", copied)];
-                        probes::record_deal(self.device, recording, &probes::COPY, (&deal, self.words), &buffers)
+                        probes::record(self.device, recording, Probe::of_deal(&probes::COPY, &deal, self.words), &buffers)
                     })
                 })
                 .await?;
@@ -199,7 +199,7 @@ impl<'a> Probes<'a> {
         self.record(|recording| {
             self.shards[shards.clone()].iter().zip(&self.sums[shards]).try_for_each(|(words, sums)| {
                 let buffers = [("words", words), ("sums", sums)];
-                probes::record_deal(self.device, recording, &probes::READ, (deal, self.words), &buffers)
+                probes::record(self.device, recording, Probe::of_deal(&probes::READ, deal, self.words), &buffers)
             })
         })
         .await

@@ -1,6 +1,6 @@
 //! Runs tests on a loaded subject.
 
-use super::roofs::{RoofOptions, Roofs, measure_roofs};
+use super::roofs::{Roofs, measure_roofs};
 use super::subject::{Subject, SubjectOptions, choose_context};
 use super::test::{Test, TestReport, Work};
 use crate::batch::Sampling;
@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures the roofs of the device, then loads the subject with room for every test. `progress` hears the bytes done and the bytes in all.
+    /// Measures the roofs of the device, then loads the subject with room for every test. `progress` gets the bytes done and the bytes in all.
     ///
     /// # Errors
     /// [`Error::Argument`] if a test does not fit in the context, before anything is measured; what loading can fail with.
@@ -31,12 +31,12 @@ impl Bench {
         device: Device,
         subject: &Subject,
         tests: &[Test],
-        (options, roof_options): (&SubjectOptions, &RoofOptions),
+        options: &SubjectOptions,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let (spec, context) = subject.check(tests, options).await?;
         let sampling = subject.sampling().await?.for_kernel();
-        let roofs = measure_roofs(&device, roof_options).await?;
+        let roofs = measure_roofs(&device, &options.roofs).await?;
         let decoder = subject.load(device, &spec, (options, context), progress).await?;
         Ok(Bench { spec, decoder: Decoder::Gpu(Box::new(decoder)), roofs, context, sampling })
     }
@@ -98,7 +98,7 @@ impl Bench {
         self.run_and_tell(test, repetitions, &mut |_| {}).await
     }
 
-    /// As [`run`](Self::run); `on_repetition` hears the number of each, from 1 on, when it begins.
+    /// As [`run`](Self::run); `on_repetition` gets the number of each repetition, from 1 on, when it begins.
     ///
     /// # Errors
     /// As [`run`](Self::run).

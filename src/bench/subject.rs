@@ -1,5 +1,6 @@
 //! What is measured: a model on a device, with weights from a checkpoint or random ones.
 
+use super::roofs::RoofOptions;
 use super::test::Test;
 use crate::checkpoint::{Checkpoint, ModelFiles, Synthetic, WeightStore};
 use crate::engine::DeviceDescription;
@@ -35,6 +36,8 @@ pub struct SubjectOptions {
     pub kv_cache: CacheChoice,
     /// Positions of the KV cache; `None`: what the longest test needs.
     pub context: Option<usize>,
+    /// How to measure what the device can do at most.
+    pub roofs: RoofOptions,
 }
 
 impl Subject {

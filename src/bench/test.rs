@@ -60,10 +60,10 @@ pub struct TestReport {
     pub dispatches_per_token: f64,
     pub submits_per_token: f64,
     pub readbacks_per_token: f64,
-    /// Of the weights that one token reads: see [`TokenCost`].
+    /// Bytes of the weights that one token reads: see [`TokenCost`].
     pub weight_bytes_per_token: u64,
-    /// Of the weights that one token reads, how many times per second, over what the device can read; only of decode, because the tokens of a
-    /// prompt share what is read.
+    /// Bytes of weights read per second, over what the device can read; only when decoding, because the tokens of a prompt share what is
+    /// read.
     pub read_roof_share: Option<f64>,
     /// Multiply-adds with weights over what the device can do; only of prefill. Attention over earlier tokens is not counted.
     pub fma_roof_share: Option<f64>,

@@ -55,7 +55,7 @@ pub enum Verdict {
     Failed(String),
 }
 
-/// What [`Bench::tune`] tells while it works.
+/// What [`Bench::tune`] reports while it works.
 #[derive(Debug)]
 pub enum TuneEvent<'a> {
     /// The values of a knob are being tried: the `number`th of so many.
@@ -68,7 +68,7 @@ pub enum TuneEvent<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuned {
     pub tuning: Tuning,
-    /// Of prompts and of tokens one by one, tuned over untuned; 1 where nothing was worth a change.
+    /// How many times as fast prompts and single tokens are, tuned over untuned; 1 where nothing was worth a change.
     pub gains: [f64; 2],
 }
 

@@ -146,7 +146,7 @@ impl Session<'_> {
         let outcome = self.generate(engine).await;
         let summary = match outcome {
             Ok(summary) => summary,
-            // Somebody who sits there can say something else; a script has to hear of it.
+            // A person can say something else; a script has to be told.
             Err(error) if self.interactive && error.is::<moebius::Error>() => {
                 self.conversation.messages.pop();
                 talk!("{error}");

@@ -179,7 +179,7 @@ struct Inspected {
     host_bytes: Option<u64>,
     roof: Option<ReadRoof>,
     stored: Option<Stored>,
-    /// Of a directory that `moebius quantize` wrote.
+    /// Only for a directory that `moebius quantize` wrote.
     packed: Option<Packed>,
     /// A row for `--quant`.
     chosen: Option<Chosen>,

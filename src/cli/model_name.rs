@@ -93,7 +93,7 @@ pub fn understood(name: &str) -> Result<String> {
     Err(bare_word(name).into())
 }
 
-/// Of a folder that is no model, which one in it is. What else can be wrong with one is said by whoever opens it.
+/// Refuses a folder that is no model, and names a model that is inside. Other mistakes are reported when the folder is opened.
 fn folder(path: &Path) -> Result<()> {
     if path.join(CONFIG).is_file() {
         return Ok(());

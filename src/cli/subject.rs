@@ -32,15 +32,21 @@ impl SubjectArgs {
 }
 
 pub fn options(global: &Global) -> SubjectOptions {
-    SubjectOptions { quant: global.quant, kv_cache: global.kv_cache, context: global.ctx.map(|tokens| tokens.get()) }
+    SubjectOptions {
+        quant: global.quant,
+        kv_cache: global.kv_cache,
+        context: global.ctx.map(|tokens| tokens.get()),
+        ..SubjectOptions::default()
+    }
 }
 
 /// Measures the roofs over so many bytes, then loads the subject, with a progress bar.
 pub async fn load(device: Device, subject: &Subject, tests: &[Test], global: &Global, roof_bytes: u64) -> Result<Bench> {
     let line = Progress::new("load", Unit::Bytes, "measuring what this device can do at most");
     let roofs = RoofOptions { bytes: roof_bytes, ..RoofOptions::default() };
+    let options = SubjectOptions { roofs, ..options(global) };
     let mut progress = |done, total| line.set(done, total);
-    let bench = Bench::load(device, subject, tests, (&options(global), &roofs), &mut progress).await;
+    let bench = Bench::load(device, subject, tests, &options, &mut progress).await;
     drop(line);
     Ok(bench?)
 }

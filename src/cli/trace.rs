@@ -76,7 +76,7 @@ struct Text {
 
 /// Decode speed with and without tracing, in tokens per second.
 struct Cost {
-    /// Of each run.
+    /// In each run.
     tokens: usize,
     plain: f64,
     traced: f64,
@@ -268,7 +268,7 @@ fn traced_tokens(engine: &Engine, ids: &[u32]) -> Result<Vec<TracedToken>> {
     ids.iter().enumerate().map(token).collect()
 }
 
-/// Seconds of a greedy continuation, the first token left out. Tokens come in batches, so that no single one tells.
+/// Seconds of a greedy continuation, the first token left out. Tokens come in batches, so a single one says nothing.
 async fn decode_seconds(engine: &mut Engine, ids: &[u32], max_tokens: usize, traced: bool) -> Result<f64> {
     let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() };
     let mut generation = engine.generate(ids, &GenerateOptions { sampling: SamplingOptions::default(), stop })?;

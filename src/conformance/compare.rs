@@ -63,7 +63,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Of a case that came to no comparison.
+    /// The outcome of a case that could not be compared.
     pub fn failed(detail: String) -> Self {
         Comparison { max_abs_error: f32::INFINITY, nmse: f64::INFINITY, detail, ..Default::default() }
     }

@@ -177,7 +177,7 @@ impl RouterSpec {
         }
     }
 
-    /// Of [`RouterMethod::SoftmaxOfTopK`] the logits: their softmax comes after the choice.
+    /// For [`RouterMethod::SoftmaxOfTopK`] these are the logits: their softmax comes after the choice.
     fn scores(&self, router_logits: &[f32]) -> Vec<f64> {
         let logits = router_logits.iter().copied().map(f64::from);
         let temperature = f64::from(self.change.temperature);
@@ -226,7 +226,7 @@ impl ExpertGroups {
                     GroupScore::Max => 1,
                     GroupScore::SumOfTopTwo => 2,
                 };
-                // Of experts that are there: a group of which one is left is worth that one.
+                // Only experts that are left count: a group with a single one is worth that one.
                 let there = |score: &f64| *score > f64::NEG_INFINITY;
                 let scores: Vec<f64> = best.iter().take(top).map(|&expert| keys[expert]).filter(there).collect();
                 if scores.is_empty() { f64::NEG_INFINITY } else { scores.iter().sum() }

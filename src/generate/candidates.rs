@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub id: u32,
-    /// Of the softmax over the whole vocabulary, at temperature 1.
+    /// From the softmax over the whole vocabulary, at temperature 1.
     pub probability: f64,
 }
 

@@ -129,7 +129,7 @@ impl<'a> Generation<'a> {
         &self.prompt_ids
     }
 
-    /// From now on [`routing`](Self::routing) tells what the routers do. Call it before the first [`next`](Self::next): then the whole
+    /// From now on [`routing`](Self::routing) reports what the routers do. Call it before the first [`next`](Self::next): then the whole
     /// prompt is run, also what the KV cache holds already, so that nothing is missing.
     pub fn keep_routing(&mut self) {
         self.keeps_routing = true;

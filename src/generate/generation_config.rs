@@ -48,7 +48,7 @@ impl TextConfig {
     pub fn read(files: &TokenizerFiles<'_>) -> Result<Self> {
         let generation: Map<String, Value> = parse(GENERATION_CONFIG, files.generation_config)?;
         let config: Map<String, Value> = parse(CONFIG, files.config)?;
-        // Where models that also see or hear keep what concerns text.
+        // Models for pictures or sound keep here what concerns text.
         let text_config = config.get("text_config").and_then(Value::as_object);
         let mut notes = Vec::new();
         let mut ids = |key: &str| {

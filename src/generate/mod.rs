@@ -1,4 +1,4 @@
-//! Text in, text out: what stands between a person's words and the token ids of a model.
+//! From text to the token ids of a model, and back.
 
 mod added_tokens;
 mod candidates;

@@ -16,7 +16,7 @@ pub struct SamplingOptions {
     pub top_p: f32,
     /// Keep the tokens at least this fraction as likely as the most likely one; in [0, 1], 0 keeps all.
     pub min_p: f32,
-    /// Of the random numbers. The same seed on the same logits draws the same tokens on every device.
+    /// Seed of the random numbers. The same seed on the same logits draws the same tokens on every device.
     pub seed: u64,
     /// Divides positive and multiplies negative logits of tokens that already occurred; 1 is off. Greedy choice heeds it too.
     pub repeat_penalty: f32,

@@ -224,7 +224,7 @@ impl Device {
         self.counters.now()
     }
 
-    /// Of everything that a dispatch has bound so far, the largest.
+    /// The largest binding of all dispatches so far.
     pub fn largest_binding_bytes(&self) -> u64 {
         self.counters.largest_binding_bytes()
     }

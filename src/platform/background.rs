@@ -25,8 +25,8 @@ impl<E, T> Drop for Waiting<E, T> {
     }
 }
 
-/// Runs `work` on a thread of its own and gives its result. What it tells goes to `listener`, on the thread that polls the future; telling
-/// gives false once the future has been dropped, and then `work` should end. A panic of `work` goes on here.
+/// Runs `work` on a thread of its own and gives its result. Its events are passed to `listener`, on the thread that polls the future. Passing
+/// an event returns false once the future has been dropped, and then `work` should end. A panic of `work` goes on here.
 pub(super) async fn in_background<E, T, W>(work: W, listener: &mut Listener<'_, E>) -> T
 where
     E: Send + 'static,

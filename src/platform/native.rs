@@ -102,12 +102,12 @@ impl HostPeak {
     }
 }
 
-/// Host memory that could be used without swapping, in bytes, where the system tells.
+/// Host memory that could be used without swapping, in bytes, where the system says so.
 pub fn available_memory_bytes() -> Option<u64> {
     memory_field("/proc/meminfo", "MemAvailable:")
 }
 
-/// A line of what Linux tells about memory, in bytes.
+/// A line of what Linux reports about memory, in bytes.
 #[allow(clippy::disallowed_methods, reason = "this is the wrapper that clippy.toml points to")]
 fn memory_field(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;

@@ -3,7 +3,7 @@
 use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
-pub(super) static BF16: QuantFormat = QuantFormat {
+pub static BF16: QuantFormat = QuantFormat {
     name: "bf16",
     flag: "WEIGHT_BF16",
     value_bits: 16,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// What matrices do in a model, as far as they may differ in their format. Norms, biases and routers belong to none: they are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WeightClass {
-    /// Of which a router chooses some for each token.
+    /// A router chooses some of these for each token.
     Experts,
     /// MLPs that every token uses: shared experts, dense layers, and what runs beside experts.
     Shared,
@@ -44,7 +44,7 @@ impl WeightClass {
 /// classes differ from the rest (`q4_0,head=q8_0`). `auto` stands for as stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QuantChoice {
-    /// Of the classes that are not named; `None`: as stored.
+    /// Format of the classes that are not named; `None`: as stored.
     rest: Option<Quant>,
     /// By [`WeightClass`], where it is named.
     named: [Option<Named>; WeightClass::ALL.len()],

@@ -3,7 +3,7 @@
 use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
-pub(super) static F16: QuantFormat = QuantFormat {
+pub static F16: QuantFormat = QuantFormat {
     name: "f16",
     flag: "WEIGHT_F16",
     value_bits: 16,

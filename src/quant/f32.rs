@@ -3,7 +3,7 @@
 use super::{BLOCK, MaxError, Planes, QuantFormat};
 use crate::tensor::Dtype;
 
-pub(super) static F32: QuantFormat = QuantFormat {
+pub static F32: QuantFormat = QuantFormat {
     name: "f32",
     flag: "WEIGHT_F32",
     value_bits: 32,

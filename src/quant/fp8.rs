@@ -6,7 +6,7 @@
 use super::{MaxError, Planes, QuantFormat, extreme};
 use std::sync::LazyLock;
 
-pub(super) static FP8: QuantFormat = QuantFormat {
+pub static FP8: QuantFormat = QuantFormat {
     name: "fp8",
     flag: "WEIGHT_FP8",
     value_bits: 8,

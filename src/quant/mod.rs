@@ -16,9 +16,16 @@ mod q4_0;
 mod q4_1;
 mod q8_0;
 
+pub use bf16::BF16;
 pub use cache::{CacheChoice, CacheFormat};
 pub use choice::{QuantChoice, WeightClass};
-pub use fp8::decode_e4m3;
+pub use f16::F16;
+pub use f32::F32;
+pub use fp8::{FP8, decode_e4m3};
+pub use mxfp4::MXFP4;
+pub use q4_0::Q4_0;
+pub use q4_1::Q4_1;
+pub use q8_0::Q8_0;
 
 use crate::platform;
 use crate::tensor::Dtype;
@@ -41,9 +48,9 @@ pub struct QuantFormat {
     pub name: &'static str,
     /// Defined while composing a kernel that reads weights of this format.
     pub flag: &'static str,
-    /// Of one value: 32, 16, 8 or 4.
+    /// Bits of one value: 32, 16, 8 or 4.
     pub value_bits: usize,
-    /// Of what a block has besides its values.
+    /// Bits that a block has besides its values.
     pub scale_bits: usize,
     /// Columns of a row that share it: a multiple of [`BLOCK`].
     pub block_len: usize,
@@ -76,8 +83,7 @@ struct Planes {
 }
 
 /// Every format, widest first.
-pub static QUANTS: &[&QuantFormat] =
-    &[&f32::F32, &f16::F16, &bf16::BF16, &q8_0::Q8_0, &fp8::FP8, &q4_1::Q4_1, &q4_0::Q4_0, &mxfp4::MXFP4];
+pub static QUANTS: &[&QuantFormat] = &[&F32, &F16, &BF16, &Q8_0, &FP8, &Q4_1, &Q4_0, &MXFP4];
 
 /// A handle to one of [`QUANTS`], compared by name.
 pub type Quant = &'static QuantFormat;
@@ -120,7 +126,7 @@ impl QuantFormat {
         if self.keeps_head { &bf16::BF16 } else { self }
     }
 
-    /// Of a value with its share of the scale.
+    /// Bits of a value with its share of the scale.
     pub fn bits_per_weight(&self) -> f64 {
         self.value_bits as f64 + self.scale_bits as f64 / self.block_len as f64
     }

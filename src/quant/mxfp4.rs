@@ -5,7 +5,7 @@
 
 use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, nibbles, push_nibbles};
 
-pub(super) static MXFP4: QuantFormat = QuantFormat {
+pub static MXFP4: QuantFormat = QuantFormat {
     name: "mxfp4",
     flag: "WEIGHT_MXFP4",
     value_bits: 4,

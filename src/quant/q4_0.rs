@@ -2,7 +2,7 @@
 
 use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, nibbles, push_nibbles, read_f16, scaled};
 
-pub(super) static Q4_0: QuantFormat = QuantFormat {
+pub static Q4_0: QuantFormat = QuantFormat {
     name: "q4_0",
     flag: "WEIGHT_Q4_0",
     value_bits: 4,

@@ -2,7 +2,7 @@
 
 use super::{BLOCK, MaxError, Planes, QuantFormat, nibbles, push_nibbles, read_f16, scaled};
 
-pub(super) static Q4_1: QuantFormat = QuantFormat {
+pub static Q4_1: QuantFormat = QuantFormat {
     name: "q4_1",
     flag: "WEIGHT_Q4_1",
     value_bits: 4,

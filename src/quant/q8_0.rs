@@ -2,7 +2,7 @@
 
 use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, read_f16, scaled};
 
-pub(super) static Q8_0: QuantFormat = QuantFormat {
+pub static Q8_0: QuantFormat = QuantFormat {
     name: "q8_0",
     flag: "WEIGHT_Q8_0",
     value_bits: 8,

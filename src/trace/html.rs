@@ -11,7 +11,7 @@ const MAX_MATRIX: usize = 16;
 const STRONGEST_PAIRS: usize = 5;
 /// Tokens that are named for each of so many experts.
 const TOKENS_OF_MANY: usize = 3;
-/// Of more layers all but the last are folded.
+/// A report with more layers folds all but the last.
 const MAX_OPEN: usize = 8;
 
 const STYLE: &str = "

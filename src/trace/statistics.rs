@@ -21,7 +21,7 @@ pub struct Statistics {
     pub preferences: Vec<TokenPreference>,
 }
 
-/// Of one layer with `E` experts.
+/// One layer with `E` experts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerStatistics {
     /// Index in the model.

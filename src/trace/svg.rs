@@ -54,7 +54,7 @@ impl Heatmap<'_> {
         let mut svg = open(self.title, width, height);
         label(&mut svg, "r", LABEL_WIDTH - 8, HEADER_HEIGHT - 6, self.axis);
         for (column, name) in self.columns.iter().enumerate() {
-            // Of many narrow columns every tenth has room for its name.
+            // If the columns are narrow, only every tenth has room for its name.
             if named || column % 10 == 0 {
                 label(&mut svg, "c", LABEL_WIDTH + cell * column + cell / 2, HEADER_HEIGHT - 6, name);
             }

@@ -152,21 +152,28 @@ impl Golden {
         assert_eq!(routing.expert_ids.len(), stored_ids.len());
         for start in (0..stored_ids.len()).step_by(top_k) {
             let chosen = start..start + top_k;
-            let found = (&routing.expert_ids[chosen.clone()], &routing.routing_weights[chosen.clone()]);
-            let token = format!("{} {tag} token {}", self.name, start / top_k);
-            assert_choice(router, found, (&stored_ids[chosen.clone()], &stored_weights[chosen]), &token);
+            let (ids, weights) = (&routing.expert_ids[chosen.clone()], &routing.routing_weights[chosen.clone()]);
+            let found = Choice { ids: ids.iter().map(|&id| id as i32).collect(), weights };
+            let stored = Choice { ids: stored_ids[chosen.clone()].to_vec(), weights: &stored_weights[chosen] };
+            assert_choice(router, &found, &stored, &format!("{} {tag} token {}", self.name, start / top_k));
         }
     }
 }
 
+/// The experts of one token.
+struct Choice<'a> {
+    ids: Vec<i32>,
+    weights: &'a [f32],
+}
+
 /// Asserts that the experts of one token are the stored ones, which are sorted by id; ours come best first.
-fn assert_choice(router: &RouterSpec, (ids, weights): (&[u32], &[f32]), stored: (&[i32], &[f32]), token: &str) {
-    let mut ours: Vec<(i32, f32)> = ids.iter().map(|id| *id as i32).zip(weights.iter().copied()).collect();
+fn assert_choice(router: &RouterSpec, found: &Choice<'_>, stored: &Choice<'_>, token: &str) {
+    let mut ours: Vec<(i32, f32)> = found.ids.iter().copied().zip(found.weights.iter().copied()).collect();
     // A bias for choosing, and the second round of a sparse mixer, choose by something else than the weight.
     let by_weight = !router.selection_bias && !router.expert_scale && !matches!(router.method, RouterMethod::SparseMixer { .. });
     assert!(!by_weight || ours.is_sorted_by(|a, b| a.1 >= b.1), "{token}: not best first: {ours:?}");
     ours.sort_by_key(|(id, _)| *id);
-    for ((id, weight), (stored_id, stored_weight)) in ours.iter().zip(stored.0.iter().zip(stored.1)) {
+    for ((id, weight), (stored_id, stored_weight)) in ours.iter().zip(stored.ids.iter().zip(stored.weights)) {
         assert_eq!(id, stored_id, "{token}: {ours:?}");
         assert!((weight - stored_weight).abs() <= MAX_WEIGHT_ERROR, "{token}: {weight} {stored_weight}");
     }

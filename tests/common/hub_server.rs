@@ -94,7 +94,7 @@ struct State {
     requests: Vec<Request>,
     /// Asked one after the other, before the right answer is given.
     faults: Vec<Fault>,
-    /// Of this file, after how many bytes to hang up; used up from the front.
+    /// After how many bytes of a file to hang up; used up from the front.
     cuts: Vec<(String, usize)>,
     /// Connections stay open, and answers to HEAD have the body that they must not have.
     is_sloppy: bool,
@@ -159,7 +159,7 @@ impl HubServer {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// Of the requests since the last call, those for content: the file and the byte from which on it was asked for.
+    /// The requests for content since the last call: the file, and the first byte that was asked for.
     pub fn take_downloads(&self) -> Vec<(String, usize)> {
         let is_download = |request: &Request| request.method == "GET" && request.path.contains("/resolve/");
         let downloads = self.take_requests().into_iter().filter(is_download);

@@ -120,8 +120,8 @@ fn one_readback_brings_eight_tokens_and_long_steps_are_cut() {
         let test = Test { work: Work::Decode(64), depth: 0 };
         let roofs = RoofOptions { bytes: 8 << 20, seconds: 0.001 };
         let subject = Subject::Checkpoint(demo_model());
-        let options = (&SubjectOptions::default(), &roofs);
-        let mut bench = block_on(Bench::load(device, &subject, &[test], options, &mut |_, _| {})).unwrap();
+        let options = SubjectOptions { roofs, ..SubjectOptions::default() };
+        let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_, _| {})).unwrap();
         block_on(bench.run(test, 1)).unwrap()
     };
     let ahead = report(Pace { seconds: 1e9, steps: 8 });

@@ -109,7 +109,8 @@ fn load(subject: &Subject, tests: &[Test], options: &SubjectOptions) -> moebius:
 }
 
 fn load_on(device: Device, subject: &Subject, tests: &[Test], options: &SubjectOptions) -> moebius::Result<Bench> {
-    block_on(Bench::load(device, subject, tests, (options, &QUICK), &mut |_, _| {}))
+    let options = SubjectOptions { roofs: QUICK, ..options.clone() };
+    block_on(Bench::load(device, subject, tests, &options, &mut |_, _| {}))
 }
 
 fn prefill(tokens: usize, depth: usize) -> Test {

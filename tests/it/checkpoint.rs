@@ -66,7 +66,7 @@ fn every_model_in_the_repository_opens_and_reads_whole() {
     for directory in all_models() {
         let spec = spec_of(&directory);
         let checkpoint = open(&directory, &spec).unwrap();
-        // Of a wrapper, and of layers that predict further tokens.
+        // Tensors of a wrapper, and of layers that predict further tokens.
         let beyond = format!("model.layers.{}.", spec.layers.len());
         let foreign = ["vision_model.", "multi_modal_projector.", beyond.as_str(), ".weight_noise."];
         let ignored = checkpoint.ignored().iter().filter(|name| !foreign.iter().any(|foreign| name.contains(foreign)));

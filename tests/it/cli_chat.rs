@@ -82,6 +82,11 @@ fn echo_model(folder: &Path, period: usize, control: &[&str], chat_template: &st
         "sliding_window": null,
     });
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    write_tokenizer(folder, control, chat_template);
+}
+
+/// A tokenizer of bytes and `control`.
+fn write_tokenizer(folder: &Path, control: &[&str], chat_template: &str) {
     fs::copy(golden("tokenizers/bytes.json"), folder.join("tokenizer.json")).unwrap();
     let token = |content: &str| {
         let special = content.contains('|');

@@ -274,7 +274,7 @@ proptest! {
             Ok(spec) => {
                 let counts = moebius::spec::Parameters::of(&spec);
                 prop_assert!(counts.active() <= counts.total());
-                prop_assert!(spec.weight_bytes(moebius::quant::QUANTS[0]) >= 4 * counts.total());
+                prop_assert!(spec.weight_bytes(&moebius::quant::F32) >= 4 * counts.total());
             }
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }

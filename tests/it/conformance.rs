@@ -4,7 +4,7 @@ use crate::common::{gpu_device, gpu_device_with};
 use moebius::conformance::{Case, Report, cases, large_cases, run, run_cases};
 use moebius::gpu::{Device, DeviceOptions, Overrides, Profile};
 use moebius::kernels::{KERNELS, SlabShape, Slabs};
-use moebius::quant::QUANTS;
+use moebius::quant::{BF16, F32};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -128,7 +128,7 @@ fn weights_are_cut_where_bindings_are_small() {
     let limit = 16 << 10;
     let options = DeviceOptions { max_binding_bytes: Some(limit), ..overridden(Overrides::from_env()) };
     let Some(device) = gpu_device_with(&options) else { return };
-    let shape = SlabShape { num_slots: 5, rows: 104, cols: 96, quant: QUANTS[2], bias: false };
+    let shape = SlabShape { num_slots: 5, rows: 104, cols: 96, quant: &BF16, bias: false };
     let slabs = Slabs::new(&device, "slabs", shape).unwrap();
     // 192 bytes a row: 84 rows fit, then 20 rows of four slots.
     let cuts: Vec<_> = slabs.parts.iter().map(|part| (part.cut.first_row, part.cut.num_rows, part.shards.len())).collect();
@@ -141,7 +141,7 @@ fn weights_are_cut_where_bindings_are_small() {
     let buffers = slabs.parts.iter().flat_map(|part| &part.shards).chain(sharded.shards.iter().map(|shard| &shard.buffer));
     assert!(buffers.into_iter().all(|buffer| buffer.size_bytes() <= limit));
 
-    let wide = SlabShape { num_slots: 1, rows: 8, cols: 4096, quant: QUANTS[0], bias: false };
+    let wide = SlabShape { num_slots: 1, rows: 8, cols: 4096, quant: &F32, bias: false };
     assert!(matches!(Slabs::new(&device, "slabs", wide), Err(moebius::Error::DeviceLimit { .. })));
     // What needs no more than that still agrees: a case that asks for larger buffers would fail.
     let few: Vec<Case> = cases().into_iter().filter(|case| case.name.contains("shards of 10000 bytes")).collect();

@@ -113,7 +113,7 @@ fn weights_have_the_asked_norm() {
 fn experts_of_losing_groups_are_out() {
     let groups = |score| Some(ExpertGroups { num_groups: 3, num_kept: 1, score });
     let logits = logits_of(&[0.30, 0.01, 0.20, 0.19, 0.15, 0.15]);
-    // The best expert stands in the first group; the best two together are in the second.
+    // The best expert is in the first group; the best two together are in the second.
     let best = RouterSpec { groups: groups(GroupScore::Max), ..RouterSpec::new(6, 2) };
     assert_eq!(best.route(&logits, None).expert_ids, [0, 1]);
     let best_two = RouterSpec { groups: groups(GroupScore::SumOfTopTwo), ..RouterSpec::new(6, 2) };

@@ -20,6 +20,7 @@ mod engine;
 mod families;
 mod float8;
 mod foreign;
+mod functions;
 mod gating;
 mod hub;
 mod hub_faults;

@@ -111,7 +111,7 @@ fn every_page_is_looked_at() {
 #[test]
 fn files_that_pages_name_are_there() {
     const FOLDERS: [&str; 7] = ["docs/", "examples/", "scripts/", "shaders/", "src/", "tests/", "web/"];
-    // What is built, and what stands for any name.
+    // Built files, and placeholders for any name.
     let is_made = |name: &str| name.starts_with("web/pkg") || name.contains(['<', '*', '{', ' ']) || name.contains("NAME");
     let mut missing = Vec::new();
     for page in pages().iter().filter(|page| !page.ends_with("CHANGELOG.md")) {

@@ -7,7 +7,7 @@ use moebius::conformance::cases;
 use moebius::gpu::{Access, Caps, Kernel, Knob, Profile, Tuning, Variant};
 use moebius::kernels::sample::Sampling;
 use moebius::kernels::{KERNELS, expert_sort, matmul};
-use moebius::quant::QUANTS;
+use moebius::quant::{F32, QUANTS};
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -23,7 +23,7 @@ struct Shader {
     variant: Variant,
     module: Module,
     info: ModuleInfo,
-    /// Of the devices that choose it, the least that one binds.
+    /// The smallest number of buffers that a device which chooses it can bind.
     max_storage_buffers: u32,
 }
 
@@ -214,7 +214,7 @@ fn tiles_follow_the_tokens_that_share_weights() {
     let narrow = Caps { subgroup_size: Some(4), ..cpu.clone() };
     let dense = |num_tokens, rows| {
         let output = matmul::Output::Replace;
-        let (cols, y_stride, quant) = (2048, rows, QUANTS[0]);
+        let (cols, y_stride, quant) = (2048, rows, &F32);
         let problem = matmul::Problem { num_tokens, rows, cols, y_stride, bias: false, scale: 1.0, output, norm: None, quant };
         [&gpu, &cpu].map(|caps| matmul::choose(caps, &problem).get("TOKENS"))
     };

@@ -149,8 +149,8 @@ fn tune(options: &DeviceOptions) -> Option<(Bench, Vec<Trial>, Tuned)> {
     let subject = Subject::Checkpoint(Golden::load("mixtral").directory);
     let tests = [Work::Prefill(SHORT.prompt), Work::Decode(SHORT.generate)].map(|work| Test { work, depth: 0 });
     let roofs = RoofOptions { bytes: 1 << 20, seconds: 0.0 };
-    let options = SubjectOptions::default();
-    let mut bench = block_on(Bench::load(device, &subject, &tests, (&options, &roofs), &mut |_, _| {})).unwrap();
+    let options = SubjectOptions { roofs, ..SubjectOptions::default() };
+    let mut bench = block_on(Bench::load(device, &subject, &tests, &options, &mut |_, _| {})).unwrap();
     let mut trials = Vec::new();
     let tuned = block_on(bench.tune(&SHORT, &mut |event| {
         if let TuneEvent::Trial(trial) = event {
@@ -245,19 +245,7 @@ fn tune_keeps_what_it_finds_where_later_commands_look() {
     assert_eq!(reset.status.code(), Some(0), "{}", stderr(&reset));
     assert!(!stderr(&moebius(&run, &path)).contains("tuned "));
 
-    // Without its subgroups it is another device.
-    tunings.set(device.tuned_for(), tuning(&[(Knob::RouterWeights, 0)]));
-    tunings.write(&path).unwrap();
-    let check = ["check", "embed"];
-    assert!(stderr(&moebius(&check, &path)).contains("tuned    router_weights 0\n"));
-    let other = Command::new(env!("CARGO_BIN_EXE_moebius"))
-        .args(check)
-        .env("MOEBIUS_TUNING", &path)
-        .env("MOEBIUS_NO_SUBGROUPS", "1")
-        .output()
-        .unwrap();
-    assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
-    assert_eq!(stderr(&other).contains("tuned "), device.caps().subgroup_size.is_none(), "{}", stderr(&other));
+    another_device_is_not_tuned(&path, &device, &mut tunings);
 
     // A damaged file stops everything that would use it, and stays as it is.
     std::fs::write(&path, "{").unwrap();
@@ -267,4 +255,20 @@ fn tune_keeps_what_it_finds_where_later_commands_look() {
         assert!(stderr(&refused).contains("is not what `moebius tune` writes"), "{}", stderr(&refused));
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
+}
+
+/// Without its subgroups it is another device.
+fn another_device_is_not_tuned(path: &Path, device: &Device, tunings: &mut Tunings) {
+    tunings.set(device.tuned_for(), tuning(&[(Knob::RouterWeights, 0)]));
+    tunings.write(path).unwrap();
+    let check = ["check", "embed"];
+    assert!(stderr(&moebius(&check, path)).contains("tuned    router_weights 0\n"));
+    let other = Command::new(env!("CARGO_BIN_EXE_moebius"))
+        .args(check)
+        .env("MOEBIUS_TUNING", path)
+        .env("MOEBIUS_NO_SUBGROUPS", "1")
+        .output()
+        .unwrap();
+    assert_eq!(other.status.code(), Some(0), "{}", stderr(&other));
+    assert_eq!(stderr(&other).contains("tuned "), device.caps().subgroup_size.is_none(), "{}", stderr(&other));
 }

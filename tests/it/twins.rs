@@ -92,7 +92,7 @@ fn rope_table_turns_the_first_pair_by_one_radian_per_position() {
     assert_eq!(table[5], [0.02f64.cos() as f32, 0.02f64.sin() as f32]);
 }
 
-/// The cosines at position one of a table that stands still at zero.
+/// The cosines at position one of a table that does not rotate at all.
 fn cosines(scaling: RopeScaling, total_len: usize) -> Vec<f32> {
     let table = rope_table(&RopeSpec { scaling, ..rope(8) }, 2, total_len);
     table[4..].iter().map(|turn| turn[0]).collect()

@@ -239,12 +239,16 @@ test("the example page lets a chosen folder write, and can be stopped", async ()
     await page.goto(`${session.origin}/example.html`);
     await page.setInputFiles("#folder", FIXTURE);
     await page.getByText("mixtral, ").waitFor({ timeout: 60_000 });
+    // In the page, because a small model may be done before a click from outside arrives.
+    await page.evaluate(() => {
+      const [text, stop] = ["text", "stop"].map((id) => document.getElementById(id));
+      new MutationObserver(() => text.querySelectorAll("span").length === 4 && stop.click()).observe(text, { childList: true });
+    });
     await page.click("#write");
     await page.locator("#text span").nth(3).waitFor({ state: "attached" });
-    await page.click("#stop");
     await page.locator("#write:enabled").waitFor();
     const count = await page.locator("#text span").count();
-    assert.ok(count >= 4 && count <= 60, String(count));
+    assert.ok(count >= 4 && count <= 6, String(count));
     assert.deepEqual(problems, []);
   } finally {
     await session.close();

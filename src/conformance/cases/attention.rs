@@ -69,21 +69,7 @@ pub fn cases() -> Vec<Case> {
         let name = format!("prefill {num_heads}/{num_kv_heads} heads of {head_dim}");
         add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..usual.clone() });
     }
-    let half = Attention { cache: CacheFormat::F16, ..usual.clone() };
-    for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 4), (4, 2, 64), (2, 1, 128), (4, 1, 1024)] {
-        let name = format!("f16 cache, {num_heads}/{num_kv_heads} heads of {head_dim}");
-        add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..half.clone() });
-    }
-    add("f16 cache, values of 16".to_owned(), Attention { value_dim: 16, ..half.clone() });
-    add("f16 cache, decode at 33".to_owned(), Attention { lengths: vec![33], ..half.clone() });
-    for mask in [Mask::Window(24), Mask::Chunk(31)] {
-        add(format!("f16 cache, {mask:?}"), Attention { mask, sinks: Some(1.0), ..half.clone() });
-    }
-    let rows = (60..73).collect();
-    add(
-        "f16 cache, 13 rows from 60 on".to_owned(),
-        Attention { lengths: rows, sequences: 1, num_heads: 8, num_kv_heads: 4, ..half },
-    );
+    half_problems(&usual).into_iter().for_each(|(name, problem)| add(name, problem));
     for value_dim in [4, 16] {
         add(format!("values of {value_dim}"), Attention { value_dim, ..usual.clone() });
     }
@@ -100,7 +86,48 @@ pub fn cases() -> Vec<Case> {
     for sink in [-20.0, 0.0, 4.0, 60.0] {
         add(format!("sinks around {sink}"), Attention { sinks: Some(sink), ..usual.clone() });
     }
-    // Rows that follow each other share what they load: whole tiles of them, a rest, and two runs in one tile.
+    run_problems(&usual).into_iter().for_each(|(name, problem)| add(name, problem));
+    let window = Mask::Window(24);
+    add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: window, ..usual.clone() });
+    add("sinks where one key wins".to_owned(), Attention { sinks: Some(1.0), size: 100.0, ..usual.clone() });
+    for cap in [0.5, 30.0] {
+        add(format!("capped at {cap}"), Attention { softcap: Some(cap), size: 4.0, ..usual.clone() });
+    }
+    add("far beyond the cap".to_owned(), Attention { softcap: Some(3.0), size: 1e4, ..usual.clone() });
+    add("sinks and cap".to_owned(), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual.clone() });
+    add("one key wins".to_owned(), Attention { size: 100.0, ..usual.clone() });
+    add("equal scores".to_owned(), Attention { size: 0.0, ..usual.clone() });
+    split_problems(&usual).into_iter().for_each(|(name, problem)| add(format!("long context: {name}"), problem));
+    cases.extend(super::attention_raw::cases());
+    cases
+}
+
+/// Keys and values in f16.
+fn half_problems(usual: &Attention) -> Vec<(String, Attention)> {
+    let mut problems = Vec::new();
+    let mut add = |name: String, problem| problems.push((name, problem));
+    let half = Attention { cache: CacheFormat::F16, ..usual.clone() };
+    for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 4), (4, 2, 64), (2, 1, 128), (4, 1, 1024)] {
+        let name = format!("f16 cache, {num_heads}/{num_kv_heads} heads of {head_dim}");
+        add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..half.clone() });
+    }
+    add("f16 cache, values of 16".to_owned(), Attention { value_dim: 16, ..half.clone() });
+    add("f16 cache, decode at 33".to_owned(), Attention { lengths: vec![33], ..half.clone() });
+    for mask in [Mask::Window(24), Mask::Chunk(31)] {
+        add(format!("f16 cache, {mask:?}"), Attention { mask, sinks: Some(1.0), ..half.clone() });
+    }
+    let rows = (60..73).collect();
+    add(
+        "f16 cache, 13 rows from 60 on".to_owned(),
+        Attention { lengths: rows, sequences: 1, num_heads: 8, num_kv_heads: 4, ..half },
+    );
+    problems
+}
+
+/// Rows that follow each other share what they load: whole tiles of them, a rest, and two runs in one tile.
+fn run_problems(usual: &Attention) -> Vec<(String, Attention)> {
+    let mut problems = Vec::new();
+    let mut add = |name: String, problem| problems.push((name, problem));
     let run = |first: usize, len: usize| (first..first + len).collect::<Vec<_>>();
     let runs =
         [("16 rows", run(1, 16)), ("13 rows from 60 on", run(60, 13)), ("rows of two runs", [run(30, 5), run(90, 6)].concat())];
@@ -115,21 +142,7 @@ pub fn cases() -> Vec<Case> {
         }
         add(format!("{name}, sinks and cap"), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual });
     }
-    let window = Mask::Window(24);
-    add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: window, ..usual.clone() });
-    add("sinks where one key wins".to_owned(), Attention { sinks: Some(1.0), size: 100.0, ..usual.clone() });
-    for cap in [0.5, 30.0] {
-        add(format!("capped at {cap}"), Attention { softcap: Some(cap), size: 4.0, ..usual.clone() });
-    }
-    add("far beyond the cap".to_owned(), Attention { softcap: Some(3.0), size: 1e4, ..usual.clone() });
-    add("sinks and cap".to_owned(), Attention { sinks: Some(1.0), softcap: Some(2.0), size: 4.0, ..usual.clone() });
-    add("one key wins".to_owned(), Attention { size: 100.0, ..usual.clone() });
-    add("equal scores".to_owned(), Attention { size: 0.0, ..usual.clone() });
-    for (name, problem) in split_problems(&usual) {
-        add(format!("long context: {name}"), problem);
-    }
-    cases.extend(super::attention_raw::cases());
-    cases
+    problems
 }
 
 /// One token over a context so long that several workgroups of a GPU share its keys.

@@ -6,7 +6,7 @@ use crate::batch::Row;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::embed::{self, Buffers};
-use crate::quant::{QUANTS, Quant, QuantFormat};
+use crate::quant::{F32, QUANTS, Quant, QuantFormat};
 use crate::reference::{self};
 
 struct Embed {
@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
         }
         add(20, 64, quant, 16);
     }
-    add(1, 2048, QUANTS[0], ONE_SHARD);
+    add(1, 2048, &F32, ONE_SHARD);
     let fp8 = Embed {
         num_tokens: 7,
         hidden_size: 513,
@@ -53,7 +53,7 @@ pub fn cases() -> Vec<Case> {
     };
     cases.push(Case::new("embed", "7x513 fp8, codes of every exponent".to_owned(), COPY, fp8));
     for scale in [0.25, 59.867] {
-        let problem = Embed { num_tokens: 7, hidden_size: 33, scale, quant: QUANTS[0], rows_per_shard: 16, many_sizes: false };
+        let problem = Embed { num_tokens: 7, hidden_size: 33, scale, quant: &F32, rows_per_shard: 16, many_sizes: false };
         cases.push(Case::new("embed", format!("times {scale}"), PRODUCT, problem));
     }
     cases

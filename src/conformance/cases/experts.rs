@@ -9,7 +9,7 @@ use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::expert_gate_up::Routing;
 use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape, Slabs, expert_down, expert_gate_up, expert_sort};
-use crate::quant::{QUANTS, Quant};
+use crate::quant::{BF16, F16, F32, Q4_0, Q4_1, Q8_0, QUANTS, Quant};
 use crate::reference;
 use crate::reference::expert_combine::expert_combine;
 use crate::spec::Activation;
@@ -91,7 +91,7 @@ fn usual(sorted: bool) -> Experts {
         weight_on: WeightOn::Output,
         scale: 1.0,
         norm: false,
-        quant: QUANTS[0],
+        quant: &F32,
         sorted,
         spread: Spread::Random,
         spare_slots: 3,
@@ -128,18 +128,18 @@ fn problems() -> Vec<Experts> {
         problems.push(Experts { num_tokens: 9, num_experts: 300, top_k: 8, hidden_size: 64, intermediate_size: 16, ..usual });
         // Nine slots of 20 and 12 KB: several in a shard, or one in each, more than a dispatch binds, and cut in the middle.
         let shards: &[u64] = if sorted { &[10_000] } else { &[10_000, 60_000, 100_000] };
-        let sharded = Experts { num_tokens: 9, quant: QUANTS[2], ..usual };
+        let sharded = Experts { num_tokens: 9, quant: &BF16, ..usual };
         problems.extend(shards.iter().map(|max_shard_bytes| Experts { max_shard_bytes: *max_shard_bytes, ..sharded }));
         problems.extend(options(Experts { num_tokens: 9, ..usual }));
         // Whole passes and a piece of one, whole workgroups and a piece of one.
         let wide = Experts { num_tokens: 3, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
-        problems.extend([wide, Experts { quant: QUANTS[6], ..wide }]);
+        problems.extend([wide, Experts { quant: &Q4_0, ..wide }]);
         if sorted {
             problems.extend(tiled(usual));
         } else {
             let normed = Experts { norm: true, ..usual };
             let both = Experts { bias: true, weight_on: WeightOn::Input, ..normed };
-            problems.extend([normed, both, Experts { max_shard_bytes: 20_000, ..both }, Experts { quant: QUANTS[3], ..normed }]);
+            problems.extend([normed, both, Experts { max_shard_bytes: 20_000, ..both }, Experts { quant: &Q8_0, ..normed }]);
             problems.push(Experts { hidden_size: 33, intermediate_size: 31, ..normed });
         }
     }
@@ -153,8 +153,8 @@ fn tiled(usual: Experts) -> Vec<Experts> {
     let mut problems: Vec<Experts> =
         [15, 16, 17, 31, 32, 33, 127, 128, 129].map(|num_tokens| Experts { num_tokens, ..dense }).into();
     // Values of every width; matmul tries the formats.
-    problems.extend([0, 1, 3, 5].map(|quant| Experts { num_tokens: 40, quant: QUANTS[quant], ..usual }));
-    problems.push(Experts { num_tokens: 97, intermediate_size: 70, quant: QUANTS[5], ..dense });
+    problems.extend([&F32, &F16, &Q8_0, &Q4_1].map(|quant| Experts { num_tokens: 40, quant, ..usual }));
+    problems.push(Experts { num_tokens: 97, intermediate_size: 70, quant: &Q4_1, ..dense });
     // Whatever each expert has on the average, some have none and one has all.
     for num_tokens in [40, 300] {
         problems.extend([Spread::Same, Spread::Gaps].map(|spread| Experts { num_tokens, spread, ..usual }));
@@ -162,7 +162,7 @@ fn tiled(usual: Experts) -> Vec<Experts> {
     problems.push(Experts { num_tokens: 97, num_experts: 64, top_k: 6, ..usual });
     // Many steps and many tiles of rows, and columns and rows that end inside of one.
     let wide = Experts { num_tokens: 49, num_experts: 3, hidden_size: 608, intermediate_size: 520, spare_slots: 0, ..usual };
-    problems.push(Experts { quant: QUANTS[6], ..wide });
+    problems.push(Experts { quant: &Q4_0, ..wide });
     let both = Experts { num_tokens: 40, bias: true, weight_on: WeightOn::Input, ..usual };
     let odd = Experts { hidden_size: 33, intermediate_size: 31, ..both };
     let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.5 };
@@ -182,7 +182,7 @@ fn options(usual: Experts) -> Vec<Experts> {
     problems.extend([usual, weighted, both].map(|problem| Experts { scale: 0.22, ..problem }));
     // Quads of rows and of biases that are cut short.
     let odd = Experts { hidden_size: 33, intermediate_size: 31, ..usual };
-    problems.extend([Experts { bias: true, ..odd }, Experts { bias: true, quant: QUANTS[1], ..odd }]);
+    problems.extend([Experts { bias: true, ..odd }, Experts { bias: true, quant: &F16, ..odd }]);
     // Shards of several slots, of one, and of some rows of one.
     for max_shard_bytes in [120_000, 60_000, 20_000, 5_000] {
         problems.extend([biased, weighted, both].map(|problem| Experts { max_shard_bytes, ..problem }));

@@ -5,7 +5,7 @@ use super::{ONE_SHARD, SUM};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::head_matmul::{self, Buffers};
-use crate::quant::{QUANTS, Quant, ROW_ALIGN, padded};
+use crate::quant::{F16, F32, Q4_1, Q8_0, QUANTS, Quant, ROW_ALIGN, padded};
 use crate::reference;
 
 #[derive(Clone, Copy)]
@@ -21,8 +21,7 @@ struct HeadMatmul {
 }
 
 pub fn cases() -> Vec<Case> {
-    let usual =
-        HeadMatmul { num_tokens: 9, num_heads: 3, rows: 24, cols: 20, rest: 8, quant: QUANTS[0], heads_per_shard: ONE_SHARD };
+    let usual = HeadMatmul { num_tokens: 9, num_heads: 3, rows: 24, cols: 20, rest: 8, quant: &F32, heads_per_shard: ONE_SHARD };
     let mut problems = Vec::new();
     for quant in QUANTS {
         problems.extend([1, 2, 8, 9, 33].map(|num_tokens| HeadMatmul { num_tokens, quant, ..usual }));
@@ -36,7 +35,7 @@ pub fn cases() -> Vec<Case> {
     }
     // More rows than a team has: tiles of 32 and of 64 tokens, with columns that end inside a block.
     let tiled = HeadMatmul { num_tokens: 97, rows: 72, ..usual };
-    problems.extend([0, 1, 3, 5].map(|quant| HeadMatmul { quant: QUANTS[quant], ..tiled }));
+    problems.extend([&F32, &F16, &Q8_0, &Q4_1].map(|quant| HeadMatmul { quant, ..tiled }));
     problems.extend([31, 32, 33, 128].map(|num_tokens| HeadMatmul { num_tokens, heads_per_shard: 2, ..tiled }));
     let case = |problem: HeadMatmul| Case::new("head_matmul", problem.name(), SUM, problem);
     problems.into_iter().map(case).collect()

@@ -5,7 +5,7 @@ use super::{ONE_SHARD, SUM, fused_norm, normed};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::matmul::{self, Buffers, Output};
-use crate::quant::{QUANTS, Quant, padded};
+use crate::quant::{BF16, F32, Q4_1, Q8_0, QUANTS, Quant, padded};
 use crate::reference;
 
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ pub fn cases() -> Vec<Case> {
         scale: 1.0,
         output: Output::Replace,
         norm: false,
-        quant: QUANTS[0],
+        quant: &F32,
         rows_per_shard: ONE_SHARD,
         dense: false,
     };
@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
         problems.extend(QUANTS.iter().map(|quant| Matmul { num_tokens, cols: 1120, rows: 1100, quant, ..usual }));
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
-        problems.extend([head, sharded, Matmul { output: Output::Add, quant: QUANTS[2], dense: false, ..sharded }]);
+        problems.extend([head, sharded, Matmul { output: Output::Add, quant: &BF16, dense: false, ..sharded }]);
         for output in [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate, Output::Capped(0.5)] {
             for (bias, scale) in [(true, 1.0), (false, 0.22), (true, 0.22)] {
                 // The last quad is cut short, and so is the one at the end of a shard.
@@ -65,7 +65,7 @@ pub fn cases() -> Vec<Case> {
     problems.extend([31, 32, 65, 97, 127, 128, 129].map(|num_tokens| Matmul { num_tokens, ..tiled }));
     problems.extend([33, 63, 64, 65, 128].map(|rows| Matmul { rows, ..tiled }));
     problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..tiled }));
-    problems.extend([3, 5].map(|quant| Matmul { quant: QUANTS[quant], ..tiled }));
+    problems.extend([&Q8_0, &Q4_1].map(|quant| Matmul { quant, ..tiled }));
     let normed = Matmul { num_tokens: 1, norm: true, ..usual };
     problems.extend(QUANTS.iter().map(|quant| Matmul { quant, ..normed }));
     problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..normed }));

@@ -6,7 +6,7 @@ use crate::batch::rope::rope_table;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::qkv::{self, Buffers};
-use crate::quant::{CacheFormat, QUANTS, Quant};
+use crate::quant::{BF16, CacheFormat, F32, Q4_0, QUANTS, Quant};
 use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, RopePairing, RopeScaling, RopeSpec};
 
@@ -39,7 +39,7 @@ pub fn cases() -> Vec<Case> {
         bias: false,
         clip: None,
         norm: false,
-        quant: QUANTS[0],
+        quant: &F32,
         heads_per_shard: ONE_SHARD,
         cache: CacheFormat::F32,
     };
@@ -58,10 +58,10 @@ pub fn cases() -> Vec<Case> {
         }
     }
     // Heads that end inside a tile of 64 rows, cut between shards, of few tokens and of many.
-    let tiled = Qkv { bias: true, heads_per_shard: 3, quant: QUANTS[6], ..usual };
+    let tiled = Qkv { bias: true, heads_per_shard: 3, quant: &Q4_0, ..usual };
     problems.extend([8, 33, 97].map(|num_tokens| Qkv { num_tokens, ..tiled }));
     let normed = Qkv { num_tokens: 1, norm: true, ..usual };
-    problems.extend([normed, Qkv { hidden_size: 33, ..normed }, Qkv { heads_per_shard: 3, quant: QUANTS[2], ..normed }]);
+    problems.extend([normed, Qkv { hidden_size: 33, ..normed }, Qkv { heads_per_shard: 3, quant: &BF16, ..normed }]);
     problems.extend([1, 2, 7, 8, 17].map(|num_tokens| Qkv { num_tokens, ..usual }));
     let half = Qkv { cache: CacheFormat::F16, ..usual };
     problems.extend([1, 9].map(|num_tokens| Qkv { num_tokens, ..half }));

@@ -7,7 +7,7 @@ use crate::gating::{ExpertAt, ExpertGroups, GroupScore, Normalize, RouterMethod,
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::router::{self, Buffers};
 use crate::kernels::router_topk;
-use crate::quant::{QUANTS, Quant};
+use crate::quant::{F32, QUANTS, Quant};
 use crate::reference;
 use crate::reference::router_topk::Routing;
 
@@ -26,8 +26,8 @@ pub fn cases() -> Vec<Case> {
     let sum = Normalize::Sum { floor: 0.0 };
     let of = |num_experts, top_k| RouterSpec { normalize: sum, ..RouterSpec::new(num_experts, top_k) };
     let mut cases = Vec::new();
-    let mut add = |what: &str, router: &RouterSpec, num_tokens: usize, cols: usize, norm: bool, quant: usize| {
-        let problem = Router { router: router.clone(), num_tokens, cols, norm, quant: QUANTS[quant] };
+    let mut add = |what: &str, router: &RouterSpec, num_tokens: usize, cols: usize, norm: bool, quant: Quant| {
+        let problem = Router { router: router.clone(), num_tokens, cols, norm, quant };
         let norm = if norm { " norm" } else { "" };
         let RouterSpec { num_experts, num_experts_per_tok, .. } = problem.router;
         let name = format!("{what}, {num_tokens}x{cols} {num_experts_per_tok} of {num_experts} {}{norm}", problem.quant.name);
@@ -37,20 +37,20 @@ pub fn cases() -> Vec<Case> {
     for (num_experts, top_k) in
         [(1, 1), (2, 1), (6, 2), (8, 2), (8, 8), (40, 8), (63, 6), (64, 8), (65, 6), (128, 8), (129, 8), (300, 4)]
     {
-        add("softmax", &of(num_experts, top_k), 1, 96, true, 0);
+        add("softmax", &of(num_experts, top_k), 1, 96, true, &F32);
     }
     for cols in [1, 33, 256, 1120, 2048] {
-        add("softmax", &of(16, 2), 1, cols, true, 0);
-        add("softmax", &of(16, 2), 1, cols, false, 0);
+        add("softmax", &of(16, 2), 1, cols, true, &F32);
+        add("softmax", &of(16, 2), 1, cols, false, &F32);
     }
-    for quant in 1..QUANTS.len() {
+    for quant in &QUANTS[1..] {
         add("softmax", &of(10, 2), 1, 160, true, quant);
     }
     for num_tokens in [2, 9] {
-        add("softmax", &of(16, 2), num_tokens, 96, false, 0);
+        add("softmax", &of(16, 2), num_tokens, 96, false, &F32);
     }
     for (what, router) in specs(&of) {
-        add(&what, &router, 1, 96, true, 0);
+        add(&what, &router, 1, 96, true, &F32);
     }
     cases
 }

@@ -183,7 +183,7 @@ impl<'a> Tag<'a> {
         self.tokens.windows(2).any(|pair| self.text(pair[0]) == "|" && matches!(self.text(pair[1]), "safe" | "e" | "escape"))
     }
 
-    /// Whether what stands left of the operator is a single operand (a filter would bind more tightly than `*` does) and no number.
+    /// Whether the left side of the operator is a single operand (a filter would bind more tightly than `*` does) and no number.
     fn is_single(&self, at: usize, first: usize) -> bool {
         if self.tokens[at - 1].kind == Kind::Number {
             return false;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, cache_format};
+use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, Tap, TapChoice, cache_format};
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::spec::{ModelSpec, Parameters};
@@ -284,6 +284,23 @@ impl Engine {
         self.check_ids(ids)?;
         self.cached.clear();
         self.decoder.forward(ids, 0).await
+    }
+
+    /// What the blocks leave in the `wanted` scratch of the device when they run `ids`.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate); [`Error::Argument`] for scratch that the model does not have, and on the reference, which has none.
+    pub async fn taps(&mut self, ids: &[u32], wanted: &[TapChoice]) -> Result<Vec<Tap>> {
+        self.check_ids(ids)?;
+        self.cached.clear();
+        match &mut self.decoder {
+            Decoder::Gpu(decoder) => decoder.taps(ids, wanted).await,
+            Decoder::Reference(_) => Err(Error::Argument {
+                what: "device",
+                expected: "one of `moebius devices`: taps are buffers of a device".to_owned(),
+                found: "cpu".to_owned(),
+            }),
+        }
     }
 
     /// What the routers do with `ids`, in windows of the context's length. `on_window` gets the routing of each, one entry per layer with a

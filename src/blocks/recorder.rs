@@ -131,6 +131,7 @@ impl<'a> Recorder<'a> {
     /// Turns to a block of the current layer.
     pub fn begin(&mut self, block: usize) -> &'a BlockSpec {
         self.block = block;
+        self.arena.begin_block();
         self.fused_norm = None;
         &self.layer_spec().blocks[block]
     }

@@ -4,6 +4,37 @@ use crate::gpu::{Buffer, Device};
 use crate::quant::ROW_ALIGN;
 use std::collections::BTreeMap;
 
+/// Every name of scratch with a row for each token, and what is in it after the block that asks for it: what can be tapped.
+pub static TAPS: &[(&str, &str)] = &[
+    ("x", "the residual stream, after the block"),
+    ("normed", "the residual stream after the norm before the block; with one token the kernels apply that norm themselves"),
+    ("part", "what the block gives, where a norm stands between it and the residual stream"),
+    ("qkv", "queries, keys and values as they are projected, where norms or positions follow in a kernel of their own"),
+    ("q", "queries after norms and positions"),
+    ("attended", "what the heads of an attention give, after its gate"),
+    ("latent_query", "the query of latent attention between its two projections"),
+    ("latent_query_normed", "the same after the norm"),
+    ("latent", "the latent and the shared key, before norm and positions"),
+    ("latent_values", "what the heads read from the cache of latents"),
+    ("filter_pair", "the input of the second convolution of a local filter"),
+    ("filter_middle", "what its first convolution gives"),
+    ("filter_sum", "what its second convolution gives, with the input added"),
+    ("filter_normed", "the same after the norm"),
+    ("router_hidden", "between the two layers of a router, or its queries, keys and values"),
+    ("router_input", "the input of a router that has a norm of its own"),
+    ("router_logits", "the logits of a router"),
+    ("expert_ids", "the experts of each token, as 32-bit integers"),
+    ("routing_weights", "their weights"),
+    ("slots", "their cache slots, as 32-bit integers; only with one token"),
+    ("order", "the assignments of a batch by expert, as 32-bit integers"),
+    ("h", "the inner values of experts or MLP"),
+    ("expert_output", "what each assignment of a batch gives, before they are summed"),
+    ("shared_weights", "the gate of a shared expert"),
+    ("layer_input", "the residual stream that experts beside an MLP read"),
+    ("branch", "what one of the two gives before its norm"),
+    ("deferred", "what experts give that waits for the next layer"),
+];
+
 /// What all blocks of a model have asked for, the largest request of each name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
@@ -43,11 +74,18 @@ impl Scratch {
 /// Where a recording gets its scratch from.
 pub(crate) enum Arena<'a> {
     /// Nothing is recorded: requests are noted, and every one of them gets the same small buffer.
-    Rehearsal {
-        sizes: Sizes,
-        stand_in: Buffer,
+    Rehearsal { sizes: Sizes, stand_in: Buffer },
+    Real {
+        scratch: &'a Scratch,
+        /// What the block that is being recorded has asked for, with the values of one row.
+        asked: BTreeMap<&'static str, usize>,
     },
-    Real(&'a Scratch),
+}
+
+impl<'a> From<&'a Scratch> for Arena<'a> {
+    fn from(scratch: &'a Scratch) -> Self {
+        Arena::Real { scratch, asked: BTreeMap::new() }
+    }
 }
 
 impl Arena<'_> {
@@ -55,7 +93,10 @@ impl Arena<'_> {
     pub fn per_token(&mut self, name: &'static str, width: usize) -> Buffer {
         match self {
             Arena::Rehearsal { sizes, stand_in } => request(&mut sizes.per_token, stand_in, name, width),
-            Arena::Real(scratch) => granted(&scratch.sizes.per_token, &scratch.buffers, name, width),
+            Arena::Real { scratch, asked } => {
+                asked.insert(name, width);
+                granted(&scratch.sizes.per_token, &scratch.buffers, name, width)
+            }
         }
     }
 
@@ -63,7 +104,22 @@ impl Arena<'_> {
     pub fn whole(&mut self, name: &'static str, len: usize) -> Buffer {
         match self {
             Arena::Rehearsal { sizes, stand_in } => request(&mut sizes.whole, stand_in, name, len),
-            Arena::Real(scratch) => granted(&scratch.sizes.whole, &scratch.buffers, name, len),
+            Arena::Real { scratch, .. } => granted(&scratch.sizes.whole, &scratch.buffers, name, len),
+        }
+    }
+
+    /// Forgets what has been asked for: another block begins.
+    pub fn begin_block(&mut self) {
+        if let Arena::Real { asked, .. } = self {
+            asked.clear();
+        }
+    }
+
+    /// The scratch of the block that was recorded, with the values of one row, by name.
+    pub fn asked(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            Arena::Rehearsal { .. } => Vec::new(),
+            Arena::Real { asked, .. } => asked.iter().map(|(name, width)| (*name, *width)).collect(),
         }
     }
 

@@ -4,6 +4,7 @@ use super::table;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moebius::kernels::KERNELS;
+use moebius::model::TAPS;
 use moebius::quant::{MaxError, QUANTS};
 use moebius::spec::ARCHS;
 use std::io::Write;
@@ -15,7 +16,7 @@ Examples:
   moebius list quants --json
   moebius list kernels --markdown";
 
-/// List architectures, kernels or quant formats.
+/// List architectures, kernels, quant formats or taps.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
@@ -37,6 +38,8 @@ enum What {
     Kernels,
     /// Formats of weights
     Quants,
+    /// Buffers of a device that `moebius logits --taps` keeps
+    Taps,
 }
 
 impl ListArgs {
@@ -45,6 +48,7 @@ impl ListArgs {
             What::Archs => archs(),
             What::Kernels => kernels(),
             What::Quants => quants(),
+            What::Taps => taps(),
         };
         let mut stdout = std::io::stdout().lock();
         if self.json {
@@ -71,6 +75,10 @@ fn archs() -> Listing {
 fn kernels() -> Listing {
     let row = |kernel: &&moebius::gpu::Kernel| vec![kernel.name.to_owned(), kernel.summary.to_owned()];
     (vec!["kernel", "does"], KERNELS.iter().map(row).collect())
+}
+
+fn taps() -> Listing {
+    (vec!["tap", "holds"], TAPS.iter().map(|(name, holds)| vec![(*name).to_owned(), (*holds).to_owned()]).collect())
 }
 
 fn quants() -> Listing {

@@ -8,7 +8,7 @@ use super::{Global, model, number};
 use anyhow::Result;
 use clap::Args;
 use moebius::bench;
-use moebius::model::Forward;
+use moebius::model::{Forward, Tap, TapChoice};
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,9 +19,12 @@ Examples:
   moebius logits --text \"Once upon a time\" --out logits.safetensors
   moebius logits ./my-model --ids 1,2,3 --out logits.safetensors --device cpu
   moebius logits org/name --ids-file ids.json --out logits.safetensors --json
+  moebius logits ./my-model --ids 1,2,3 --out taps.safetensors --taps x,attended@3
 
 The file holds `logits [n, vocab] f32` and, for every MoE layer l, `layers.{l}.router_logits [n, experts] f32`,
-`layers.{l}.expert_ids [n, k] i32` (best first) and `layers.{l}.routing_weights [n, k] f32`.";
+`layers.{l}.expert_ids [n, k] i32` (best first) and `layers.{l}.routing_weights [n, k] f32`.
+A tap is `L{l}.{name} [n, width]`, where the width is that of the device's rows; where several blocks
+of a layer leave something of that name, the number of the block follows: `L{l}.{name}.{block}`.";
 
 /// Write logits and routing of every position to a safetensors file.
 #[derive(Args)]
@@ -34,6 +37,9 @@ pub struct LogitsArgs {
     /// The file to write; it appears when all of it is there.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Keep what blocks leave in these buffers too (see `moebius list taps`), of one layer or of all.
+    #[arg(long, value_name = "NAME[@LAYER]", value_delimiter = ',')]
+    taps: Vec<TapChoice>,
     /// Print a JSON object about the result on stdout.
     #[arg(long)]
     json: bool,
@@ -75,8 +81,9 @@ impl LogitsArgs {
         };
         let line = Waiting::new("compute", format!("{} tokens", ids.len()));
         let forward = engine.forward(&ids).await?;
+        let taps = if self.taps.is_empty() { Vec::new() } else { engine.taps(&ids, &self.taps).await? };
         drop(line);
-        out.write(&serialize(&forward, ids.len())?)?;
+        out.write(&serialize(&forward, &taps, ids.len())?)?;
         talk!("wrote {}: {} positions, {} MoE layers", self.out.display(), ids.len(), forward.layers.len());
         if self.json {
             let result = serde_json::json!({
@@ -94,7 +101,7 @@ impl LogitsArgs {
 }
 
 /// The safetensors file, as bytes.
-fn serialize(forward: &Forward, num_tokens: usize) -> Result<Vec<u8>> {
+fn serialize(forward: &Forward, taps: &[Tap], num_tokens: usize) -> Result<Vec<u8>> {
     let mut tensors = vec![("logits".to_owned(), view(Dtype::F32, num_tokens, bytemuck::cast_slice(&forward.logits))?)];
     for routing in &forward.layers {
         let named = |name: &str| format!("layers.{}.{name}", routing.layer);
@@ -103,8 +110,20 @@ fn serialize(forward: &Forward, num_tokens: usize) -> Result<Vec<u8>> {
         tensors.push((named("expert_ids"), view(Dtype::I32, num_tokens, bytemuck::cast_slice(&routing.expert_ids))?));
         tensors.push((named("routing_weights"), view(Dtype::F32, num_tokens, bytemuck::cast_slice(&routing.routing_weights))?));
     }
+    for tap in taps {
+        let is_integer = matches!(tap.name, "expert_ids" | "slots" | "order");
+        let dtype = if is_integer { Dtype::I32 } else { Dtype::F32 };
+        tensors.push((tap_name(tap, taps), view(dtype, num_tokens, bytemuck::cast_slice(&tap.words))?));
+    }
     // No metadata: the crate takes it as a hash map, and the same input has to give the same bytes.
     Ok(safetensors::serialize(tensors, None)?)
+}
+
+/// `L{layer}.{name}`, with the number of the block where several blocks of the layer have left something of this name.
+fn tap_name(tap: &Tap, all: &[Tap]) -> String {
+    let Tap { layer, block, name, .. } = tap;
+    let is_shared = all.iter().any(|other| other.layer == *layer && other.name == *name && other.block != *block);
+    if is_shared { format!("L{layer}.{name}.{block}") } else { format!("L{layer}.{name}") }
 }
 
 /// `bytes` of four-byte values as `[num_tokens, ...]`.

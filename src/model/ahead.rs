@@ -1,7 +1,8 @@
 //! Decode steps that run before anybody asked for their tokens: the sampler on the device feeds each step to the next.
 
+use super::buffers::Buffers;
 use super::faults::first_layer;
-use super::gpu_decoder::{Buffers, GpuDecoder};
+use super::gpu_decoder::GpuDecoder;
 use super::plan::{Output, PlanKey};
 use super::sampler::RING;
 use crate::batch::LayerRouting;

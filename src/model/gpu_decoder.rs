@@ -1,17 +1,17 @@
 //! A decoder on a WebGPU device.
 
 use super::ahead::{Ahead, StepTime};
-use super::chunk::Chunk;
+use super::buffers::{Buffers, kv_bytes, measure};
 use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
 use super::load_stats::LoadStats;
-use super::plan::{Output, PlanKey, Planner, rehearse};
-use super::sampler::{RING, Sampler};
+use super::plan::{Output, PlanKey, Planner};
+use super::sampler::RING;
 use super::upload::{Uploader, allocate};
 use super::{Forward, check_memory, chunk_rows};
 use crate::batch::{CacheShape, LayerRouting, Sampling, mark_seen, seen_words};
-use crate::blocks::{Arena, DeviceWeights, LayerMemory, LayerTaps, Memory, Parts, Pass, Scratch, Sizes, caches};
+use crate::blocks::{Arena, DeviceWeights, LayerTaps, Memory, Parts, Pass};
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
@@ -49,15 +49,6 @@ pub struct GpuDecoder {
     pub(super) routing: Option<Vec<LayerRouting>>,
     pub(super) ahead: Ahead,
     pub(super) step_time: StepTime,
-}
-
-/// What a model writes to on a device.
-#[derive(Debug)]
-pub(super) struct Buffers {
-    pub chunk: Chunk,
-    pub memory: Memory,
-    pub scratch: Scratch,
-    pub sampler: Sampler,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -309,10 +300,21 @@ impl GpuDecoder {
         self.device.submit_in_pieces("running the model", &[plan], pieces).await
     }
 
+    /// Forgets the steps that ran ahead.
+    pub(super) fn forget_steps(&mut self) {
+        self.ahead.clear();
+    }
+
+    /// Runs what is recorded for so many tokens.
+    pub(super) async fn run_recording(&self, attempted: &str, recording: &Recording, num_tokens: usize) -> Result<()> {
+        let pieces = self.step_time.pieces(self.device.pace(), num_tokens, recording.commands().len());
+        self.device.submit_in_pieces(attempted, &[recording], pieces).await
+    }
+
     /// Records a pass of this shape.
     pub(super) fn planner(&self, pass: Pass) -> Planner<'_> {
         let parts = Parts { device: &self.device, model: &self.spec, weights: &self.weights, memory: &self.buffers.memory };
-        Planner::new(parts, Arena::Real(&self.buffers.scratch), pass)
+        Planner::new(parts, Arena::from(&self.buffers.scratch), pass)
     }
 
     /// Records a plan unless it is there already.
@@ -324,8 +326,8 @@ impl GpuDecoder {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
         let record = || self.planner(key.pass()).record(&self.buffers.sampler, key.output);
-        let (recording, _) = self.device.catch("preparing the kernels", record).await?;
-        self.plans.insert(key, recording);
+        let recorded = self.device.catch("preparing the kernels", record).await?;
+        self.plans.insert(key, recorded.recording);
         Ok(())
     }
 
@@ -346,43 +348,4 @@ impl GpuDecoder {
         self.last_sampled = word & !FAULT;
         Ok(self.last_sampled)
     }
-}
-
-impl Buffers {
-    /// Zeroed memory for a model, with the caches of another such memory where there are some.
-    async fn allocate(
-        (device, spec, weights): (&Device, &ModelSpec, &DeviceWeights),
-        sizes: Sizes,
-        cache: CacheShape,
-        layers: Option<Vec<LayerMemory>>,
-    ) -> Result<Self> {
-        let chunk = Chunk::choose(spec, device, &sizes, cache.context)?;
-        let allocate = || {
-            let layers = layers.unwrap_or_else(|| caches(device, spec, cache));
-            let memory = Memory::new(device, spec, cache, chunk.max_tokens, layers);
-            // What a pass needs whatever its rows may grow with their number.
-            let parts = Parts { device, model: spec, weights, memory: &memory };
-            let sizes = rehearse(parts, chunk.max_tokens, sizes)?;
-            let scratch = Scratch::new(device, sizes, chunk.max_tokens);
-            let sampler = Sampler::new(device, spec, chunk, &memory);
-            Ok(Buffers { chunk, memory, scratch, sampler })
-        };
-        device.catch("allocating the KV cache and activations", allocate).await
-    }
-}
-
-/// The scratch that one token and a batch of them need, found out by rehearsing both with caches of a single position.
-async fn measure(device: &Device, spec: &ModelSpec, weights: &DeviceWeights, cache: CacheShape) -> Result<Sizes> {
-    let rehearse_both = || {
-        let layers = caches(device, spec, CacheShape { context: 1, ..cache });
-        let memory = Memory::new(device, spec, cache, 1, layers);
-        let parts = Parts { device, model: spec, weights, memory: &memory };
-        [1, 2].into_iter().try_fold(Sizes::default(), |sizes, num_tokens| rehearse(parts, num_tokens, sizes))
-    };
-    device.catch("preparing the kernels", rehearse_both).await
-}
-
-/// Bytes of what all positions leave for later ones.
-fn kv_bytes(spec: &ModelSpec, cache: CacheShape) -> u64 {
-    spec.kv_bytes_per_token(cache.format) * cache.context as u64
 }

@@ -1,6 +1,7 @@
 //! A model that is ready to run: a spec and its weights, on a device or on the reference twins.
 
 mod ahead;
+mod buffers;
 mod chunk;
 mod cost;
 mod faults;
@@ -12,8 +13,10 @@ mod quantize;
 mod reference_decoder;
 mod reference_pass;
 mod sampler;
+mod scratch_taps;
 mod upload;
 
+pub use crate::blocks::TAPS;
 pub use cost::{TokenCost, footprint, format_names};
 pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
@@ -21,6 +24,7 @@ pub use load_stats::LoadStats;
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
 pub use reference_pass::{ReferenceForward, ReferencePass};
+pub use scratch_taps::{Tap, TapChoice};
 
 use crate::batch::{LayerRouting, Row, Sampling};
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 
 use super::faults::Probe;
 use super::sampler::{RING, Sampler};
+use super::scratch_taps::ScratchTaps;
 use crate::batch::{LayerPart, Place};
 use crate::blocks::{self, Arena, DeviceWeights, Matrix, Normed, Parts, Pass, Recorder, Sizes, keep_input};
 use crate::error::Result;
@@ -42,6 +43,15 @@ pub(super) struct Planner<'a> {
     pub recorder: Recorder<'a>,
     /// Where somebody looks for what is not finite.
     pub probe: Option<Probe>,
+    /// Where somebody keeps scratch.
+    pub taps: Option<ScratchTaps>,
+}
+
+/// A recorded pass, with what looked on while it was recorded.
+pub(super) struct Recorded {
+    pub recording: Recording,
+    pub probe: Option<Probe>,
+    pub taps: Option<ScratchTaps>,
 }
 
 /// The scratch that a pass of this shape asks for, beside what `sizes` knows already.
@@ -56,20 +66,20 @@ pub(super) fn rehearse(parts: Parts, num_tokens: usize, sizes: Sizes) -> Result<
     planner.head_input(0, 1)?;
     match planner.recorder.arena {
         Arena::Rehearsal { sizes, .. } => Ok(sizes),
-        Arena::Real(_) => unreachable!("it was made as a rehearsal"),
+        Arena::Real { .. } => unreachable!("it was made as a rehearsal"),
     }
 }
 
 impl<'a> Planner<'a> {
     pub fn new(parts: Parts<'a>, arena: Arena<'a>, pass: Pass) -> Self {
-        Planner { recorder: Recorder::new(parts, arena, pass), probe: None }
+        Planner { recorder: Recorder::new(parts, arena, pass), probe: None, taps: None }
     }
 
-    /// A pass that ends with `output`, and what the probe has seen.
+    /// A pass that ends with `output`.
     ///
     /// # Errors
     /// [`Error::DeviceLimit`](crate::Error::DeviceLimit) where a kernel does not fit the device.
-    pub fn record(mut self, sampler: &Sampler, output: Output) -> Result<(Recording, Option<Probe>)> {
+    pub fn record(mut self, sampler: &Sampler, output: Output) -> Result<Recorded> {
         self.layers()?;
         let Pass { num_tokens, keeps_routing } = self.recorder.pass;
         let memory = self.recorder.memory;
@@ -86,7 +96,7 @@ impl<'a> Planner<'a> {
             }
             Output::Logits => self.head(sampler, 0, num_tokens)?,
         }
-        Ok((self.recorder.recording, self.probe))
+        Ok(Recorded { recording: self.recorder.recording, probe: self.probe, taps: self.taps })
     }
 
     /// From the rows of the pass to the residual stream after the last layer.
@@ -103,6 +113,9 @@ impl<'a> Planner<'a> {
                 blocks::record(&mut self.recorder, index)?;
                 if index + 1 == spec.blocks.len() {
                     self.add_deferred(layer)?;
+                }
+                if let Some(taps) = &mut self.taps {
+                    taps.keep(&mut self.recorder, index);
                 }
                 let part = if block.is_mixer() { LayerPart::Attention } else { LayerPart::FeedForward };
                 self.look(Place::Layer(layer, part));

@@ -46,6 +46,7 @@ mod setup;
 mod shaders;
 mod splits;
 mod stop;
+mod taps;
 mod text_stream;
 mod tokenizer;
 mod tokenizer_files;

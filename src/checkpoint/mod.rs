@@ -265,7 +265,7 @@ impl Checkpoint {
 
     async fn read_facet(&self, key: WeightKey, rows: Range<usize>, facet: Facet) -> Result<Matrix> {
         let (num_rows, cols) = key.shape(&self.spec);
-        assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {key:?}, which has {num_rows}");
+        assert!(rows.start <= rows.end && rows.end <= num_rows, "rows {rows:?} of {}, which has {num_rows}", key.packed_name());
         if let Some(packed) = &self.packed {
             let values = packed.quant(self.stored_key(key)).unpack(&self.packed_rows(key, &rows).await?, cols);
             self.release_packed_rows(key, &rows);

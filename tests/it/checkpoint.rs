@@ -181,7 +181,7 @@ fn any_range_of_rows_equals_that_part_of_the_whole() {
 }
 
 #[test]
-#[should_panic(expected = "rows 8..11 of Embedding, which has 10")]
+#[should_panic(expected = "rows 8..11 of embedding, which has 10")]
 fn rows_beyond_the_weight_are_a_programming_error() {
     let spec = tiny_spec();
     let directory = TinyCheckpoint::whole(&spec).write();

@@ -18,10 +18,18 @@ pub(super) struct Buffers {
     pub sampler: Sampler,
 }
 
+/// A model with its weights on a device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loaded<'a> {
+    pub device: &'a Device,
+    pub spec: &'a ModelSpec,
+    pub weights: &'a DeviceWeights,
+}
+
 impl Buffers {
     /// Zeroed memory for a model, with the caches of another such memory where there are some.
     pub async fn allocate(
-        (device, spec, weights): (&Device, &ModelSpec, &DeviceWeights),
+        Loaded { device, spec, weights }: Loaded<'_>,
         sizes: Sizes,
         cache: CacheShape,
         layers: Option<Vec<LayerMemory>>,

@@ -1,7 +1,7 @@
 //! A decoder on a WebGPU device.
 
 use super::ahead::{Ahead, StepTime};
-use super::buffers::{Buffers, kv_bytes, measure};
+use super::buffers::{Buffers, Loaded, kv_bytes, measure};
 use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
@@ -84,7 +84,7 @@ impl GpuDecoder {
         let weight_bytes_allocated = allocated() - before_weights;
         let sizes = measure(&device, spec, &weights, cache).await?;
         let before_buffers = allocated();
-        let buffers = Buffers::allocate((&device, spec, &weights), sizes, cache, None).await?;
+        let buffers = Buffers::allocate(Loaded { device: &device, spec, weights: &weights }, sizes, cache, None).await?;
         let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes);
         let mut uploader =
             Uploader { device: &device, store: &store, spec, progress: &mut |done| progress(done, weight_bytes), done_bytes: 0 };
@@ -137,7 +137,8 @@ impl GpuDecoder {
             let Memory { cache, layers, .. } = &self.buffers.memory;
             let (cache, layers) = (*cache, layers.clone());
             let sizes = measure(&self.device, &spec, &self.weights, cache).await?;
-            self.buffers = Buffers::allocate((&self.device, &spec, &self.weights), sizes, cache, Some(layers)).await?;
+            let loaded = Loaded { device: &self.device, spec: &spec, weights: &self.weights };
+            self.buffers = Buffers::allocate(loaded, sizes, cache, Some(layers)).await?;
         }
         self.spec = spec;
         self.plans.clear();

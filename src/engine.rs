@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::gating::RoutingOverride;
 use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{Decoder, Forward, GpuDecoder, LoadParts, LoadStats, ReferenceDecoder, Tap, TapChoice, cache_format};
+use crate::model::{
+    Decoder, Forward, GpuDecoder, LoadParts, LoadStats, LoadStep, ReferenceDecoder, Tap, TapChoice, cache_format,
+};
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::spec::{ModelSpec, Parameters};
@@ -56,6 +58,17 @@ pub enum LoadEvent {
     Device(DeviceDescription),
     /// Weights on the device so far.
     Weights { done_bytes: u64, total_bytes: u64 },
+    /// Pipelines compiled so far, after the weights. The reference has none.
+    Kernels { done: u64, total: u64 },
+}
+
+impl From<LoadStep> for LoadEvent {
+    fn from(step: LoadStep) -> Self {
+        match step {
+            LoadStep::Weights { done_bytes, total_bytes } => LoadEvent::Weights { done_bytes, total_bytes },
+            LoadStep::Kernels { done, total } => LoadEvent::Kernels { done, total },
+        }
+    }
 }
 
 /// What runs a model.
@@ -161,7 +174,7 @@ impl Engine {
             on_event(LoadEvent::Device(description.clone()));
             let (quant, cache) = (options.quant, options.kv_cache);
             let parts = LoadParts { device, spec: &spec, store: store.clone(), quant, cache, context };
-            let mut report = |done_bytes, total_bytes| on_event(LoadEvent::Weights { done_bytes, total_bytes });
+            let mut report = |step| on_event(LoadEvent::from(step));
             let decoder = GpuDecoder::load(parts, &mut report).await?;
             let load_stats = *decoder.load_stats();
             (Decoder::Gpu(Box::new(decoder)), description, load_stats)
@@ -396,7 +409,7 @@ impl Engine {
             return Err(Error::Argument { what: "prompt", expected, found });
         }
         if ids.len() > self.context {
-            return Err(Error::PromptTooLong { found: ids.len(), limit: self.context });
+            return Err(Error::PromptTooLong { found: ids.len(), limit: self.context, longest: self.spec.max_positions });
         }
         match ids.iter().find(|&&id| id as usize >= self.spec.vocab_size) {
             Some(id) => {

@@ -4,6 +4,7 @@
 
 mod page;
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// The result type of every fallible function in this library.
@@ -123,11 +124,16 @@ pub enum Error {
 
     /// The prompt and the tokens to come do not fit in the context.
     #[error("the prompt has {found} tokens, but the context holds {limit}")]
-    PromptTooLong { found: usize, limit: usize },
+    PromptTooLong {
+        found: usize,
+        limit: usize,
+        /// What the model was made for.
+        longest: usize,
+    },
 
     /// A model could not be fetched from the hub.
     #[error("cannot download {what}: {message}")]
-    Download { what: String, message: String, can_resume: bool },
+    Download { what: String, message: String, hint: Option<&'static str> },
 
     /// No adapter answered, or none of the asked-for kind.
     #[error("{}", no_adapter(wanted, found))]
@@ -166,6 +172,19 @@ impl Error {
                         .to_owned(),
                 )
             }
+            Error::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
+                Some("the file has to be a text in UTF-8: save it as that, for example with `iconv -f UTF-16 -t UTF-8`".to_owned())
+            }
+            Error::Io { action, source, .. } if action.contains("cache") && is_refused(source.kind()) => {
+                Some("HF_HOME names another folder for models, XDG_CACHE_HOME one for all caches".to_owned())
+            }
+            Error::Config { key, found, .. } if key == "model_type" && found == "nothing" => Some(
+                "a config.json names the architecture there; is this the whole file, of a model in the layout of Hugging Face?".to_owned(),
+            ),
+            Error::Json { file, .. } if file.ends_with("generation_config.json") => {
+                Some("the file is cut or damaged: fetch it again, or delete it and go without its defaults for sampling".to_owned())
+            }
+            Error::Json { .. } => Some("the file is cut or damaged: fetch it again".to_owned()),
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
             }
@@ -201,9 +220,10 @@ impl Error {
                     .to_owned(),
             ),
             Error::UnknownArchitecture { .. } => Some("`moebius list archs` prints what each one covers".to_owned()),
-            Error::PromptTooLong { .. } => {
-                Some("shorten the prompt or raise --ctx, up to the model's max_position_embeddings".to_owned())
+            Error::PromptTooLong { limit, longest, .. } if limit < longest => {
+                Some(format!("shorten the prompt, or raise --ctx: this model takes up to {longest}"))
             }
+            Error::PromptTooLong { longest, .. } => Some(format!("shorten the prompt: this model takes no more than {longest}")),
             Error::Tuning { .. } => Some("delete it and tune again, or set MOEBIUS_TUNING=off to leave it aside".to_owned()),
             Error::Trace { .. } => Some("`moebius trace MODEL --out FILE` writes such files".to_owned()),
             Error::NoAdapter { wanted, found } if wanted == "gpu" && !found.is_empty() => Some(
@@ -221,7 +241,7 @@ impl Error {
             }
             Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the reference".to_owned()),
             Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),
-            Error::Download { can_resume: true, .. } => Some("what has arrived is kept: run the command again to resume".to_owned()),
+            Error::Download { hint, .. } => hint.map(str::to_owned),
             _ => None,
         }
     }
@@ -243,6 +263,11 @@ pub fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&
     };
     let nearest = names.min_by_key(|name| distance(name))?;
     (distance(nearest) <= MOST.min(word.chars().count() / 2)).then_some(nearest)
+}
+
+/// Whether somebody may not write there.
+fn is_refused(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory)
 }
 
 fn no_adapter(wanted: &str, found: &[String]) -> String {

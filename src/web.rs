@@ -1,6 +1,7 @@
 //! What JavaScript sees: [`crate::Engine`] with plain objects for options and results. `web/package/index.js` puts the async iterator on top.
 
 mod chat;
+mod choice;
 mod device;
 mod json;
 
@@ -93,6 +94,8 @@ struct WebGenerateOptions {
     stop: Vec<String>,
     ignore_end: bool,
     trace: bool,
+    known_routing: usize,
+    resume: usize,
     routing: WebRouting,
 }
 
@@ -126,6 +129,8 @@ impl Default for WebGenerateOptions {
             stop: Vec::new(),
             ignore_end: false,
             trace: false,
+            known_routing: 0,
+            resume: 0,
             routing: WebRouting::default(),
         }
     }
@@ -185,7 +190,7 @@ impl Engine {
     /// Continues a prompt and calls `on_step` with every new token; it ends early where that gives `false`. One at a time.
     pub async fn run(&mut self, prompt: JsPrompt, options: Option<JsGenerateOptions>, on_step: OnStep) -> JsResult<JsSummary> {
         let mut options: WebGenerateOptions = parse(options.map(JsValue::from).as_ref())?;
-        let trace = options.trace;
+        let WebGenerateOptions { trace, known_routing: known, resume, .. } = options;
         let ids = match prompt.as_string() {
             Some(text) => self.inner.tokenizer().encode(&text, true).map_err(thrown)?,
             None => parse(Some(&prompt))?,
@@ -195,8 +200,11 @@ impl Engine {
         let num_experts: Vec<usize> = self.inner.spec().moe_layers().map(|(_, moe)| moe.router.num_experts).collect();
         let options = GenerateOptions::from(options);
         let mut generation = self.inner.generate(&ids, &options).map_err(thrown)?;
+        if resume > 0 {
+            generation.resume(resume).map_err(thrown)?;
+        }
         if trace {
-            generation.keep_routing();
+            generation.keep_routing_beyond(known);
         }
         while let Some(piece) = generation.next().await.map_err(thrown)? {
             let step = serde_json::json!({ "id": piece.id, "text": piece.text, "parts": piece.parts, "routing": json::by_token(generation.routing(), &num_experts) });

@@ -4,6 +4,7 @@ import { call, on } from "./client.js";
 import { $, bytes, element } from "./dom.js";
 import { resetText } from "./draw.js";
 import { term } from "./glossary.js";
+import { measureOnce, measured, stopMeasuring } from "./measure.js";
 import { complain, notice, setRunning, status } from "./messages.js";
 import { suggest } from "./settings.js";
 import { forModel, state } from "./state.js";
@@ -16,11 +17,16 @@ on("progress", (data) => {
   else showProgress(data);
 });
 
-function showProgress({ type, file, doneBytes: done, totalBytes: total, seconds: wait }) {
+function showProgress({ type, file, doneBytes: done, totalBytes: total, seconds: wait, done: numDone, total: numTotal }) {
   $("progress").hidden = false;
   if (type === "look" || type === "wait") {
     $("progress-bar").removeAttribute("value");
     $("progress-text").textContent = type === "look" ? `looking at ${file}` : `${file}: the server is busy and is asked again in ${wait} s`;
+    return;
+  }
+  if (type === "kernels") {
+    $("progress-bar").value = numTotal ? numDone / numTotal : 1;
+    $("progress-text").textContent = `compiling kernels: ${numDone} of ${numTotal}`;
     return;
   }
   if (progressSince?.type !== type) progressSince = { type, at: performance.now(), done: type === "fetch" ? done : 0 };
@@ -73,7 +79,8 @@ export async function load() {
   const started = performance.now();
   try {
     const model = chosenModel();
-    const info = await call("load", { model, device: $("device").value });
+    stopMeasuring();
+    const info = await call("load", { model, device: $("device").value, measured: measured() });
     loads++;
     loadedModel = model;
     forModel(info);
@@ -81,8 +88,9 @@ export async function load() {
     suggest(info.suggested, loads === 1);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     status(`Ready in ${seconds} s, from ${info.from}. It runs on ${info.device.name || "the GPU"} (${info.device.kind}).`);
-    explainReference(info.chosen === "software");
-    const withoutGpu = !info.chosen && info.device.kind === "reference" && $("device").value !== "cpu";
+    explainChoice(info.why);
+    if (info.why?.kind === "guessed") measureOnce(model, info.why.key, (comparison) => explainChoice({ ...info.why, kind: "measured", comparison }));
+    const withoutGpu = !info.why && info.device.kind === "reference" && $("device").value !== "cpu";
     notice(...info.remarks.filter((remark) => !withoutGpu || !remark.includes("WebGPU")).flatMap((remark) => [remark, " "]), ...(withoutGpu ? whyNoGpu() : []));
     showNotes(info.notes);
     describeModel(model.kind, info.model);
@@ -108,15 +116,21 @@ function describeModel(kind, { experts, expertsPerToken }) {
 }
 
 /** Said where it stays: an answer follows at once. */
-function explainReference(chosen) {
-  $("why").hidden = !chosen;
-  $("why-text").replaceChildren(
-    "This browser's ",
-    term("WebGPU"),
-    " is played by the processor, and there the ",
-    term("reference"),
-    ", which needs no GPU, is quicker for a small model. To use WebGPU all the same, choose it under “Runs on” and load again.",
-  );
+function explainChoice(why) {
+  $("why").hidden = !why;
+  if (!why) return;
+  const { kind, prefers, comparison, neededBytes, roomBytes } = why;
+  const played = ["This browser's ", term("WebGPU"), " is played by the processor. "];
+  if (kind === "large") {
+    $("why-title").textContent = "It runs on WebGPU, as it is too large for the reference";
+    $("why-text").replaceChildren(...played, "The ", term("reference"), `, which needs no GPU, would take ${bytes(neededBytes)} of memory for this model, and at most ${bytes(roomBytes)} are taken.`);
+    return;
+  }
+  const speeds = comparison && `Measured here once: ${comparison.reference.toFixed(0)} tokens per second on the reference, ${comparison.gpu.toFixed(0)} on WebGPU. `;
+  const better = comparison && comparison.prefersReference !== prefers ? `From the next time on it runs on ${comparison.prefersReference ? "the reference" : "WebGPU"}. ` : "";
+  $("why-title").textContent = prefers ? "It runs on the reference, which is quicker here" : "It runs on WebGPU, though the processor plays it";
+  const guess = prefers ? ["The ", term("reference"), ", which needs no GPU, is quicker for a small model. "] : ["The ", term("reference"), ", which needs no GPU, may be slower for a model of this size. "];
+  $("why-text").replaceChildren(...played, ...(speeds ? [speeds] : guess), better, `To use ${prefers ? "WebGPU" : "the reference"} all the same, choose it under “Runs on” and load again.`);
 }
 
 function whyNoGpu() {

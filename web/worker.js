@@ -1,6 +1,7 @@
 // Owns the Engine. The page calls by message, and is told of progress and tokens by message: it never waits.
 
-import init, { Engine, balance, checkDevice, fetchModel, filesFromFolder, listStored, measureDevice, removeModel, verifyModel } from "./pkg/index.js";
+import { decide, softwareName } from "./choice.js";
+import init, { Engine, balance, checkDevice, compareWithReference, fetchModel, filesFromFolder, listStored, measureDevice, referenceMemory, removeModel, verifyModel } from "./pkg/index.js";
 
 const MAX_RECOVERIES = 3;
 const ready = init();
@@ -8,6 +9,8 @@ let engine;
 /** What the engine was loaded from, to load it again after the device was lost. */
 let loaded;
 let stopping = false;
+/** What the routers did in the last answer, one entry for each token: the next one may begin alike, as every turn of a conversation does. */
+let told = { ids: [], rows: [] };
 /** Milliseconds between two tokens at least; Infinity waits for `advance` before each. */
 let pace = 0;
 let wake = () => {};
@@ -57,6 +60,12 @@ async function open({ files, name, device }, tell, makeRoom = () => {}) {
   }
 }
 
+/** How many entries two lists begin alike with. */
+function commonLength(one, other) {
+  const at = one.findIndex((value, index) => value !== other[index]);
+  return at === -1 ? one.length : at;
+}
+
 async function paced() {
   if (pace === 0 || stopping) return;
   await new Promise((resolve) => {
@@ -68,29 +77,26 @@ async function paced() {
 /** Asked for at once, so that it is known when the files are there. */
 const adapterAsked = navigator.gpu?.requestAdapter().catch(() => null);
 
-/** Models as large as that are read by the reference in a second or two. */
-const SMALL_BYTES = 100e6;
-
-/** Where only a software device plays the GPU, the reference is quicker for a small model: in Chromium some 50 tokens per second beside 13. */
-async function chooseDevice(wanted, files) {
+/** The device to load a model on, and why where that is the page's choice. */
+async function chooseDevice(wanted, { files, name }, measured) {
   if (wanted !== "auto") return { device: wanted === "gpu" ? "auto" : wanted };
-  const adapter = await adapterAsked;
-  const { vendor, architecture, description, device, isFallbackAdapter } = adapter?.info ?? {};
-  const name = [vendor, architecture, device, description].filter(Boolean).join(" ");
-  const software = isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|microsoft basic render/i.test(name);
-  const size = Object.values(files).reduce((sum, file) => sum + file.size, 0);
-  if (!software || size > SMALL_BYTES) return { device: "auto" };
-  return { device: "cpu", chosen: "software" };
+  const software = softwareName((await adapterAsked)?.info);
+  if (!software) return { device: "auto" };
+  // What is wrong with the files is said when they are loaded.
+  const memory = await referenceMemory(files, name).catch(() => undefined);
+  const bytes = Object.values(files).reduce((sum, file) => sum + file.size, 0);
+  return decide({ software, memory, bytes, measured });
 }
 
-/** As `moebius trace` names a model: the last part of its path. */
+/** As `moebius trace` names a model: its name on the hub, or the last part of its path. */
 function titleOf({ kind, id, url, files }) {
   if (kind === "folder") return files[0].webkitRelativePath.split("/")[0];
-  return kind === "bundled" ? "demo" : (id ?? url).split("/").filter(Boolean).at(-1);
+  if (kind === "bundled") return "demo";
+  return kind === "hub" ? id.split("@")[0] : url.split("/").filter(Boolean).at(-1);
 }
 
 const methods = {
-  async load({ model, device }) {
+  async load({ model, device, measured }) {
     await ready;
     const notes = [];
     const tell = (data) => {
@@ -98,7 +104,7 @@ const methods = {
       emit("progress", data);
     };
     const next = await gather(model, tell);
-    const choice = await chooseDevice(device, next.files);
+    const choice = await chooseDevice(device, next, measured);
     await settled();
     try {
       await replaceBy({ ...next, title: titleOf(model), device: choice.device }, tell);
@@ -107,7 +113,7 @@ const methods = {
       if (error instanceof Error && !error.message.includes(next.name)) error.message = `${next.name}: ${error.message}`;
       throw error;
     }
-    return { ...engine.describe(), from: next.from, remarks: notes, name: next.name, chosen: choice.chosen };
+    return { ...engine.describe(), from: next.from, remarks: notes, name: next.name, why: choice.why };
   },
 
   async tokenize({ text }) {
@@ -125,17 +131,27 @@ const methods = {
     const promptIds = promptTokens.map(({ id }) => id);
     const done = { promptIds, ids: [], text: "", thinking: "", answer: "" };
     let numRows = 0;
+    const before = told;
+    const routedBy = JSON.stringify(asked.routing ?? {});
+    const known = before.engine === engine && before.routedBy === routedBy ? commonLength(before.ids, promptIds) : 0;
+    told = { ids: [...promptIds], rows: [], engine, routedBy };
     for (let recoveries = 0; ; recoveries++) {
-      const rest = { ...asked, maxTokens: asked.maxTokens - done.ids.length };
+      const knownRouting = recoveries === 0 ? Math.min(known, before.rows.length) : 0;
+      const rest = { ...asked, knownRouting, resume: done.ids.length, maxTokens: asked.maxTokens - done.ids.length };
       const steps = engine.generate([...promptIds, ...done.ids], rest);
       // The whole of what is known runs again after a loss: its routing has been told already.
-      let known = numRows;
+      let skipped = numRows;
+      let isFirst = true;
       try {
         let step = await steps.next();
         while (!step.done && !stopping) {
           const { id, text, parts } = step.value;
-          const routing = step.value.routing.slice(known);
-          known = 0;
+          // What was not run is known from the answer before.
+          const reused = isFirst && recoveries === 0 ? before.rows.slice(0, promptIds.length - step.value.routing.length) : [];
+          const routing = [...reused, ...step.value.routing].slice(skipped);
+          [skipped, isFirst] = [0, false];
+          told.rows.push(...routing);
+          told.ids.push(id);
           numRows += routing.length;
           done.ids.push(id);
           done.text += text;
@@ -162,6 +178,13 @@ const methods = {
   async balance({ counts }) {
     await ready;
     return counts.map((loads) => balance(Uint32Array.from(loads)));
+  },
+
+  /** Tokens per second of a model on WebGPU and on the reference. Asked of a worker of its own. */
+  async compare({ model }) {
+    await ready;
+    const { files, name } = await gather(model, () => {});
+    return await compareWithReference(files, name);
   },
 
   async check() {

@@ -17,7 +17,9 @@ pub use json::{
 };
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};
-pub use prefer::{Comparison, Comparisons, MIN_GAIN, compare_with_reference, may_be_reference, measured_on};
+pub use prefer::{
+    Comparison, Comparisons, MIN_GAIN, ReferenceChoice, compare_with_reference, may_be_reference, measured_on, reference_choice,
+};
 pub use probes::{PROBES, probe_variants};
 pub use roofs::{RoofOptions, Roofs, measure_read_roof, measure_roofs};
 pub use run::Bench;

@@ -83,32 +83,53 @@ impl Comparisons {
     }
 }
 
+/// Whether the reference is a choice where nobody chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReferenceChoice {
+    /// It is where it is quicker; with what the model is called in a [`Comparison`].
+    IfQuicker((String, u64)),
+    /// The model would take more memory in f32 than there is with room to spare, in bytes.
+    TooLarge { needed_bytes: u64, room_bytes: u64 },
+    /// There is a GPU, or something was asked of the device.
+    Never,
+}
+
 /// Whether it may be the reference that `auto` stands for: the best adapter is software, nothing was asked of the device, and the model fits in
-/// f32 with room to spare. Gives what the model is called in a [`Comparison`].
+/// f32 with room to spare.
 ///
 /// # Errors
 /// What reading the config and opening the checkpoint can fail with.
-pub async fn may_be_reference(directory: &Path, options: &LoadOptions) -> Result<Option<(String, u64)>> {
+pub async fn may_be_reference(directory: &Path, options: &LoadOptions) -> Result<ReferenceChoice> {
     let asked = !options.quant.is_as_stored() || options.kv_cache != CacheChoice::Auto;
     if asked || options.device.choice != DeviceChoice::Auto {
-        return Ok(None);
+        return Ok(ReferenceChoice::Never);
     }
     if list_adapters().await.first().is_none_or(|best| best.caps.kind != DeviceKind::Software) {
-        return Ok(None);
+        return Ok(ReferenceChoice::Never);
     }
+    reference_choice(directory, options).await
+}
+
+/// The same where it is known already that there is only software and that nothing was asked of it.
+///
+/// # Errors
+/// As [`may_be_reference`].
+pub async fn reference_choice(directory: &Path, options: &LoadOptions) -> Result<ReferenceChoice> {
     let files = ModelFiles::open(directory).await?;
     let spec = files.spec();
     let context = options.context.unwrap_or(spec.max_positions.min(4096)) as u64;
     let parameters = Parameters::of(spec).total();
-    let needed = parameters * 4 + spec.kv_bytes_per_token(CacheFormat::F32) * context;
-    let room = platform::available_memory_bytes().map_or(MAX_BYTES, |free| (free as f64 * MAX_SHARE) as u64);
-    if needed > room {
-        return Ok(None);
+    let needed_bytes = parameters * 4 + spec.kv_bytes_per_token(CacheFormat::F32) * context;
+    let room_bytes = platform::available_memory_bytes().map_or(MAX_BYTES, |free| (free as f64 * MAX_SHARE) as u64);
+    if needed_bytes > room_bytes {
+        return Ok(ReferenceChoice::TooLarge { needed_bytes, room_bytes });
     }
     // Weights that are quantised already stay so on a device only.
     let store = WeightStore::Checkpoint(files.weights().await?);
-    let cache = crate::model::cache_format(&store, spec, options.quant, options.kv_cache);
-    Ok((cache == CacheFormat::F32).then(|| (spec.family.to_string(), parameters)))
+    Ok(match crate::model::cache_format(&store, spec, options.quant, options.kv_cache) {
+        CacheFormat::F32 => ReferenceChoice::IfQuicker((spec.family.to_string(), parameters)),
+        CacheFormat::F16 => ReferenceChoice::Never,
+    })
 }
 
 /// Loads the model on the best device and on the reference, and lets both decode in turns.

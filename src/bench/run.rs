@@ -7,8 +7,8 @@ use crate::batch::Sampling;
 use crate::batch::rng::pcg;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pace};
-use crate::model::{Decoder, GpuDecoder, LoadStats};
-use crate::platform::{Progress, Stopwatch};
+use crate::model::{Decoder, GpuDecoder, LoadStats, LoadStep};
+use crate::platform::{Listener, Stopwatch};
 use crate::spec::ModelSpec;
 
 /// A model on a device whose roofs are known.
@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures the roofs of the device, then loads the subject with room for every test. `progress` gets the bytes done and the bytes in all.
+    /// Measures the roofs of the device, then loads the subject with room for every test. `progress` is told how far that is.
     ///
     /// # Errors
     /// [`Error::Argument`] if a test does not fit in the context, before anything is measured; what loading can fail with.
@@ -32,7 +32,7 @@ impl Bench {
         subject: &Subject,
         tests: &[Test],
         options: &SubjectOptions,
-        progress: &mut Progress<'_>,
+        progress: &mut Listener<'_, LoadStep>,
     ) -> Result<Self> {
         let (spec, context) = subject.check(tests, options).await?;
         let sampling = subject.sampling().await?.for_kernel();

@@ -7,8 +7,8 @@ use crate::engine::DeviceDescription;
 use crate::error::{Error, Result};
 use crate::generate::SamplingOptions;
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
-use crate::model::{GpuDecoder, LoadParts};
-use crate::platform::{self, Progress};
+use crate::model::{GpuDecoder, LoadParts, LoadStep};
+use crate::platform::{self, Listener};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ impl Subject {
         device: Device,
         spec: &ModelSpec,
         (options, context): (&SubjectOptions, usize),
-        progress: &mut Progress<'_>,
+        progress: &mut Listener<'_, LoadStep>,
     ) -> Result<GpuDecoder> {
         let (quant, cache) = (options.quant, options.kv_cache);
         let store: Arc<WeightStore> = match self {

@@ -6,7 +6,8 @@ use super::shared::Global;
 use super::talk::talk;
 use anyhow::Result;
 use moebius::LoadOptions;
-use moebius::bench::{Comparison, Comparisons, compare_with_reference, may_be_reference, measured_on};
+use moebius::bench::{Comparison, Comparisons, ReferenceChoice, compare_with_reference, may_be_reference, measured_on};
+use moebius::error::human_bytes;
 use moebius::gpu::DeviceChoice;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -19,7 +20,17 @@ pub async fn resolve(directory: &Path, global: &Global) -> Result<Global> {
     let (quant, kv_cache, context) = (global.quant, global.kv_cache, global.ctx.map(|tokens| tokens.get()));
     let options = LoadOptions { device, quant, kv_cache, context, ..LoadOptions::default() };
     let Some(path) = kept_in else { return Ok(global.clone()) };
-    let Some(model) = may_be_reference(directory, &options).await? else { return Ok(global.clone()) };
+    let model = match may_be_reference(directory, &options).await? {
+        ReferenceChoice::IfQuicker(model) => model,
+        ReferenceChoice::Never => return Ok(global.clone()),
+        ReferenceChoice::TooLarge { needed_bytes, room_bytes } => {
+            let [needed, room] = [needed_bytes, room_bytes].map(human_bytes);
+            let why = format!(
+                "the best adapter, software; in f32, for the reference, the model takes {needed}, and {room} are to spare"
+            );
+            return Ok(Global { why: Some(why), ..global.clone() });
+        }
+    };
     let device = moebius::gpu::Device::open(&options.device).await?;
     if !device.caps().tuning.is_empty() {
         // Somebody tuned it, to use it.

@@ -40,6 +40,11 @@ pub fn directory() -> Result<PathBuf> {
     }
 }
 
+/// Whether `directory` is that of the bundled model.
+pub fn is_it(directory: &Path) -> bool {
+    self::directory().is_ok_and(|bundled| bundled == directory)
+}
+
 /// A directory in the user's cache for this version of the model; unpacked again where a file is missing or has another length.
 fn unpacked() -> Result<PathBuf> {
     let Some(cache) = platform::cache_directory() else {
@@ -50,8 +55,16 @@ fn unpacked() -> Result<PathBuf> {
     if is_whole(&directory) {
         return Ok(directory);
     }
-    platform::remove_directory(&directory)?;
-    let new = NewDirectory::prepare(&directory)?;
+    unpack(&directory).map_err(|error| {
+        let hint = "XDG_CACHE_HOME names another folder for it, and HF_HOME one for models of the hub";
+        Failure::new(format!("the bundled model cannot be unpacked: {error}"), hint)
+    })?;
+    Ok(directory)
+}
+
+fn unpack(directory: &Path) -> moebius::Result<()> {
+    platform::remove_directory(directory)?;
+    let new = NewDirectory::prepare(directory)?;
     for (name, content) in FILES {
         let mut file = new.create(name)?;
         file.write(content)?;
@@ -59,8 +72,8 @@ fn unpacked() -> Result<PathBuf> {
     }
     match new.commit() {
         // Another process was faster.
-        Err(Error::Io { .. }) if is_whole(&directory) => Ok(directory),
-        result => result.map(|()| directory).map_err(Into::into),
+        Err(Error::Io { .. }) if is_whole(directory) => Ok(()),
+        result => result,
     }
 }
 

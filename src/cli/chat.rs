@@ -2,7 +2,7 @@
 
 use super::chat_command::{self, HELP, Typed};
 use super::chat_input::Input;
-use super::failure::Failure;
+use super::failure::{FAILED, Failure};
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
 use super::stream::{Printer, Thinking, ThinkingArgs, dim, print_statistics, stream};
@@ -65,6 +65,7 @@ impl ChatArgs {
             interactive: input.is_terminal(),
             verbose: global.verbose,
             last: None,
+            refused: false,
         };
         session.greet(&engine, &directory);
         while let Some(text) = input.next()? {
@@ -72,7 +73,7 @@ impl ChatArgs {
                 break;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if session.refused { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
     }
 
     /// The template of the model, tried on a short conversation: what it cannot do is said before anyone waits for the weights.
@@ -94,6 +95,8 @@ struct Session<'a> {
     verbose: bool,
     /// The last answer.
     last: Option<Summary>,
+    /// A script has sent something that did not fit.
+    refused: bool,
 }
 
 impl Session<'_> {
@@ -102,8 +105,7 @@ impl Session<'_> {
             talk!("note     this model has no chat template: it gets the conversation as lines of `User:` and `Assistant:`");
         }
         if self.interactive {
-            let name = directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy();
-            talk!("{name}, {} tokens of context. Say something.", engine.context());
+            talk!("{}, {} tokens of context. Say something.", model::title(directory), engine.context());
             talk!(
                 "{}",
                 dim("/help lists the commands; Alt-Enter begins a new line; Ctrl-C ends an answer, Ctrl-D the conversation.")
@@ -146,10 +148,10 @@ impl Session<'_> {
         let outcome = self.generate(engine).await;
         let summary = match outcome {
             Ok(summary) => summary,
-            // A person can say something else; a script has to be told.
-            Err(error) if self.interactive && error.is::<moebius::Error>() => {
+            Err(error) if self.goes_on_after(&error) => {
+                self.refused |= !self.interactive;
                 self.conversation.messages.pop();
-                talk!("{error}");
+                talk!("error: {error}");
                 if let Some(hint) = error.downcast_ref::<moebius::Error>().and_then(moebius::Error::hint) {
                     talk!("hint: {hint}; /clear forgets the conversation");
                 }
@@ -172,6 +174,12 @@ impl Session<'_> {
         }
         self.last = Some(summary);
         Ok(())
+    }
+
+    /// Somebody who sits there can say something else. A script can only forget the conversation, and hears of the rest at the end.
+    fn goes_on_after(&self, error: &anyhow::Error) -> bool {
+        let error = error.downcast_ref::<moebius::Error>();
+        error.is_some_and(|error| self.interactive || matches!(error, moebius::Error::PromptTooLong { .. }))
     }
 
     async fn generate(&self, engine: &mut Engine) -> Result<Summary> {

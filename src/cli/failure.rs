@@ -1,9 +1,13 @@
 //! How a command fails.
 
 use super::interrupt::INTERRUPTED;
+use super::talk::on_stderr;
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+/// The exit code of an error.
+pub const FAILED: u8 = 2;
 
 /// An error of the command line itself, with the next step for its reader.
 #[derive(Debug)]
@@ -33,16 +37,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     // stderr may be closed as well; there is nobody left to tell.
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {}", message(error));
+    let _ = writeln!(stderr, "error: {}", on_stderr(&message(error)));
     if let Some(hint) = hint(error) {
         let _ = writeln!(stderr, "\nhint: {hint}");
     }
     let stopped = error.downcast_ref::<moebius::Error>().is_some_and(|error| matches!(error, moebius::Error::Stopped { .. }));
-    ExitCode::from(if stopped { INTERRUPTED } else { 2 })
+    ExitCode::from(if stopped { INTERRUPTED } else { FAILED })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// The error and its hint in one line.
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    hint(error).map_or_else(|| message(error), |hint| format!("{}; {hint}", message(error)))
 }
 
 /// The contexts and the error below them; errors of the library already contain their causes.

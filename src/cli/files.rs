@@ -3,10 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "the command line opens the files that the user names")]
 
 use super::failure::Failure;
+use super::interrupt::Undo;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// A text in UTF-8. Where it is none, the error names the line.
 pub fn read_text(path: &Path) -> Result<String> {
@@ -19,6 +22,37 @@ pub fn read_stdin() -> Result<String> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
     utf8(bytes, "stdin")
+}
+
+/// A text in UTF-8, of a file or of stdin, which is written `-`.
+pub fn read_text_or_stdin(path: &Path) -> Result<String> {
+    if path.as_os_str() == "-" { read_stdin() } else { read_text(path) }
+}
+
+/// Whether stdin is a file or a pipe: somebody may have sent a text without saying `-`.
+#[cfg(unix)]
+pub fn is_stdin_sent() -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(stdin) = std::io::stdin().as_fd().try_clone_to_owned() else { return false };
+    File::from(stdin).metadata().is_ok_and(|found| found.is_file() || found.file_type().is_fifo())
+}
+
+/// Whether stdin is no terminal: somebody may have sent a text without saying `-`.
+#[cfg(not(unix))]
+pub fn is_stdin_sent() -> bool {
+    !std::io::stdin().is_terminal()
+}
+
+/// Whether something comes on stdin in so much time; otherwise it is left alone. A program that starts this one may leave a pipe open for ever.
+pub fn comes_on_stdin(within: Duration) -> bool {
+    let (tell, heard) = mpsc::channel();
+    let wait = move || {
+        let comes = std::io::stdin().lock().fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        // Nobody listens any more if it took too long.
+        let _ = tell.send(comes);
+    };
+    std::thread::Builder::new().spawn(wait).is_ok() && heard.recv_timeout(within).unwrap_or(false)
 }
 
 /// The text without a byte order mark, which some editors write.
@@ -108,7 +142,10 @@ impl NewFile {
     /// Begins a file that is written in pieces.
     pub fn create(self) -> Result<OpenFile> {
         let file = File::create(&self.temporary).with_context(|| cannot_write(&self.path))?;
-        Ok(OpenFile { writer: BufWriter::new(file), file: self, committed: false })
+        let leftover = self.temporary.clone();
+        // Nobody is left to tell where it cannot be removed.
+        let undo = Undo::new(move || drop(fs::remove_file(leftover)));
+        Ok(OpenFile { writer: BufWriter::new(file), file: self, committed: false, _undo: undo })
     }
 }
 
@@ -116,11 +153,12 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
-/// A [`NewFile`] that is not whole yet. Dropping it leaves nothing behind.
+/// A [`NewFile`] that is not whole yet. Dropping it leaves nothing behind, nor does Ctrl-C.
 pub struct OpenFile {
     file: NewFile,
     writer: BufWriter<File>,
     committed: bool,
+    _undo: Undo,
 }
 
 impl OpenFile {

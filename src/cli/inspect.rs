@@ -262,8 +262,8 @@ impl Inspected {
         let counts = Parameters::of(&self.spec);
         let (own, dense) = (counts.flops_per_token(), counts.flops_of_dense());
         let text = format!(
-            "{:.1} GFLOP per token beside attention, {:.3} times a dense model of the same active size, 1/{:.1} of one of the same size",
-            own as f64 / 1e9,
+            "{} per token beside attention, {:.3} times a dense model of the same active size, 1/{:.1} of one of the same size",
+            number::human_flops(own),
             own as f64 / dense as f64,
             counts.total() as f64 / counts.active() as f64
         );

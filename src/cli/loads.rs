@@ -7,6 +7,11 @@ const BARS: [char; 9] = ['·', '▁', '▂', '▃', '▄', '▅', '▆', '▇', 
 
 /// Layers with more experts than this get a line of bars and the busiest experts by number.
 const MAX_COLUMNS: usize = 10;
+/// Columns of a terminal that the number of a layer takes, and an expert with the space before it.
+const LAYER_COLUMNS: usize = 5;
+const EXPERT_COLUMNS: usize = 7;
+/// Bars are counted more easily in groups, and a narrow terminal breaks the line between two.
+const GROUP: usize = 10;
 
 /// One row per MoE layer of `loads` `[layers][experts]`, bars relative to the busiest expert of the layer.
 pub fn render(loads: &[Vec<u64>]) -> String {
@@ -16,7 +21,8 @@ pub fn render(loads: &[Vec<u64>]) -> String {
 /// As [`render`], each layer with its number.
 pub fn render_layers(loads: &[(usize, Vec<u64>)]) -> String {
     let num_experts = loads.iter().map(|(_, loads)| loads.len()).max().unwrap_or_default();
-    if num_experts <= MAX_COLUMNS { wide(loads, num_experts) } else { narrow(loads) }
+    let fits = table::width_of_stdout().is_none_or(|columns| LAYER_COLUMNS + num_experts * EXPERT_COLUMNS <= columns);
+    if num_experts <= MAX_COLUMNS && fits { wide(loads, num_experts) } else { narrow(loads) }
 }
 
 fn wide(loads: &[(usize, Vec<u64>)], num_experts: usize) -> String {
@@ -37,7 +43,8 @@ fn narrow(loads: &[(usize, Vec<u64>)]) -> String {
         order.sort_by_key(|&expert| std::cmp::Reverse(loads[expert]));
         let busiest: Vec<String> =
             order.iter().take(BUSIEST).map(|&expert| format!("{expert}: {:.0}%", shares[expert].1)).collect();
-        vec![format!("{layer:>5}"), shares.iter().map(|share| bar(share.0)).collect(), busiest.join(", ")]
+        let groups: Vec<String> = shares.chunks(GROUP).map(|group| group.iter().map(|share| bar(share.0)).collect()).collect();
+        vec![format!("{layer:>5}"), groups.join(" "), busiest.join(", ")]
     };
     table::aligned(&["layer", "experts in order", "busiest"], &loads.iter().map(row).collect::<Vec<_>>())
 }

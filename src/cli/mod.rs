@@ -66,7 +66,7 @@ Exit codes: 0 done, 1 the thing asked is false, 2 error, 130 ended by Ctrl-C.";
 
 /// Run Mixture-of-Experts language models on any GPU that WebGPU reaches.
 #[derive(Parser)]
-#[command(name = "moebius", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "moebius", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     /// Whether to use colours: auto, always or never. Auto is where a person reads, unless NO_COLOR is set; CLICOLOR_FORCE=1 is always.
     #[arg(
@@ -117,6 +117,7 @@ enum Command {
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.color.apply();
+    interrupt::listen();
     run(&cli.command).await.unwrap_or_else(|error| failure::report(&error))
 }
 

@@ -1,11 +1,10 @@
 //! From the MODEL on the command line to an engine with its weights loaded.
 
 use super::failure::Failure;
-use super::progress::{self, Progress, Unit, Waiting};
-use super::talk::talk;
+use super::progress::{self, Download, Progress, Unit};
+use super::talk::{on_stderr, talk};
 use super::{Global, bundled, model_name, tune};
 use anyhow::Result;
-use indicatif::ProgressBar;
 use moebius::checkpoint::ModelFiles;
 use moebius::gating::RoutingOverride;
 use moebius::generate::Tokenizer;
@@ -27,7 +26,7 @@ pub async fn directory(name: Option<&str>) -> Result<PathBuf> {
     let Some(name) = name.filter(|name| *name != BUNDLED_NAME || Path::new(name).exists()) else { return bundled::directory() };
     let name = &model_name::understood(name)?;
     // A bar for each file, from when something is known of it: sizes of one must not stand beside the name of another.
-    let mut current: Option<(String, ProgressBar)> = None;
+    let mut current: Option<(String, Download)> = None;
     let mut show = |event| match event {
         LoadEvent::Fetching(Fetching::Asking { endpoint }) => {
             talk!("download `{name}` is no directory here: asking {endpoint}");
@@ -35,23 +34,33 @@ pub async fn directory(name: Option<&str>) -> Result<PathBuf> {
         LoadEvent::Fetching(Fetching::Waiting { reason }) => talk!("waiting  {reason}"),
         LoadEvent::Fetching(Fetching::File { file, received_bytes, total_bytes }) => {
             if current.as_ref().is_none_or(|(shown, _)| *shown != file) {
-                if let Some((_, bar)) = current.take() {
-                    bar.finish_and_clear();
-                }
-                let bar = progress::download(&file, total_bytes);
+                // The bar from before goes first.
+                current = None;
+                let bar = Download::new(&file, total_bytes);
                 current = Some((file, bar));
             }
             if let Some((_, bar)) = &current {
-                bar.set_position(received_bytes);
+                bar.set(received_bytes);
             }
         }
         _ => {}
     };
     let directory = fetch_model(name, &mut show).await;
-    if let Some((_, bar)) = current {
-        bar.finish_and_clear();
-    }
+    drop(current);
     Ok(directory?)
+}
+
+/// What a model is called where it is spoken of: `demo`, its name on the hub, or that of its folder.
+pub fn title(directory: &Path) -> String {
+    if bundled::is_it(directory) {
+        return BUNDLED_NAME.to_owned();
+    }
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // models--org--name/snapshots/commit
+    let mut above = directory.ancestors().skip(1).filter_map(last);
+    let in_hub_cache = (above.next().as_deref() == Some("snapshots")).then(|| above.next()).flatten();
+    let of_hub = in_hub_cache.and_then(|folder| Some(folder.strip_prefix("models--")?.replacen("--", "/", 1)));
+    of_hub.or_else(|| last(directory)).unwrap_or_else(|| directory.display().to_string())
 }
 
 /// Refuses ids that the model in `directory` does not have, before anyone waits for its weights.
@@ -69,14 +78,15 @@ pub async fn check_ids(directory: &Path, ids: &[u32]) -> Result<()> {
 
 /// Refuses a prompt that is longer than the context, before anyone waits for the weights.
 pub async fn check_prompt(directory: &Path, text: &str, global: &Global) -> Result<()> {
-    let limit = choose_context(ModelFiles::open(directory).await?.spec(), global.ctx.map(|tokens| tokens.get()))?;
+    let files = ModelFiles::open(directory).await?;
+    let limit = choose_context(files.spec(), global.ctx.map(|tokens| tokens.get()))?;
     // No token has less than a byte, so most prompts need no second look at a large tokenizer.
     if text.len() < limit {
         return Ok(());
     }
     let found = Tokenizer::open(directory).await?.encode(text, true)?.len();
     if found > limit {
-        return Err(moebius::Error::PromptTooLong { found, limit }.into());
+        return Err(moebius::Error::PromptTooLong { found, limit, longest: files.spec().max_positions }.into());
     }
     Ok(())
 }
@@ -102,32 +112,27 @@ pub async fn load_with(directory: &Path, global: &Global, routing: RoutingOverri
         routing,
     };
     let mut progress = Some(Progress::new("load", Unit::Bytes, "looking at the files"));
-    let (mut compiling, mut compiles) = (None, true);
     let engine = Engine::load(directory, &options, &mut |event| match event {
         LoadEvent::Device(device) => {
             let why = global.why.clone().unwrap_or_else(|| device.why.clone());
-            compiles = device.kind != "reference";
             let text = describe(&DeviceDescription { why, ..device });
             if let Some(line) = &progress {
                 line.suspend(|| talk!("device   {text}"));
             }
         }
-        LoadEvent::Weights { done_bytes, total_bytes } if done_bytes < total_bytes => {
+        LoadEvent::Weights { done_bytes, total_bytes } => {
             if let Some(line) = &progress {
                 line.set(done_bytes, total_bytes);
             }
         }
-        LoadEvent::Weights { .. } => {
-            progress = None;
-            compiling = compiles.then(|| Waiting::new("compile", "the kernels of this model"));
-        }
+        LoadEvent::Kernels { done, total } => progress::compiling(&mut progress, done, total),
         _ => {}
     })
     .await;
-    drop((progress, compiling));
+    drop(progress);
     let engine = engine?;
     for note in engine.notes().iter().chain(engine.tokenizer().notes()) {
-        talk!("note     {note}");
+        talk!("note     {}", on_stderr(note));
     }
     if global.verbose {
         say_more(&engine);

@@ -1,6 +1,6 @@
 //! `moebius models`: what is on this machine.
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::model::{self, BUNDLED_NAME, CONFIG};
 use super::model_name;
 use super::talk::talk;
@@ -104,9 +104,12 @@ impl ModelsArgs {
 
     async fn list(&self, stdout: &mut dyn Write) -> Result<()> {
         let mut rows = Vec::new();
-        if let Ok(directory) = bundled::directory() {
-            rows.push(Row::read(BUNDLED_NAME.to_owned(), directory, None).await);
-        }
+        let name = BUNDLED_NAME.to_owned();
+        rows.push(match bundled::directory() {
+            Ok(directory) => Row::read(name, directory, None).await,
+            // It is listed all the same: somebody may look for it.
+            Err(error) => Row { name, directory: PathBuf::new(), bytes: 0, facts: Err(failure::in_a_line(&error)) },
+        });
         for cached in platform::cached_models()? {
             let mut row = Row::read(cached.id, cached.directory, Some(cached.bytes)).await;
             if !cached.is_whole {

@@ -113,3 +113,13 @@ fn near(text: &str) -> String {
         _ => String::new(),
     }
 }
+
+/// `25.4 GFLOP`, and smaller units for the smallest models.
+pub fn human_flops(flops: u64) -> String {
+    let (unit, name) = match flops {
+        1_000_000_000.. => (1e9, "GFLOP"),
+        1_000_000.. => (1e6, "MFLOP"),
+        _ => (1e3, "kFLOP"),
+    };
+    format!("{:.1} {name}", flops as f64 / unit)
+}

@@ -25,7 +25,7 @@ The text is cut into windows of the context's length; every token is predicted f
 pub struct PerplexityArgs {
     /// A directory in Hugging Face layout or a hub id (org/name).
     model: String,
-    /// A text file in UTF-8.
+    /// A text file in UTF-8; `-` is stdin.
     file: PathBuf,
     /// Print one JSON object on stdout.
     #[arg(long)]
@@ -34,7 +34,7 @@ pub struct PerplexityArgs {
 
 impl PerplexityArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
-        let text = files::read_text(&self.file)?;
+        let text = files::read_text_or_stdin(&self.file)?;
         if text.is_empty() {
             return Err(Failure::new(format!("{} is empty", self.file.display()), "give a text of at least two tokens").into());
         }

@@ -52,7 +52,7 @@ impl QuantizeArgs {
         let directory = model::directory(Some(&self.model)).await?;
         let options = QuantizeOptions { quant: self.quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
 
-        let watch = Watch::start()?;
+        let watch = Watch::start();
         let (clock, host_peak) = (Stopwatch::start(), HostPeak::start());
         let line = Progress::new("quantise", Unit::Bytes, "looking at the weights");
         let mut progress = |done, total| {

@@ -17,6 +17,7 @@ use moebius::generate::{StopReason, Summary};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +27,8 @@ Examples:
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
   moebius run --quant q4_0 --stats                  memory, and the kernels that were chosen
   moebius run --ids-file ids.json --json            one JSON object on stdout
-  moebius run demo -f letter.txt                    a text out of a file; `-` as PROMPT is stdin
+  moebius run demo -f letter.txt                    a text out of a file
+  head -c 200 letter.txt | moebius run              a text from stdin
   moebius run --experts-per-token 1 --disable-expert 3,7@2 --router-temperature 0.5
 
 With one argument, it is the MODEL if it names something on disk or has a slash and no space;
@@ -39,10 +41,10 @@ pub struct RunArgs {
     /// A directory in Hugging Face layout or a hub id (org/name); the bundled model without it.
     #[arg(value_name = "MODEL")]
     first: Option<String>,
-    /// The text to continue; `-` reads it from stdin.
+    /// The text to continue; `-` reads it from stdin, as does leaving it out where stdin is a pipe or a file.
     #[arg(value_name = "PROMPT", conflicts_with_all = ["ids_file", "file"])]
     second: Option<String>,
-    /// A file with the text to continue, in UTF-8.
+    /// A file with the text to continue, in UTF-8; `-` is stdin.
     #[arg(short, long, value_name = "FILE", conflicts_with = "ids_file")]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -61,6 +63,9 @@ pub struct RunArgs {
     #[command(flatten)]
     routing: RoutingArgs,
 }
+
+/// There is a prompt to fall back on after that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to continue.
 enum Prompt {
@@ -123,9 +128,10 @@ impl RunArgs {
             (first, second) => (first, second),
         };
         if let Some(path) = &self.file {
-            let text = files::read_text(path)?;
+            let text = files::read_text_or_stdin(path)?;
             if text.is_empty() {
-                return Err(empty_prompt(&format!("{} is empty", path.display())).into());
+                let name = if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() };
+                return Err(empty_prompt(&format!("{name} is empty")).into());
             }
             return Ok((model, Prompt::Text(text)));
         }
@@ -143,11 +149,26 @@ impl RunArgs {
             },
             Some("") => Err(empty_prompt("the prompt is empty").into()),
             Some(text) => Ok((model, Prompt::Text(text.to_owned()))),
-            None if model.is_none_or(|name| name == BUNDLED_NAME) => Ok((None, Prompt::Text(model::BUNDLED_PROMPT.to_owned()))),
-            // What is no model either is said first.
-            None => Err(model.map(model_name::understood).and_then(Result::err).unwrap_or_else(|| without_prompt(model).into())),
+            None if model.is_none_or(|name| name == BUNDLED_NAME) => {
+                let sent = sent_text(Some(PATIENCE))?;
+                Ok((None, Prompt::Text(sent.unwrap_or_else(|| model::BUNDLED_PROMPT.to_owned()))))
+            }
+            None => {
+                // What is no model either is said first.
+                model.map(model_name::understood).transpose()?;
+                Ok((model, Prompt::Text(sent_text(None)?.ok_or_else(|| without_prompt(model))?)))
+            }
         }
     }
+}
+
+/// What was sent on stdin though nobody wrote `-`; without `patience` it is waited for.
+fn sent_text(patience: Option<Duration>) -> Result<Option<String>> {
+    if !files::is_stdin_sent() || patience.is_some_and(|patience| !files::comes_on_stdin(patience)) {
+        return Ok(None);
+    }
+    talk!("prompt   from stdin");
+    Ok(Some(files::read_stdin()?).filter(|text| !text.is_empty()))
 }
 
 /// What was only taken for a model because of its slash may have been the prompt.

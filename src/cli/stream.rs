@@ -2,12 +2,13 @@
 
 use super::interrupt::Watch;
 use super::loads;
-use super::progress::Waiting;
+use super::progress::{self, Waiting};
 use super::talk;
 use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
 use moebius::generate::{GenerateOptions, Generation, Part, PartText, StopReason, Summary};
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 const DIM: &str = "\x1b[2m";
@@ -51,11 +52,14 @@ pub struct Printer<'a> {
     inside: bool,
     /// The prompt, shown on stderr when the text begins: no other line may come between the two.
     prompt: Option<String>,
+    /// A person sees it: control characters are shown and not obeyed.
+    on_terminal: bool,
 }
 
 impl<'a> Printer<'a> {
-    pub fn new(out: &'a mut dyn Write, thinking: Thinking) -> Self {
-        Printer { out, thinking, trims: false, inside: false, prompt: None }
+    pub fn new<O: Write + IsTerminal>(out: &'a mut O, thinking: Thinking) -> Self {
+        let on_terminal = out.is_terminal();
+        Printer { out, thinking, trims: false, inside: false, prompt: None, on_terminal }
     }
 
     /// The same without white space at the start.
@@ -80,6 +84,7 @@ impl<'a> Printer<'a> {
                 (Part::Answer, true) => self.close("\n\n")?,
                 _ => {}
             }
+            let text = if self.on_terminal { talk::harmless(text) } else { Cow::Borrowed(text) };
             self.out.write_all(text.as_bytes())?;
         }
         self.out.flush()
@@ -106,18 +111,17 @@ impl<'a> Printer<'a> {
 
 /// Writes each piece as it comes. The first Ctrl-C ends the text as if it had come to its end.
 pub async fn stream(mut generation: Generation<'_>, printer: &mut Printer<'_>) -> Result<Summary> {
-    let watch = Watch::start()?;
-    // Some drivers finish compiling a kernel only when it is first used.
-    let num_tokens = generation.prompt_ids().len();
-    let mut waiting = Some(Waiting::new("read", format!("the prompt of {num_tokens} tokens; the first one takes longer")));
+    let watch = Watch::start();
+    generation.heed(watch.cancel());
+    let mut compiling = None;
+    generation.compile(&mut |done, total| progress::compiling(&mut compiling, done, total)).await?;
+    drop(compiling);
+    let mut waiting = Some(Waiting::new("read", format!("the prompt of {} tokens", generation.prompt_ids().len())));
     let written = loop {
-        if watch.requested() {
-            break Ok(());
-        }
         let next = generation.next().await;
         drop(waiting.take());
         if let Some(prompt) = printer.prompt.take() {
-            talk::text(&prompt);
+            talk::text(&talk::on_stderr(&prompt));
         }
         match next {
             Ok(Some(piece)) => printer.write(&piece.parts)?,

@@ -3,11 +3,12 @@
 use super::Global;
 use super::model;
 use super::number;
-use super::progress::{Progress, Unit};
+use super::progress::{self, Progress, Unit};
 use anyhow::Result;
 use clap::Args;
 use moebius::bench::{Bench, RoofOptions, Subject, SubjectOptions, Test};
 use moebius::gpu::Device;
+use moebius::model::LoadStep;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -42,10 +43,14 @@ pub fn options(global: &Global) -> SubjectOptions {
 
 /// Measures the roofs over so many bytes, then loads the subject, with a progress bar.
 pub async fn load(device: Device, subject: &Subject, tests: &[Test], global: &Global, roof_bytes: u64) -> Result<Bench> {
-    let line = Progress::new("load", Unit::Bytes, "measuring what this device can do at most");
+    let mut line = Some(Progress::new("load", Unit::Bytes, "measuring what this device can do at most"));
     let roofs = RoofOptions { bytes: roof_bytes, ..RoofOptions::default() };
     let options = SubjectOptions { roofs, ..options(global) };
-    let mut progress = |done, total| line.set(done, total);
+    let mut progress = |step| match (step, &line) {
+        (LoadStep::Weights { done_bytes, total_bytes }, Some(line)) => line.set(done_bytes, total_bytes),
+        (LoadStep::Weights { .. }, None) => {}
+        (LoadStep::Kernels { done, total }, _) => progress::compiling(&mut line, done, total),
+    };
     let bench = Bench::load(device, subject, tests, &options, &mut progress).await;
     drop(line);
     Ok(bench?)

@@ -79,7 +79,7 @@ pub fn csv(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Columns of the terminal that stdout is, or as many as `COLUMNS` says; `None` where it is no terminal.
-fn width_of_stdout() -> Option<usize> {
+pub fn width_of_stdout() -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|&columns| columns > 0);
     if said.is_some() {
         return said;

@@ -6,7 +6,7 @@ use super::model;
 use super::progress::{Progress, Unit};
 use super::routing::RoutingArgs;
 use super::sampling::SamplingArgs;
-use super::talk::talk;
+use super::talk::{self, talk};
 use super::{Global, number};
 use anyhow::Result;
 use clap::{ArgGroup, Args};
@@ -74,6 +74,12 @@ struct Text {
     content: String,
 }
 
+impl Text {
+    fn has_content(&self) -> bool {
+        !self.content.is_empty()
+    }
+}
+
 /// Decode speed with and without tracing, in tokens per second.
 struct Cost {
     /// In each run.
@@ -98,7 +104,7 @@ impl TraceArgs {
         out.keep_apart(&inputs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), Some(&directory))?;
         let mut engine = model::load_with(&directory, global, self.routing.routing()).await?;
         let source = Source {
-            model: directory.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned(),
+            model: model::title(&directory),
             device: engine.device().name.clone(),
             routing: engine.routing().to_string(),
         };
@@ -145,7 +151,23 @@ impl TraceArgs {
         if let Some(prompt) = &self.prompt {
             return Ok(vec![nonempty(Text { domain: "prompt".to_owned(), content: prompt.clone() }, "the prompt")?]);
         }
-        self.inputs()?.iter().map(|path| self.text(path)).collect()
+        if let Some(folder) = &self.dir {
+            // A folder may have files that nobody has written yet; a file that was named has to have something.
+            let (texts, empty): (Vec<Text>, Vec<Text>) = self
+                .inputs()?
+                .iter()
+                .map(|path| self.text(path))
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .partition(Text::has_content);
+            empty.iter().for_each(|text| talk!("note     {}.txt is empty, and left aside", text.domain));
+            if texts.is_empty() {
+                let problem = format!("every text of {} is empty", folder.display());
+                return Err(Failure::new(problem, "give a folder with a .txt file per domain").into());
+            }
+            return Ok(texts);
+        }
+        self.inputs()?.iter().map(|path| nonempty(self.text(path)?, &path.display().to_string())).collect()
     }
 
     /// The files that are read.
@@ -164,7 +186,7 @@ impl TraceArgs {
             content.truncate(end.unwrap_or(0));
         }
         let domain = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        nonempty(Text { domain, content }, &path.display().to_string())
+        Ok(Text { domain, content })
     }
 
     /// The same greedy continuation of the first text with and without tracing, in turns: what else the machine does hits both.
@@ -193,7 +215,7 @@ impl TraceArgs {
 }
 
 fn nonempty(text: Text, name: &str) -> Result<Text> {
-    if text.content.is_empty() {
+    if !text.has_content() {
         return Err(Failure::new(format!("{name} is empty"), "give a text of at least one token").into());
     }
     Ok(text)
@@ -248,10 +270,9 @@ async fn trace_generation(engine: &mut Engine, ids: &[u32], options: &GenerateOp
     let mut routings: Vec<LayerRouting> = layers.iter().map(|layer| LayerRouting::empty(layer.layer)).collect();
     let mut generation = engine.generate(ids, options)?;
     generation.keep_routing();
-    let mut stdout = std::io::stderr();
     while let Some(piece) = generation.next().await? {
         routings.iter_mut().zip(generation.routing()).for_each(|(all, step)| all.append(step));
-        let _ = stdout.write_all(piece.text.as_bytes());
+        talk::text(&talk::on_stderr(&piece.text));
     }
     let summary = generation.finish().await?;
     talk!("");

@@ -32,7 +32,7 @@ impl Error {
             Error::NoAdapter { .. } => "use a browser with WebGPU, or run the model on the CPU reference",
             Error::OutOfMemory { .. } => "close other tabs, take a smaller or quantised model, or run it on the CPU reference",
             Error::DeviceLimit { .. } => "run the model on the CPU reference",
-            Error::Download { can_resume: true, .. } => "what has arrived is kept: load the model again to go on",
+            Error::Download { hint: Some(_), .. } => "load the model again: what has arrived is kept",
             Error::Download { .. }
             | Error::Tuning { .. }
             | Error::Trace { .. }

@@ -6,8 +6,9 @@ use super::stop::{StopMatcher, StopReason, StopRules};
 use super::text_stream::TextStream;
 use super::tokenizer::Tokenizer;
 use crate::batch::LayerRouting;
-use crate::error::Result;
-use crate::model::Decoder;
+use crate::error::{Error, Result};
+use crate::model::{Cancel, Decoder};
+use crate::platform::Progress;
 use crate::platform::Stopwatch;
 
 /// How to continue a prompt. The default is greedy, and ends where the model ends the text or after 128 tokens.
@@ -76,6 +77,7 @@ pub struct Generation<'a> {
     /// Leading prompt tokens that the KV cache holds already.
     reused: usize,
     keeps_routing: bool,
+    cancel: Cancel,
     ids: Vec<u32>,
     text: String,
     parts: AnswerParts,
@@ -100,14 +102,11 @@ pub(crate) struct GenerationContext<'a> {
 impl<'a> Generation<'a> {
     /// `prompt_ids` must not be empty, nor longer than the context, nor beyond the vocabulary.
     pub(crate) fn new(context: GenerationContext<'a>, prompt_ids: &[u32], options: &GenerateOptions) -> Result<Self> {
-        /// Ids from which a template's opening of the thinking can be told.
-        const TAIL: usize = 64;
-        let tail = context.tokenizer.decode(&prompt_ids[prompt_ids.len().saturating_sub(TAIL)..], false)?;
         let stop = options.stop.clone().or_eos_ids(context.tokenizer.eos_ids());
         let common = context.cached.iter().zip(prompt_ids).take_while(|(cached, wanted)| cached == wanted).count();
         Ok(Generation {
             stream: TextStream::after(context.tokenizer, prompt_ids, true)?,
-            parts: AnswerParts::after(&tail),
+            parts: parts_after(context.tokenizer, prompt_ids)?,
             told_apart: [String::new(), String::new()],
             matcher: stop.matcher(),
             options: GenerateOptions { sampling: options.sampling, stop },
@@ -115,6 +114,7 @@ impl<'a> Generation<'a> {
             // The last prompt token has to run in any case: its output is the first choice.
             reused: common.min(prompt_ids.len() - 1),
             keeps_routing: false,
+            cancel: Cancel::default(),
             ids: Vec::new(),
             text: String::new(),
             stop: None,
@@ -132,8 +132,52 @@ impl<'a> Generation<'a> {
     /// From now on [`routing`](Self::routing) reports what the routers do. Call it before the first [`next`](Self::next): then the whole
     /// prompt is run, also what the KV cache holds already, so that nothing is missing.
     pub fn keep_routing(&mut self) {
+        self.keep_routing_beyond(0);
+    }
+
+    /// As [`keep_routing`](Self::keep_routing), for somebody who knows already what the routers did with the first `known` tokens of the prompt: of
+    /// those that the KV cache holds, only the others are run.
+    pub fn keep_routing_beyond(&mut self, known: usize) {
         self.keeps_routing = true;
-        self.reused = 0;
+        self.reused = self.reused.min(known);
+    }
+
+    /// The last `own` tokens of the prompt are the beginning of this very text, which was broken off there: thinking, stop strings and letters of
+    /// several tokens go on as if it had not been. Call it before the first [`next`](Self::next).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn resume(&mut self, own: usize) -> Result<()> {
+        let (prompt, own) = self.prompt_ids.split_at(self.prompt_ids.len().saturating_sub(own));
+        let (prompt, own) = (prompt.to_vec(), own.to_vec());
+        self.stream = TextStream::after(self.context.tokenizer, &prompt, true)?;
+        self.parts = parts_after(self.context.tokenizer, &prompt)?;
+        for id in own {
+            self.take_text(id, &mut Vec::new())?;
+            self.stop = None;
+        }
+        Ok(())
+    }
+
+    /// From now on `cancel` ends the text: before the next token, and between the chunks of a long prompt.
+    pub fn heed(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
+    }
+
+    /// Has the device finish compiling what this text runs; otherwise the first [`next`](Self::next) takes that time too. `progress` hears the
+    /// kernels done and in all, and nothing where there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub async fn compile(&mut self, progress: &mut Progress<'_>) -> Result<()> {
+        let num_tokens = self.prompt_ids.len() - self.reused;
+        let decoder = &mut self.context.decoder;
+        decoder.keep_routing(self.keeps_routing);
+        decoder.heed(self.cancel.clone());
+        let outcome = decoder.compile_for(num_tokens, progress).await;
+        decoder.heed(Cancel::default());
+        // The next token is none then.
+        if matches!(outcome, Err(Error::Stopped { .. })) { Ok(()) } else { outcome }
     }
 
     /// What the routers did with the tokens that the last [`next`](Self::next) ran, one entry per MoE layer: the prompt at first, then
@@ -151,7 +195,16 @@ impl<'a> Generation<'a> {
             return Ok(None);
         }
         let watch = Stopwatch::start();
-        let id = if self.ids.is_empty() { self.prefill().await? } else { self.decode().await? };
+        let outcome = match self.ids.len() {
+            _ if self.cancel.is_requested() => Err(Error::Stopped { what: "the text" }),
+            0 => self.prefill().await,
+            _ => self.decode().await,
+        };
+        if matches!(outcome, Err(Error::Stopped { .. })) {
+            self.stop = Some(StopReason::Cancelled);
+            return Ok(None);
+        }
+        let id = outcome?;
         match self.ids.len() {
             0 => self.prefill_seconds = watch.seconds(),
             _ => self.decode_seconds += watch.seconds(),
@@ -193,8 +246,11 @@ impl<'a> Generation<'a> {
         // Cleared until the pass is through: a failure must not leave a wrong claim behind.
         cached.clear();
         decoder.keep_routing(self.keeps_routing);
+        decoder.heed(self.cancel.clone());
         decoder.begin(&self.options.sampling.for_kernel(), &self.prompt_ids).await?;
-        let id = decoder.prefill(&self.prompt_ids[self.reused..], self.reused).await?;
+        let chosen = decoder.prefill(&self.prompt_ids[self.reused..], self.reused).await;
+        decoder.heed(Cancel::default());
+        let id = chosen?;
         cached.extend_from_slice(&self.prompt_ids);
         Ok(id)
     }
@@ -257,4 +313,12 @@ impl<'a> Generation<'a> {
         text.push_str(&output.text);
         output.stopped_by.map(StopReason::StopString)
     }
+}
+
+/// A template may have opened the thinking at the end of a prompt.
+fn parts_after(tokenizer: &Tokenizer, prompt_ids: &[u32]) -> Result<AnswerParts> {
+    /// Ids from which that can be told.
+    const TAIL: usize = 64;
+    let tail = tokenizer.decode(&prompt_ids[prompt_ids.len().saturating_sub(TAIL)..], false)?;
+    Ok(AnswerParts::after(&tail))
 }

@@ -5,6 +5,7 @@ mod buffer;
 mod caps;
 mod counts;
 mod device;
+mod first_use;
 mod halves;
 mod pace;
 mod pipeline;

@@ -4,6 +4,7 @@ use super::device::Device;
 use super::shader::{Variant, compose};
 use crate::error::Result;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A WGSL file and its interface. Tests compare it with what naga reflects from every variant.
@@ -86,12 +87,16 @@ impl Kernel {
 pub(super) struct Pipeline {
     pub raw: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
+    /// See [`Device::use_first`].
+    pub is_used: AtomicBool,
 }
 
 /// Compiled variants by kernel name and variant.
 #[derive(Debug, Default)]
 pub(super) struct PipelineCache {
     pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
+    /// While somebody asks what a recording would compile: the variants that are not there yet, in the order of their first use.
+    survey: Mutex<Option<Vec<(&'static Kernel, Variant)>>>,
 }
 
 impl PipelineCache {
@@ -105,6 +110,18 @@ impl PipelineCache {
         keys
     }
 
+    /// Notes a variant where somebody only asks; `false` where nobody does.
+    pub fn note(&self, kernel: &'static Kernel, variant: &Variant) -> bool {
+        let mut survey = self.survey.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(missing) = survey.as_mut() else { return false };
+        let is_there =
+            self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(kernel.name, variant.clone()));
+        if !is_there && !missing.iter().any(|(other, known)| other.name == kernel.name && known == variant) {
+            missing.push((kernel, variant.clone()));
+        }
+        true
+    }
+
     /// The pipeline of a variant, compiled on first use. A compiler error reaches the device's error scope.
     pub fn get(&self, device: &Device, kernel: &Kernel, variant: &Variant) -> Result<Arc<Pipeline>> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,6 +132,28 @@ impl PipelineCache {
         let pipeline = Arc::new(compile(device, kernel, variant)?);
         pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+impl Device {
+    /// The variants that `record` would compile. Its dispatches go nowhere. Call inside [`catch`](Self::catch).
+    ///
+    /// # Errors
+    /// What `record` returns.
+    pub fn missing_pipelines(&self, record: impl FnOnce() -> Result<()>) -> Result<Vec<(&'static Kernel, Variant)>> {
+        let survey = || self.pipelines.survey.lock().unwrap_or_else(PoisonError::into_inner);
+        *survey() = Some(Vec::new());
+        let outcome = record();
+        let missing = survey().take().unwrap_or_default();
+        outcome.map(|()| missing)
+    }
+
+    /// Compiles a variant unless it is there. Call inside [`catch`](Self::catch).
+    ///
+    /// # Errors
+    /// As [`Kernel::compose`].
+    pub fn compile(&self, kernel: &Kernel, variant: &Variant) -> Result<()> {
+        self.pipelines.get(self, kernel, variant).map(drop)
     }
 }
 
@@ -148,7 +187,7 @@ fn compile(device: &Device, kernel: &Kernel, variant: &Variant) -> Result<Pipeli
         },
         cache: None,
     });
-    Ok(Pipeline { raw, layout })
+    Ok(Pipeline { raw, layout, is_used: AtomicBool::new(false) })
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {

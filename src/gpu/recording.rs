@@ -39,7 +39,7 @@ pub struct Dispatch {
     pub grid: [u32; 3],
     /// The storage buffers that it binds, in the order of their bindings.
     pub bound: Vec<Bound>,
-    pipeline: Arc<Pipeline>,
+    pub(super) pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
 }
 
@@ -93,6 +93,9 @@ impl Recording {
         }
         let kernel = descriptor.kernel;
         let grid = checked_grid(device, kernel, descriptor.grid)?;
+        if device.pipelines.note(kernel, &descriptor.variant) {
+            return Ok(());
+        }
         let pipeline = device.pipelines.get(device, kernel, &descriptor.variant)?;
         let params =
             (!descriptor.params.is_empty()).then(|| device.uniform(&format!("{}.params", kernel.name), descriptor.params));
@@ -224,9 +227,13 @@ impl Device {
 
 impl Dispatch {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
+        self.encode_grid(pass, self.grid);
+    }
+
+    pub(super) fn encode_grid(&self, pass: &mut wgpu::ComputePass, [x, y, z]: [u32; 3]) {
         pass.set_pipeline(&self.pipeline.raw);
         pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+        pass.dispatch_workgroups(x, y, z);
     }
 }
 

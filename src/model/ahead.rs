@@ -20,8 +20,8 @@ const MAX_BATCHES: usize = 2;
 pub(super) const NUM_SLOTS: usize = (MAX_BATCHES + 1) * Pace::MOST_STEPS;
 /// What is known about a device before it has run a step: nothing that allows more than one, in pieces of so many commands.
 const FIRST_PIECE: usize = 32;
-/// In seconds.
-const LONG_PASS: f64 = 10.0;
+/// In seconds of as many single steps. Whoever wants no more of a prompt is heard once the device is waited for.
+const LONG_PASS: f64 = 2.0;
 
 /// The steps between the last one that was handed out and the last one submitted.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ impl StepTime {
         .clamp(1, commands.max(1))
     }
 
-    /// Whether a pass over so many tokens is better waited for before more follows: it may take seconds.
+    /// Whether a pass over so many tokens is better waited for before more follows: it may take a while.
     pub fn is_long(&self, num_tokens: usize) -> bool {
         self.seconds.is_none_or(|seconds| num_tokens as f64 * seconds > LONG_PASS)
     }

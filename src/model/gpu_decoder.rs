@@ -5,18 +5,18 @@ use super::buffers::{Buffers, Loaded, kv_bytes, measure};
 use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
-use super::load_stats::LoadStats;
+use super::load_stats::{LoadStats, LoadStep};
 use super::plan::{Output, PlanKey, Planner};
 use super::sampler::RING;
 use super::upload::{Uploader, allocate};
-use super::{Forward, check_memory, chunk_rows};
+use super::{Cancel, Forward, check_memory, chunk_rows, go_on};
 use crate::batch::{CacheShape, LayerRouting, Sampling, mark_seen, seen_words};
 use crate::blocks::{Arena, DeviceWeights, LayerTaps, Memory, Parts, Pass};
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
-use crate::platform::{HostPeak, Progress};
+use crate::platform::{HostPeak, Listener, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ pub struct GpuDecoder {
     pub(super) routing: Option<Vec<LayerRouting>>,
     pub(super) ahead: Ahead,
     pub(super) step_time: StepTime,
+    pub(super) cancel: Cancel,
 }
 
 /// What [`GpuDecoder::load`] is made from.
@@ -66,12 +67,12 @@ pub struct LoadParts<'a> {
 }
 
 impl GpuDecoder {
-    /// Uploads every weight and allocates every buffer. `progress` hears the bytes done and the bytes in all.
+    /// Uploads every weight, allocates every buffer, and compiles what a prompt and a decode step run.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
-    pub async fn load(parts: LoadParts<'_>, progress: &mut Progress<'_>) -> Result<Self> {
+    pub async fn load(parts: LoadParts<'_>, progress: &mut Listener<'_, LoadStep>) -> Result<Self> {
         let LoadParts { device, spec, store, quant, cache, context } = parts;
         let cache = cache_format(&store, spec, quant, cache);
         let cache = CacheShape { context, format: cache };
@@ -86,8 +87,13 @@ impl GpuDecoder {
         let before_buffers = allocated();
         let buffers = Buffers::allocate(Loaded { device: &device, spec, weights: &weights }, sizes, cache, None).await?;
         let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes);
-        let mut uploader =
-            Uploader { device: &device, store: &store, spec, progress: &mut |done| progress(done, weight_bytes), done_bytes: 0 };
+        let mut uploader = Uploader {
+            device: &device,
+            store: &store,
+            spec,
+            progress: &mut |done_bytes| progress(LoadStep::Weights { done_bytes, total_bytes: weight_bytes }),
+            done_bytes: 0,
+        };
         uploader.fill(&weights).await?;
         let load_stats = LoadStats {
             weight_bytes: weight_bytes_allocated,
@@ -113,11 +119,55 @@ impl GpuDecoder {
             routing: None,
             ahead: Ahead::default(),
             step_time: StepTime::default(),
+            cancel: Cancel::default(),
         };
         // Every pipeline is compiled now, not while somebody waits for the first token.
-        decoder.prepare(PlanKey { num_tokens: 1, output: Output::Token, taps: false }).await?;
-        decoder.prepare(PlanKey { num_tokens: decoder.buffers.chunk.max_tokens, output: Output::Token, taps: false }).await?;
+        let max_tokens = decoder.buffers.chunk.max_tokens;
+        let keys = [1, max_tokens].map(|num_tokens| PlanKey { num_tokens, output: Output::Token, taps: false });
+        decoder.compile(&keys, progress).await?;
+        for key in keys {
+            decoder.prepare(key).await?;
+        }
         Ok(decoder)
+    }
+
+    /// See [`Decoder::compile_for`](super::Decoder::compile_for).
+    pub(super) async fn compile_for(&mut self, num_tokens: usize, progress: &mut Progress<'_>) -> Result<()> {
+        const ATTEMPTED: &str = "compiling the kernels";
+        let (chunk_len, taps) = (self.buffers.chunk.max_tokens, self.routing.is_some());
+        let last = (num_tokens - 1) % chunk_len + 1;
+        let chunk = (num_tokens > chunk_len).then_some((chunk_len, Output::Nothing));
+        let passes = chunk.into_iter().chain([(last, Output::Token), (1, Output::Token)]);
+        let keys: Vec<PlanKey> = passes.map(|(num_tokens, output)| PlanKey { num_tokens, output, taps }).collect();
+        for &key in &keys {
+            self.prepare(key).await?;
+        }
+        let unused = Recording::unused(keys.iter().filter_map(|key| self.plans.get(key)));
+        let total = unused.len() as u64;
+        for (done, dispatch) in unused.into_iter().enumerate() {
+            progress(done as u64, total);
+            go_on(&self.cancel)?;
+            self.device.use_first(ATTEMPTED, dispatch).await?;
+        }
+        if total > 0 {
+            progress(total, total);
+        }
+        Ok(())
+    }
+
+    /// Compiles what these plans run and is not there yet, one pipeline after the other.
+    async fn compile(&self, keys: &[PlanKey], progress: &mut Listener<'_, LoadStep>) -> Result<()> {
+        const ATTEMPTED: &str = "preparing the kernels";
+        let record =
+            || keys.iter().try_for_each(|key| self.planner(key.pass()).record(&self.buffers.sampler, key.output).map(drop));
+        let missing = self.device.catch(ATTEMPTED, || self.device.missing_pipelines(record)).await?;
+        let total = missing.len() as u64;
+        for (done, (kernel, variant)) in missing.iter().enumerate() {
+            progress(LoadStep::Kernels { done: done as u64, total });
+            self.device.catch(ATTEMPTED, || self.device.compile(kernel, variant)).await?;
+        }
+        progress(LoadStep::Kernels { done: total, total });
+        Ok(())
     }
 
     /// Where its weights came from.
@@ -204,6 +254,7 @@ impl GpuDecoder {
         let taps = self.routing.is_some();
         let mut layers = self.no_routing();
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
+            go_on(&self.cancel)?;
             let output = if index + 1 == num_chunks { Output::Token } else { Output::Nothing };
             self.pass(chunk, position + index * chunk_len, PlanKey { num_tokens: chunk.len(), output, taps }).await?;
             if taps {

@@ -16,3 +16,12 @@ pub struct LoadStats {
     /// software device the weights themselves. `None` where the system does not tell.
     pub peak_host_bytes: Option<u64>,
 }
+
+/// How far loading is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadStep {
+    /// Weights on the device.
+    Weights { done_bytes: u64, total_bytes: u64 },
+    /// Compiled pipelines, of those that were not there yet.
+    Kernels { done: u64, total: u64 },
+}

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod buffers;
+mod cancel;
 mod chunk;
 mod cost;
 mod faults;
@@ -17,10 +18,11 @@ mod scratch_taps;
 mod upload;
 
 pub use crate::blocks::TAPS;
+pub use cancel::Cancel;
 pub use cost::{TokenCost, footprint, format_names};
 pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
-pub use load_stats::LoadStats;
+pub use load_stats::{LoadStats, LoadStep};
 pub use quantize::{QuantizeOptions, Quantized, quantize};
 pub use reference_decoder::ReferenceDecoder;
 pub use reference_pass::{ReferenceForward, ReferencePass};
@@ -28,6 +30,7 @@ pub use scratch_taps::{Tap, TapChoice};
 
 use crate::batch::{LayerRouting, Row, Sampling};
 use crate::error::{Error, Result};
+use crate::platform::Progress;
 use crate::spec::ModelSpec;
 
 /// Either way to run a decoder.
@@ -76,6 +79,25 @@ impl Decoder {
         }
     }
 
+    /// From now on a [`prefill`](Self::prefill) ends between two chunks where `cancel` asks for it.
+    pub fn heed(&mut self, cancel: Cancel) {
+        match self {
+            Decoder::Gpu(decoder) => decoder.cancel = cancel,
+            Decoder::Reference(decoder) => decoder.heed(cancel),
+        }
+    }
+
+    /// Has the device finish compiling what a prompt of so many tokens and its continuation run. `progress` hears the kernels done and in all.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin); [`Error::Stopped`] as [`heed`](Self::heed) says.
+    pub async fn compile_for(&mut self, num_tokens: usize, progress: &mut Progress<'_>) -> Result<()> {
+        match self {
+            Decoder::Gpu(decoder) => decoder.compile_for(num_tokens, progress).await,
+            Decoder::Reference(_) => Ok(()),
+        }
+    }
+
     /// Whether [`routing`](Self::routing) is filled from now on.
     pub fn keep_routing(&mut self, keep: bool) {
         match self {
@@ -96,7 +118,8 @@ impl Decoder {
     /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin), and [`Error::Nonsense`] where what a router or the head gives is not finite.
+    /// As [`begin`](Self::begin); [`Error::Nonsense`] where what a router or the head gives is not finite; [`Error::Stopped`] as
+    /// [`heed`](Self::heed) says.
     pub async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
         match self {
             Decoder::Gpu(decoder) => decoder.prefill(ids, position).await,
@@ -142,6 +165,11 @@ impl Decoder {
 /// Consecutive tokens of the one sequence, from `position` on.
 fn chunk_rows(ids: &[u32], position: usize) -> Vec<Row> {
     (position as u32..).zip(ids).map(|(position, &token)| Row::new(token, position, 0)).collect()
+}
+
+/// Ends a prompt of which the caller wants no more.
+fn go_on(cancel: &Cancel) -> Result<()> {
+    if cancel.is_requested() { Err(Error::Stopped { what: "reading the prompt" }) } else { Ok(()) }
 }
 
 /// A model that cannot fit is refused before anything is read.

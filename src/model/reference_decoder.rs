@@ -3,7 +3,7 @@
 use super::faults::nonsense;
 use super::formats::Formats;
 use super::reference_pass::{ReferenceForward, ReferencePass};
-use super::{Forward, chunk_rows};
+use super::{Cancel, Forward, chunk_rows, go_on};
 use crate::batch::{CacheShape, LayerRouting, Place, Row, Sampling, all_finite, mark_seen, seen_words};
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
@@ -33,6 +33,7 @@ pub struct ReferenceDecoder {
     routing: Option<Vec<LayerRouting>>,
     /// Nobody looks whether results are finite.
     unchecked_results: bool,
+    cancel: Cancel,
 }
 
 impl ReferenceDecoder {
@@ -71,6 +72,7 @@ impl ReferenceDecoder {
             loads: spec.moe_layers().map(|(_, moe)| vec![0; moe.router.num_experts]).collect(),
             routing: None,
             unchecked_results: false,
+            cancel: Cancel::default(),
         })
     }
 
@@ -81,6 +83,10 @@ impl ReferenceDecoder {
 
     pub(super) fn set_spec(&mut self, spec: ModelSpec) {
         self.pass.set_spec(spec);
+    }
+
+    pub(super) fn heed(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
     }
 
     pub(super) fn keep_routing(&mut self, keep: bool) {
@@ -110,6 +116,7 @@ impl ReferenceDecoder {
         let mut hidden = Vec::new();
         self.forget_routing();
         for (index, chunk) in ids.chunks(CHUNK_TOKENS).enumerate() {
+            go_on(&self.cancel)?;
             hidden = self.pass(&chunk_rows(chunk, position + index * CHUNK_TOKENS))?.hidden;
         }
         self.choose(&hidden[hidden.len() - self.hidden_size..], position + ids.len() - 1)

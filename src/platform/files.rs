@@ -110,7 +110,9 @@ pub fn file_length(path: &Path) -> Option<u64> {
 /// [`Error::Io`].
 pub fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

@@ -61,7 +61,7 @@ async fn measure(device: Device, files: &JsFiles) -> crate::Result<Value> {
     let mount = mount(files, None);
     let subject = Subject::Checkpoint(mount.directory().to_owned());
     let options = SubjectOptions { roofs: ROOFS, ..SubjectOptions::default() };
-    let mut bench = Bench::load(device, &subject, &TESTS, &options, &mut |_, _| {}).await?;
+    let mut bench = Bench::load(device, &subject, &TESTS, &options, &mut |_| {}).await?;
     let mut tests = Vec::new();
     for test in TESTS {
         tests.push(bench.run(test, REPETITIONS).await?);

@@ -84,6 +84,7 @@ pub(super) fn load_event(event: &LoadEvent) -> Value {
         LoadEvent::Weights { done_bytes, total_bytes } => {
             json!({ "type": "weights", "doneBytes": done_bytes, "totalBytes": total_bytes })
         }
+        LoadEvent::Kernels { done, total } => json!({ "type": "kernels", "done": done, "total": total }),
         // JavaScript fetches the files and reports that itself.
         LoadEvent::Fetching(_) => Value::Null,
     }

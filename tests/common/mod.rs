@@ -4,11 +4,13 @@ mod golden;
 mod gpu;
 pub mod hub_server;
 mod spoiled;
+mod terminal;
 mod tiny_checkpoint;
 
 pub use golden::{FIXTURES, Golden, LOGITS_WITHIN, ids, max_difference};
 pub use gpu::{gpu_device, gpu_device_with, required};
 pub use spoiled::spoiled;
+pub use terminal::{lines, on_terminal};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
 
 use moebius::checkpoint::Checkpoint;

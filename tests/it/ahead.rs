@@ -121,7 +121,7 @@ fn one_readback_brings_eight_tokens_and_long_steps_are_cut() {
         let roofs = RoofOptions { bytes: 8 << 20, seconds: 0.001 };
         let subject = Subject::Checkpoint(demo_model());
         let options = SubjectOptions { roofs, ..SubjectOptions::default() };
-        let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_, _| {})).unwrap();
+        let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_| {})).unwrap();
         block_on(bench.run(test, 1)).unwrap()
     };
     let ahead = report(Pace { seconds: 1e9, steps: 8 });

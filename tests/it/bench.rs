@@ -110,7 +110,7 @@ fn load(subject: &Subject, tests: &[Test], options: &SubjectOptions) -> moebius:
 
 fn load_on(device: Device, subject: &Subject, tests: &[Test], options: &SubjectOptions) -> moebius::Result<Bench> {
     let options = SubjectOptions { roofs: QUICK, ..options.clone() };
-    block_on(Bench::load(device, subject, tests, &options, &mut |_, _| {}))
+    block_on(Bench::load(device, subject, tests, &options, &mut |_| {}))
 }
 
 fn prefill(tokens: usize, depth: usize) -> Test {

@@ -26,7 +26,7 @@ fn talk(args: &[&str], lines: &str) -> (Option<i32>, String, String) {
 
 /// A model of one layer whose attention looks a fixed number of tokens back and repeats what comes there, so that it writes the last
 /// `period` tokens of its prompt again. Its tokens are bytes and `control`, which get the ids from 256 on.
-fn echo_model(folder: &Path, period: usize, control: &[&str], chat_template: &str) {
+pub fn echo_model(folder: &Path, period: usize, control: &[&str], chat_template: &str) {
     const HIDDEN: usize = 160;
     const CONSTANT: usize = 32;
     const HEAD: usize = 128;
@@ -225,6 +225,16 @@ fn commands_of_a_conversation_do_what_help_says_and_others_are_refused() {
         assert!(stderr.contains(said), "{said:?} is missing in:\n{stderr}");
     }
     assert_eq!(messages(&file)[1], json!({ "role": "user", "content": "Who is\nthe king?" }));
+}
+
+#[test]
+fn what_does_not_fit_is_said_and_the_conversation_goes_on_after_clear() {
+    let (long, lines) = ("and what do you think of all of this? ".repeat(3), "Hello there\n");
+    let lines = format!("{lines}{long}\n/clear\nHi\n");
+    let (code, stdout, stderr) = talk(&["--ctx", "48", "-n", "3", "--temp", "0"], &lines);
+    assert_eq!(code, Some(2), "a script hears of it: {stderr}");
+    assert!(stderr.contains("but the context holds 48") && stderr.contains("/clear forgets"), "{stderr}");
+    assert_eq!(talk(&["--ctx", "48", "-n", "3", "--temp", "0"], "Hi\n").1, stdout.lines().last().unwrap().to_owned() + "\n");
 }
 
 #[test]

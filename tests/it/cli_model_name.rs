@@ -3,7 +3,7 @@
 use crate::common::{demo_model, golden};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The program in `folder`, with an empty cache of the hub and no network.
@@ -16,6 +16,10 @@ fn moebius(folder: &Path, args: &[&str]) -> Command {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn piped(folder: &Path, args: &[&str]) -> Child {
+    moebius(folder, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// The message of a command that has to fail with code 2.
@@ -124,11 +128,20 @@ fn prompts_come_from_files_and_from_stdin() {
     for model in [&["run"][..], &["run", "demo"]] {
         let args = [model, &["-f", "prompt.txt"], &options].concat();
         assert_eq!(done(&moebius(folder.path(), &args).output().unwrap()), given);
-        let args = [model, &["-"], &options].concat();
-        let mut child =
-            moebius(folder.path(), &args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"In the beginning\nwas a word").unwrap();
-        assert_eq!(done(&child.wait_with_output().unwrap()), given);
+        for stdin in [&["-"][..], &["-f", "-"], &[]] {
+            let args = [model, stdin, &options].concat();
+            let mut child = piped(folder.path(), &args);
+            child.stdin.take().unwrap().write_all(b"In the beginning\nwas a word").unwrap();
+            assert_eq!(done(&child.wait_with_output().unwrap()), given, "{args:?}");
+        }
+    }
+    // A pipe that nobody writes to, and one that is closed: the bundled model has a prompt of its own.
+    let own = done(&moebius(folder.path(), &[&["run"], &options[..]].concat()).output().unwrap());
+    for is_open in [true, false] {
+        let mut child = piped(folder.path(), &[&["run"], &options[..]].concat());
+        let stdin = child.stdin.take().filter(|_| is_open);
+        assert_eq!(done(&child.wait_with_output().unwrap()), own);
+        drop(stdin);
     }
     std::fs::write(folder.path().join("marked.txt"), "\u{feff}In the beginning\nwas a word").unwrap();
     let args = [&["run", "-f", "marked.txt"], &options[..]].concat();
@@ -138,6 +151,8 @@ fn prompts_come_from_files_and_from_stdin() {
     refused(folder.path(), &["perplexity", "demo", "latin1.txt"], &["latin1.txt", "line 3"]);
     refused(folder.path(), &["run", "-f", "missing.txt"], &["missing.txt"]);
     refused(folder.path(), &["run", "-"], &["nothing came on stdin"]);
+    refused(folder.path(), &["run", "-f", "-"], &["stdin is empty"]);
+    refused(folder.path(), &["run", "models/first"], &["there is no prompt"]);
     refused(folder.path(), &["run", "demo", "a", "-f", "prompt.txt"], &["cannot be used with"]);
 }
 
@@ -284,6 +299,19 @@ fn an_installed_program_carries_the_bundled_model() {
     assert_eq!(names(&unpacked), needed);
     for name in &needed {
         assert!(std::fs::read(unpacked.join(name)).unwrap() == std::fs::read(demo_model().join(name)).unwrap(), "{name}");
+    }
+    // Where nothing can be unpacked, the hint names what to set, and the list still has it.
+    std::fs::write(folder.path().join("file"), "x").unwrap();
+    for (args, code) in [(&["run"][..], 2), (&["models"], 0)] {
+        let mut command = Command::new(&program);
+        command.args(args).env("XDG_CACHE_HOME", folder.path().join("file")).env("HF_HOME", folder.path());
+        let output = command.output().unwrap();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        for part in ["demo", "cannot be unpacked", "XDG_CACHE_HOME", "HF_HOME"].iter().skip(usize::from(code == 2)) {
+            assert!(said.contains(part), "{part}: {said}");
+        }
     }
     // A file that was cut is unpacked again.
     std::fs::write(unpacked.join("model.safetensors"), "cut").unwrap();

@@ -1,6 +1,6 @@
 //! Options as people type them, what is said about wrong ones, and how results are laid out.
 
-use crate::common::{golden, gpu_or_skip, spoiled};
+use crate::common::{copy_of, golden, gpu_or_skip, spoiled};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -295,4 +295,46 @@ fn gpu_without_a_gpu_says_that_only_software_is_here() {
     }
     let error = refused_later(&["run", "a", "--device", "gpu"]);
     assert!(error.contains("no GPU here, only software") && error.contains("hint: "), "{error}");
+}
+
+#[test]
+fn an_option_given_twice_counts_as_given_last_and_lists_add_up() {
+    let options = ["run", "demo", "a", "--device", "cpu", "--json", "--seed", "1", "--seed", "2", "-n", "9", "-n", "2"];
+    let output = moebius(&[&options[..], &["--disable-expert", "1", "--disable-expert", "2"]].concat(), &[]);
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it runs");
+    assert_eq!((&result["seed"], result["ids"].as_array().unwrap().len()), (&2.into(), 2));
+    let idle = |expert: usize| result["expert_loads"].as_array().unwrap().iter().all(|layer| layer[expert] == 0);
+    assert!(idle(1) && idle(2) && !idle(3));
+}
+
+#[test]
+fn the_hint_to_raise_the_context_stands_only_where_it_can_be_raised() {
+    let words = "king ".repeat(1100);
+    let prompt = words.trim();
+    let at_most = refused_later(&["run", "demo", prompt, "--device", "cpu"]);
+    assert!(at_most.contains("no more than 1024") && !at_most.contains("--ctx"), "{at_most}");
+    let raised = refused_later(&["run", "demo", prompt, "--device", "cpu", "--ctx", "64"]);
+    assert!(raised.contains("raise --ctx: this model takes up to 1024"), "{raised}");
+}
+
+#[test]
+fn damaged_small_files_of_a_model_come_with_the_next_step() {
+    let spoiled = |file: &str, content: &[u8]| {
+        let model = copy_of("mixtral");
+        std::fs::write(model.path().join(file), content).unwrap();
+        refused_later(&["run", model.path().to_str().unwrap(), "a", "--device", "cpu"])
+    };
+    let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (file, content, parts) in [
+        ("config.json", &b"{}"[..], &["`model_type`", "hint: ", "is this the whole file"][..]),
+        ("config.json", &utf16, &["config.json", "hint: ", "UTF-8", "iconv -f UTF-16"]),
+        ("config.json", b"{\"model_type\": \"mix", &["config.json cannot be parsed", "hint: ", "cut or damaged"]),
+        ("generation_config.json", b"{\"do_sample\": tr", &["generation_config.json", "hint: ", "delete it"]),
+        ("tokenizer_config.json", b"{\"bos_tok", &["tokenizer_config.json", "hint: ", "fetch it again"]),
+    ] {
+        let error = spoiled(file, content);
+        for part in parts {
+            assert!(error.contains(part), "{file}: `{part}` is missing in: {error}");
+        }
+    }
 }

@@ -39,10 +39,11 @@ fn a_folder_of_texts_becomes_a_trace_and_a_report() {
     std::fs::write(texts.join("law.txt"), "The court held that the defendant é was liable.").unwrap();
     std::fs::write(texts.join("tale.txt"), "Once upon a time there was a king who had a daughter.").unwrap();
     std::fs::write(texts.join("notes.md"), "not a text").unwrap();
+    std::fs::write(texts.join("empty.txt"), "").unwrap();
     let model = fixture();
     let arguments = ["trace", &model, "--dir", "texts", "--max-bytes", "40", "--out", "t.jsonl", "--cost=2", "--json"];
     let figures: Value = serde_json::from_str(&stdout(folder.path(), &arguments)).unwrap();
-    assert_eq!(figures["texts"], 2);
+    assert_eq!(figures["texts"], 2, "the empty one is left aside");
     assert!(figures["cost_percent"].is_number() && figures["decode_tokens_per_second"].as_f64().unwrap() > 0.0, "{figures}");
 
     let trace = std::fs::read_to_string(folder.path().join("t.jsonl")).unwrap();

@@ -272,7 +272,7 @@ fn wrong_prompts_are_refused_with_both_numbers() {
     let error = engine.generate(&[], &greedy(1)).unwrap_err();
     assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");
     let error = engine.generate(&[1; 17], &greedy(1)).unwrap_err();
-    assert!(matches!(error, Error::PromptTooLong { found: 17, limit: 16 }), "{error}");
+    assert!(matches!(error, Error::PromptTooLong { found: 17, limit: 16, .. }), "{error}");
     let error = engine.generate(&[1, 430], &greedy(1)).unwrap_err();
     assert_eq!(error.to_string(), "token id: expected below the vocabulary's 430, found 430");
     let error = engine.generate(&[1], &greedy(0)).unwrap_err();

@@ -242,6 +242,24 @@ fn busy_servers_are_asked_again_after_a_pause() {
 }
 
 #[test]
+fn failures_of_hub_and_network_come_with_the_next_step() {
+    let hint = |options: &HubOptions| resolve(options).unwrap_err().hint().unwrap_or_default();
+    let faulty = |reply: Reply| {
+        let (server, cache) = (server(), TempDir::new().unwrap());
+        server.fault(move |request, _| (request.file() == "main").then(|| reply.clone()));
+        hint(&options(&server, &cache))
+    };
+    assert_says(&faulty(Reply::status("429 Too Many Requests").header("Retry-After", "3600")), &["wait", "HF_TOKEN"]);
+    assert_says(&faulty(Reply::status("503 Service Unavailable")), &["later", "HF_ENDPOINT"]);
+    let (server, cache) = (server(), TempDir::new().unwrap());
+    let options = options(&server, &cache);
+    assert_says(&hint(&HubOptions { endpoint: "http://127.0.0.1:9".to_owned(), ..options.clone() }), &["HF_ENDPOINT"]);
+    assert_says(&hint(&HubOptions { offline: true, ..options.clone() }), &["unset HF_HUB_OFFLINE", "moebius models"]);
+    std::fs::write(cache.path().join("hub"), "a file").unwrap();
+    assert_says(&hint(&options), &["HF_HOME", "XDG_CACHE_HOME"]);
+}
+
+#[test]
 fn pages_in_place_of_data_are_told_apart() {
     let page = || Reply::status("200 OK").header("Content-Type", "text/html; charset=utf-8").body(b"<html>please log in</html>");
     for file in ["main", "config.json", WEIGHTS] {

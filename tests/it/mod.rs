@@ -1,7 +1,9 @@
 //! What the library promises, by subject.
 
 mod ahead;
+mod auto;
 mod bench;
+mod cancel;
 mod chat;
 mod chat_published;
 mod checkpoint;
@@ -10,6 +12,7 @@ mod cli_chat;
 mod cli_model_name;
 mod cli_models;
 mod cli_options;
+mod cli_terminal;
 mod cli_trace;
 mod composer;
 mod config;

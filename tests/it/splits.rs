@@ -104,7 +104,7 @@ fn a_long_context_takes_one_dispatch_more_per_layer_and_a_short_one_none() {
         let roofs = RoofOptions { bytes: 1 << 20, seconds: 0.001 };
         let options = SubjectOptions { context: Some(context), roofs, ..SubjectOptions::default() };
         let subject = Subject::Checkpoint(golden.directory.clone());
-        let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_, _| {})).unwrap();
+        let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_| {})).unwrap();
         assert!(bench.num_pipelines() <= 40, "{} pipelines", bench.num_pipelines());
         block_on(bench.run(test, 1)).unwrap().dispatches_per_token
     };

@@ -181,7 +181,7 @@ fn the_page_of_a_large_model_stays_small() {
     // Nothing is left out but tokens of experts beyond the third: every layer, every text, every number of the load.
     assert_eq!(page.matches("<summary>Layer 47</summary>").count(), 3);
     let numbers =
-        page.split("<section id=\"load\">").nth(1).unwrap().split("<pre>").nth(1).unwrap().split("</pre>").next().unwrap();
+        page.split("<section id=\"load\"").nth(1).unwrap().split("<pre>").nth(1).unwrap().split("</pre>").next().unwrap();
     assert_eq!(numbers.lines().count(), 1 + 48);
     let loads = &Statistics::of(&trace).layers[47].loads;
     let shown: Vec<String> = numbers.lines().last().unwrap().split_whitespace().skip(2).map(str::to_owned).collect();
@@ -193,7 +193,7 @@ fn the_page_of_a_large_model_stays_small() {
 fn the_page_has_contents_a_scale_and_the_text_in_the_colours_of_the_web_page() {
     let page = html(&small(), &Statistics::of(&small()));
     for name in ["load", "sample", "departs", "domains", "overlap", "together", "tokens", "experts"] {
-        assert!(page.contains(&format!("<a href=\"#{name}\">")) && page.contains(&format!("<section id=\"{name}\">")), "{name}");
+        assert!(page.contains(&format!("<a href=\"#{name}\">")) && page.contains(&format!("<section id=\"{name}\" ")), "{name}");
     }
     assert!(page.contains("The scale of colours, from 0 to 40.0 %"), "the busiest has 4 of 10 assignments");
     // The first experts of x are 0, 2, 0; those of y are 1, 1.

@@ -150,7 +150,7 @@ fn tune(options: &DeviceOptions) -> Option<(Bench, Vec<Trial>, Tuned)> {
     let tests = [Work::Prefill(SHORT.prompt), Work::Decode(SHORT.generate)].map(|work| Test { work, depth: 0 });
     let roofs = RoofOptions { bytes: 1 << 20, seconds: 0.0 };
     let options = SubjectOptions { roofs, ..SubjectOptions::default() };
-    let mut bench = block_on(Bench::load(device, &subject, &tests, &options, &mut |_, _| {})).unwrap();
+    let mut bench = block_on(Bench::load(device, &subject, &tests, &options, &mut |_| {})).unwrap();
     let mut trials = Vec::new();
     let tuned = block_on(bench.tune(&SHORT, &mut |event| {
         if let TuneEvent::Trial(trial) = event {

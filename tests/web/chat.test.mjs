@@ -18,13 +18,20 @@ const TEMPLATE = `{%- for message in messages -%}
 let session;
 let page;
 let folder;
+/** Thinking and answer to a question, to compare with what comes when the device is lost meanwhile. */
+let broken;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "moebius-chat-"));
   session = await Session.start();
   page = await session.openWithWorker(`
     const tell = postMessage.bind(globalThis);
+    const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (...all) {
+      return (globalThis.lastDevice = await request.apply(this, all));
+    };
     globalThis.postMessage = (message) => {
       if (message.event === "prompt") globalThis.lastPrompt = message.data.tokens.map(({ text }) => text).join("");
+      if (message.result?.prefillTokens) globalThis.lastPrefill = message.result.prefillTokens;
       tell(message);
     };
   `);
@@ -63,11 +70,17 @@ test("a model without a template says so, and gets lines of User: and Assistant:
   const [answer] = await page.locator(".chat .assistant > .said").allTextContents();
   assert.ok(answer.length > 0 && !answer.includes("User:"), answer);
   assert.equal(await page.locator(".chat .thinking:visible").count(), 0);
+  const first = await page.evaluate(() => window.moebius.state.rows);
   await say("And then?");
   assert.ok((await lastPrompt()).endsWith(`A tale.\n\nUser: Tell me of the king.\nAssistant: ${answer}\nUser: And then?\nAssistant:`), await lastPrompt());
   // The colours are those of the conversation.
   const { tokens, rows } = await page.evaluate(() => window.moebius.state);
   assert.equal(rows.length, tokens.length - 1);
+  // What was said before is not run again, and its routing is that of the turn before.
+  const numPrompt = await page.evaluate(() => window.moebius.state.numPrompt);
+  const prefill = await worker().evaluate(() => globalThis.lastPrefill);
+  assert.ok(prefill < numPrompt / 2, `${prefill} of ${numPrompt} tokens were run`);
+  assert.deepEqual(rows.slice(0, numPrompt - prefill), first.slice(0, numPrompt - prefill));
 });
 
 test("an answer can be stopped, and what was said so far stays", async () => {
@@ -112,8 +125,27 @@ test("a model with a template is asked through it, its thinking is folded, and o
   const [thinking, said] = [await folded.locator(".said").textContent(), await answer.locator("> .said").textContent()];
   assert.match(thinking, /^le/);
   assert.ok(said.length > 0);
+  broken = { thinking, said };
   await begin("And?");
   assert.ok((await lastPrompt()).endsWith(`<|user|>Who was it?<|assistant|>${said}<|user|>And?<|assistant|><think>`), await lastPrompt());
+});
+
+test("thinking that a lost device broke off is thinking still when it goes on", async () => {
+  await worker().evaluate(() => {
+    const tell = globalThis.postMessage;
+    let tokens = 0;
+    globalThis.postMessage = (message) => {
+      tell(message);
+      // The third token is thinking yet; the device is the one that the engine got last.
+      if (message.event === "token" && ++tokens === 2) globalThis.lastDevice.destroy();
+    };
+  });
+  await page.getByRole("button", { name: "New conversation" }).click();
+  await begin("Who was it?");
+  assert.match(await page.textContent("#notice"), /device was lost after \d+ tokens/);
+  const [thinking, said] = [await page.locator(".chat .thinking .said").textContent(), await page.locator(".chat .assistant > .said").textContent()];
+  assert.equal(thinking, broken.thinking);
+  assert.ok(said.startsWith(broken.said) || broken.said.startsWith(said), `${said} beside ${broken.said}`);
 });
 
 test("a template that refuses a conversation is said, and the question comes back", async () => {

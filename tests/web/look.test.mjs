@@ -2,8 +2,12 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Session, answer, write } from "./browser.mjs";
+import { pathToFileURL } from "node:url";
+import { Session, answer, native, write } from "./browser.mjs";
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const VIEWS = ["heatmap", "experiment", "preferences", "chat", "compare", "routing", "device", "stored"];
@@ -37,7 +41,7 @@ test("experts are numbered in the text where colours are the reader's own, and e
 });
 
 /** What axe-core finds, in words. */
-const violations = () =>
+const violations = (page) =>
   page.evaluate(async () => {
     const { violations } = await globalThis.axe.run();
     return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 160)}: ${failureSummary}`));
@@ -53,7 +57,7 @@ test("axe-core finds nothing on any tab, in either theme", async () => {
     for (const view of VIEWS) {
       await page.click(`[data-view=${view}]`);
       await page.waitForTimeout(100);
-      assert.deepEqual(await violations(), [], `${view}, ${theme}`);
+      assert.deepEqual(await violations(page), [], `${view}, ${theme}`);
     }
   }
   assert.deepEqual(await page.$$eval("[role=tab]", (tabs) => tabs.map((tab) => tab.dataset.view).sort()), [...VIEWS].sort(), "every tab was looked at");
@@ -97,6 +101,33 @@ test("on a phone what is said of a token is in view wherever the token is, and g
   assert.ok(await page.locator("#text-view .detail .layers li").first().isVisible());
   await page.getByRole("button", { name: "Close the details" }).click();
   assert.equal(await page.locator("#text-view .layers").count(), 0);
+});
+
+test("axe-core finds nothing in the report of a trace, in either theme, on a desk and on a phone", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "moebius-report-"));
+  const report = await session.context.newPage();
+  try {
+    const file = join(folder, "trace.jsonl");
+    const html = join(folder, "report.html");
+    const texts = { law: "The court held that the defendant was liable.", tale: "Once upon a time there was a king.", code: "def parse(self, line):\n    return line" };
+    for (const [name, text] of Object.entries(texts)) await writeFile(join(folder, `${name}.txt`), text);
+    native("trace", "--dir", folder, "--device", "cpu", "--out", file);
+    native("trace-report", file, "--html", html);
+    await report.goto(pathToFileURL(html).href);
+    await report.addScriptTag({ path: AXE });
+    // What is folded is part of it.
+    await report.$$eval("details", (all) => all.forEach((details) => (details.open = true)));
+    for (const colorScheme of ["light", "dark"]) {
+      await report.emulateMedia({ colorScheme });
+      for (const size of [{ width: 1280, height: 900 }, PHONE]) {
+        await report.setViewportSize(size);
+        assert.deepEqual(await violations(report), [], `${colorScheme}, ${size.width}`);
+      }
+    }
+  } finally {
+    await report.close();
+    await rm(folder, { recursive: true, force: true });
+  }
 });
 
 test("nothing went elsewhere or into the console", () => session.assertClean(page));

@@ -16,14 +16,16 @@ const FIXTURE = fileURLToPath(new URL("../golden/fixtures/mixtral/", import.meta
 
 /** Every function of the package with its types; no others are in scope than the browser's. */
 const CONSUMER = `
-import init, { Engine, NetError, balance, checkDevice, checkFiles, fetchModel, fileFromBlob, fileFromUrl, filesFromFolder, listStored, removeModel, verifyModel, type Balance, type ChatMessage, type Description, type ModelFiles, type Step, type Summary } from "moebius";
+import init, { Engine, NetError, balance, checkDevice, checkFiles, compareWithReference, fetchModel, fileFromBlob, fileFromUrl, filesFromFolder, listStored, referenceMemory, removeModel, verifyModel, type Balance, type ChatMessage, type Comparison, type Description, type ModelFiles, type Step, type Summary } from "moebius";
 
 export async function talk(list: File[], show: (text: string) => void): Promise<Summary> {
   await init();
   const files: ModelFiles = Object.fromEntries(list.map((file) => [file.name, fileFromBlob(file)]));
   files["config.json"] ??= await fileFromUrl("https://example.org/config.json");
   await checkFiles(files, "my model");
-  const engine: Engine = await Engine.load(files, { device: "auto", name: "my model" }, (event) => show(event.type === "weights" ? String(event.doneBytes / event.totalBytes) : event.name + event.kind));
+  const compared: Comparison | undefined = (await referenceMemory(files)).fits ? await compareWithReference(files) : undefined;
+  show(String(compared?.prefersReference));
+  const engine: Engine = await Engine.load(files, { device: "auto", name: "my model" }, (event) => show(event.type === "weights" ? String(event.doneBytes / event.totalBytes) : event.type === "kernels" ? String(event.done / event.total) : event.name + event.kind));
   try {
     const { model, notes }: Description = engine.describe();
     show(notes.join() + String(model.chatTemplate));

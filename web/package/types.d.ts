@@ -22,12 +22,30 @@ export interface LoadOptions {
   context?: number;
 }
 
-/** What happens while a model is loaded: the device, once; then the weights. */
+/** Whether the reference may stand in for a software GPU, and what a comparison of the two is kept under. */
+export interface ReferenceMemory {
+  fits: boolean;
+  /** The model with its number of parameters, and the version of this package. */
+  model?: string;
+  neededBytes?: number;
+  roomBytes?: number;
+}
+
+/** Tokens per second on WebGPU and on the reference, and whether the reference is at least 1.3 times as fast. */
+export interface Comparison {
+  gpu: number;
+  reference: number;
+  prefersReference: boolean;
+}
+
+/** What happens while a model is loaded: the device, once; then the weights; then, on a GPU, the kernels. */
 export type LoadEvent =
   /** The device is chosen. `kind` is `discrete`, `integrated`, `software`, ... or `reference`. */
   | { type: "device"; name: string; kind: string; why: string }
   /** Weights on the device so far. */
-  | { type: "weights"; doneBytes: number; totalBytes: number };
+  | { type: "weights"; doneBytes: number; totalBytes: number }
+  /** Kernels compiled so far. */
+  | { type: "kernels"; done: number; total: number };
 
 export interface GenerateOptions {
   maxTokens?: number;
@@ -44,6 +62,13 @@ export interface GenerateOptions {
   ignoreEnd?: boolean;
   /** Fill `Step.routing`. */
   trace?: boolean;
+  /**
+   * With `trace`: so many of the first tokens need no routing, because it is known from the call before, whose texts began alike. The first step then
+   * has the routing of the tokens that were run, the last ones of the prompt.
+   */
+  knownRouting?: number;
+  /** So many of the last tokens of the prompt are the beginning of this very text, which was broken off: its thinking goes on where it was. */
+  resume?: number;
   /** Route otherwise than the model was trained to. */
   routing?: RoutingOverride;
 }

@@ -52,6 +52,8 @@ pub(super) struct Failure {
     pub code: Option<String>,
     /// Trying again can help.
     pub is_transient: bool,
+    /// The next step, where there is one.
+    pub hint: Option<&'static str>,
 }
 
 /// What is asked for at an address.
@@ -64,7 +66,7 @@ enum Ask<'r> {
 
 impl Failure {
     fn new(message: String) -> Self {
-        Failure { message, status: None, code: None, is_transient: false }
+        Failure { message, status: None, code: None, is_transient: false, hint: None }
     }
 }
 
@@ -174,10 +176,17 @@ impl<'a> Client<'a> {
         }
         request.call().map_err(|error| Failure {
             is_transient: matches!(&error, ureq::Error::Io(io) if is_cut(io)),
+            hint: unreachable_hint(&error),
             ..Failure::new(format!("{}: {}", without_query(url), because(&error)))
         })
     }
 }
+
+const BUSY: &str = "wait a while and run the command again; with a token in HF_TOKEN the hub answers more often";
+const OUT_OF_ORDER: &str =
+    "the hub is busy or out of order: run the command again later; HF_ENDPOINT names another hub, if you have one";
+const REFUSED: &str = "is HF_ENDPOINT the address of a hub that runs? Without it models come from https://huggingface.co";
+const NO_NETWORK: &str = "`moebius models` lists what is on this machine already, and runs without a network";
 
 /// What a page in place of data most often is.
 const PAGE: &str =
@@ -213,6 +222,11 @@ fn refused(answer: &Answer) -> Option<Failure> {
         status: Some(*status),
         code,
         is_transient: status.as_u16() == 408 || status.as_u16() == 429 || status.is_server_error(),
+        hint: match status.as_u16() {
+            429 => Some(BUSY),
+            _ if status.is_server_error() => Some(OUT_OF_ORDER),
+            _ => None,
+        },
     })
 }
 
@@ -282,6 +296,22 @@ pub(super) fn because(error: &ureq::Error) -> String {
         // What rustls says comes so while data is read or written.
         ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => insecure(error),
         other => other.to_string(),
+    }
+}
+
+/// What helps where no server answers.
+fn unreachable_hint(error: &ureq::Error) -> Option<&'static str> {
+    match error {
+        ureq::Error::HostNotFound => Some(NO_NETWORK),
+        ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+            Some(inner) => unreachable_hint(inner),
+            None if io.kind() == std::io::ErrorKind::ConnectionRefused => Some(REFUSED),
+            None if matches!(io.kind(), std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable) => {
+                Some(NO_NETWORK)
+            }
+            None => None,
+        },
+        _ => None,
     }
 }
 

@@ -51,8 +51,8 @@ impl HubOptions {
             |name: &str| set(name).is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
         let caches = path("XDG_CACHE_HOME").or_else(|| Some(home?.join(".cache")));
         let Some(hf_home) = path("HF_HOME").or_else(|| Some(caches?.join("huggingface"))) else {
-            let message = "there is no home directory to keep models in: set HF_HOME".to_owned();
-            return Err(Error::Download { what: "models".to_owned(), message, can_resume: false });
+            let message = "there is no home directory to keep models in".to_owned();
+            return Err(Error::Download { what: "models".to_owned(), message, hint: Some("set HF_HOME to a folder for them") });
         };
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
         let token = if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 256 << 10;
+const RESUME: &str = "what has arrived is kept: run the command again to resume";
+const OFFLINE: &str =
+    "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to fetch it; `moebius models` lists what is on this machine already";
 /// Attempts in a row that bring nothing new.
 const MAX_IDLE_ATTEMPTS: u32 = 3;
 
@@ -119,14 +122,15 @@ impl Arrival<'_> {
 impl<'a> Snapshot<'a> {
     /// Asks the hub which commit the revision is and which files it has.
     pub fn open(options: &'a HubOptions, id: &'a HubId, progress: &mut OnProgress<'_>) -> Result<Self> {
-        let failed = |message: String| Error::Download { what: format!("`{}`", id.repo), message, can_resume: false };
+        let failed = |message, hint| Error::Download { what: format!("`{}`", id.repo), message, hint };
         let cache = RepoCache::new(options, id);
         if options.offline {
             let place = options.cache_dir.join(id.folder());
-            return Err(failed(format!(
+            let message = format!(
                 "it is not whole in {}, and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, so nothing is requested",
                 place.display()
-            )));
+            );
+            return Err(failed(message, Some(OFFLINE)));
         }
         let client = Client::new(options);
         let HubOptions { endpoint, .. } = options;
@@ -134,11 +138,15 @@ impl<'a> Snapshot<'a> {
         let text = client.get_json(&url, &mut |note| {
             progress(DownloadProgress::waiting("", note));
         });
-        let text = text.map_err(|failure| failed(explained(failure, options, id)))?;
-        let info: Info = serde_json::from_str(&text)
-            .map_err(|error| failed(format!("{url} answered with something that is no list of a model's files: {error}")))?;
+        let text = text.map_err(|failure| {
+            let hint = failure.hint;
+            failed(explained(failure, options, id), hint)
+        })?;
+        let info: Info = serde_json::from_str(&text).map_err(|error| {
+            failed(format!("{url} answered with something that is no list of a model's files: {error}"), None)
+        })?;
         if !is_plain_name(&info.sha) {
-            return Err(failed(format!("{endpoint} answered with the impossible commit `{}`", info.sha)));
+            return Err(failed(format!("{endpoint} answered with the impossible commit `{}`", info.sha), None));
         }
         let directory = cache.snapshot(&info.sha);
         let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
@@ -147,12 +155,12 @@ impl<'a> Snapshot<'a> {
 
     /// A failure that trying again will not mend.
     pub fn failed(&self, message: String) -> Error {
-        Error::Download { what: format!("`{}`", self.id.repo), message, can_resume: false }
+        Error::Download { what: format!("`{}`", self.id.repo), message, hint: None }
     }
 
     /// A failure after which the same command goes on from where this one stopped.
     fn interrupted(&self, message: String) -> Error {
-        Error::Download { what: format!("`{}`", self.id.repo), message, can_resume: true }
+        Error::Download { what: format!("`{}`", self.id.repo), message, hint: Some(RESUME) }
     }
 
     /// Fetches one file unless it is there, from where an earlier attempt stopped.
@@ -172,9 +180,10 @@ impl<'a> Snapshot<'a> {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Local(error)) => return Err(error),
                 Err(Trouble::Failed(failure)) => {
-                    let can_resume = failure.is_transient;
+                    let Failure { is_transient, hint, .. } = failure;
                     let message = format!("{file}: {}", of_file(failure, self.options, self.id));
-                    return Err(if can_resume { self.interrupted(message) } else { self.failed(message) });
+                    let hint = if is_transient { Some(RESUME) } else { hint };
+                    return Err(Error::Download { what: format!("`{}`", self.id.repo), message, hint });
                 }
                 Err(Trouble::Cut(message)) => {
                     idle_attempts = if reached > furthest { 0 } else { idle_attempts + 1 };

@@ -120,17 +120,18 @@ function explainChoice(why) {
   $("why").hidden = !why;
   if (!why) return;
   const { kind, prefers, comparison, neededBytes, roomBytes } = why;
-  const played = ["This browser's ", term("WebGPU"), " is played by the processor. "];
+  const played = ["This browser's ", term("WebGPU"), " is played by the processor"];
+  const reference = [term("reference"), ", which needs no GPU, "];
   if (kind === "large") {
     $("why-title").textContent = "It runs on WebGPU, as it is too large for the reference";
-    $("why-text").replaceChildren(...played, "The ", term("reference"), `, which needs no GPU, would take ${bytes(neededBytes)} of memory for this model, and at most ${bytes(roomBytes)} are taken.`);
+    $("why-text").replaceChildren(...played, ". The ", ...reference, `would take ${bytes(neededBytes)} of memory for this model, and at most ${bytes(roomBytes)} are taken.`);
     return;
   }
-  const speeds = comparison && `Measured here once: ${comparison.reference.toFixed(0)} tokens per second on the reference, ${comparison.gpu.toFixed(0)} on WebGPU. `;
-  const better = comparison && comparison.prefersReference !== prefers ? `From the next time on it runs on ${comparison.prefersReference ? "the reference" : "WebGPU"}. ` : "";
   $("why-title").textContent = prefers ? "It runs on the reference, which is quicker here" : "It runs on WebGPU, though the processor plays it";
-  const guess = prefers ? ["The ", term("reference"), ", which needs no GPU, is quicker for a small model. "] : ["The ", term("reference"), ", which needs no GPU, may be slower for a model of this size. "];
-  $("why-text").replaceChildren(...played, ...(speeds ? [speeds] : guess), better, `To use ${prefers ? "WebGPU" : "the reference"} all the same, choose it under “Runs on” and load again.`);
+  const found = prefers ? [", and there the ", ...reference, comparison && !comparison.prefersReference ? "was taken to be quicker. " : "is quicker for a small model. "] : [". The ", ...reference, comparison ? "is not enough quicker. " : "may be slower for a model of this size. "];
+  const speeds = comparison ? `Measured here once: ${comparison.reference.toFixed(0)} tokens per second on the reference, ${comparison.gpu.toFixed(0)} on WebGPU. ` : "";
+  const better = comparison && comparison.prefersReference !== prefers ? `From the next time on it runs on ${comparison.prefersReference ? "the reference" : "WebGPU"}. ` : "";
+  $("why-text").replaceChildren(...played, ...found, speeds, better, `To use ${prefers ? "WebGPU" : "the reference"} all the same, choose it under “Runs on” and load again.`);
 }
 
 function whyNoGpu() {

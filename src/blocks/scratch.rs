@@ -51,6 +51,9 @@ impl Sizes {
     }
 }
 
+/// Of these, kernels read whole words behind the last row. The others have no room behind it: the widest may fill a binding.
+const READ_BEHIND: [&str; 2] = ["qkv", "latent_values"];
+
 /// The buffers of [`Sizes`], for so many rows.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -62,8 +65,10 @@ impl Scratch {
     /// Zeroed memory for passes of up to `max_tokens` rows. One buffer per name: kernels that touch different buffers need no barrier between
     /// them. Call inside [`Device::catch`].
     pub fn new(device: &Device, sizes: Sizes, max_tokens: usize) -> Self {
-        // Kernels may read whole words behind the last row.
-        let buffer = |name: &'static str, len: usize| (name, device.storage(name, ((len + ROW_ALIGN) * 4) as u64));
+        let buffer = |name: &'static str, len: usize| {
+            let behind = if READ_BEHIND.contains(&name) { ROW_ALIGN } else { 0 };
+            (name, device.storage(name, ((len + behind) * 4) as u64))
+        };
         let per_token = sizes.per_token.iter().map(|(name, width)| buffer(name, max_tokens * width));
         let whole = sizes.whole.iter().map(|(name, len)| buffer(name, *len));
         let buffers = per_token.chain(whole).collect();

@@ -128,7 +128,7 @@ impl<'a> Recorder<'a> {
         Recorder { device, model, weights, memory, arena, pass, recording, layer: 0, block: 0, fused_norm, known_routing }
     }
 
-    /// Turns to a block of the current layer.
+    /// Begins a block of the current layer.
     pub fn begin(&mut self, block: usize) -> &'a BlockSpec {
         self.block = block;
         self.arena.begin_block();

@@ -52,10 +52,9 @@ impl Recipe {
         let (rows, cols) = (weight.rows, weight.cols);
         let name = |template: Template| in_layer(spec, template(spec, key.layer), key.layer);
         let vector = |name: String| Recipe::one(Part::vector(name, cols));
-        let mlp = |storage: StorageOf| {
-            let expert = weight.experts.map(|experts| (key.expert, experts.count));
-            (Mlp { spec, layer: key.layer, expert, rows, cols }, storage(spec, key.layer))
-        };
+        let expert = weight.experts.map(|experts| (key.expert, experts.count));
+        let mlp = Mlp { spec, layer: key.layer, expert, rows, cols };
+        let stored = |storage: StorageOf| storage(spec, key.layer);
         let RoleFacts { kind, on_disk, .. } = *key.role.facts();
         match on_disk {
             OnDisk::Whole(template) if kind == Kind::Vector => vector(name(template)),
@@ -77,22 +76,10 @@ impl Recipe {
             OnDisk::QkvBias => qkv(spec, key.layer, cols, &|name, rows| Part::vector(bias_of(&name), rows)),
             OnDisk::LatentUp { keys } => latent_up(spec, key.layer, keys),
             OnDisk::Router => router(spec, key.layer, rows, cols),
-            OnDisk::GateUp(storage) => {
-                let (mlp, storage) = mlp(storage);
-                mlp.gate_up(&storage)
-            }
-            OnDisk::GateUpBias(storage) => {
-                let (mlp, storage) = mlp(storage);
-                mlp.gate_up_bias(&storage)
-            }
-            OnDisk::Down(storage) => {
-                let (mlp, storage) = mlp(storage);
-                mlp.down(&storage)
-            }
-            OnDisk::DownBias(storage) => {
-                let (mlp, storage) = mlp(storage);
-                mlp.down_bias(&storage)
-            }
+            OnDisk::GateUp(storage) => mlp.gate_up(&stored(storage)),
+            OnDisk::GateUpBias(storage) => mlp.gate_up_bias(&stored(storage)),
+            OnDisk::Down(storage) => mlp.down(&stored(storage)),
+            OnDisk::DownBias(storage) => mlp.down_bias(&stored(storage)),
             OnDisk::Nowhere => Recipe { parts: Vec::new(), interleaved: false, cols },
         }
     }

@@ -1,8 +1,8 @@
 //! A model's files, and the weights among them.
 
+use super::Checkpoint;
 use super::shards;
 use super::synthetic::Synthetic;
-use super::{Checkpoint, PackedInfo};
 use crate::error::{Error, Result};
 use crate::platform::read_model_text;
 use crate::quant::{Quant, QuantFormat};
@@ -40,10 +40,6 @@ impl ModelFiles {
         &self.spec
     }
 
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Opens the weights.
     ///
     /// # Errors
@@ -58,14 +54,6 @@ impl ModelFiles {
     /// As [`Checkpoint::check`].
     pub async fn check_weights(&self) -> Result<()> {
         Checkpoint::check(&self.directory, &self.spec).await
-    }
-
-    /// What `moebius quantize` wrote about the weights; `None` for an ordinary checkpoint. Reads headers only.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::packed_info_of`].
-    pub async fn packed_info(&self) -> Result<Option<PackedInfo>> {
-        Checkpoint::packed_info_of(&self.directory).await
     }
 }
 

@@ -67,7 +67,7 @@ pub struct DispatchDescriptor<'a> {
 }
 
 impl Recording {
-    /// One that stays empty: whoever records into it finds out which buffers he needs, and nothing is compiled.
+    /// A recording that stays empty. What is recorded into it only shows which buffers it needs; nothing is compiled.
     pub fn rehearsal() -> Self {
         Recording { commands: Vec::new(), is_rehearsal: true }
     }

@@ -347,14 +347,7 @@ impl GpuDecoder {
     async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
         self.prepare(key).await?;
         self.upload_rows(ids, position).await?;
-        let plan = &self.plans[&key];
-        let pieces = self.step_time.pieces(self.device.pace(), key.num_tokens, plan.commands().len());
-        self.device.submit_in_pieces("running the model", &[plan], pieces).await
-    }
-
-    /// Forgets the steps that ran ahead.
-    pub(super) fn forget_steps(&mut self) {
-        self.ahead.clear();
+        self.run_recording("running the model", &self.plans[&key], key.num_tokens).await
     }
 
     /// Runs what is recorded for so many tokens.

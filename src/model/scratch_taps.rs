@@ -113,7 +113,7 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::Argument`] for scratch that the model does not have; what a device can fail with.
     pub async fn taps(&mut self, ids: &[u32], wanted: &[TapChoice]) -> Result<Vec<Tap>> {
-        self.forget_steps();
+        self.ahead.clear();
         self.extend_history(ids, 0).await?;
         let attempted = "keeping scratch";
         let mut all: Vec<Tap> = Vec::new();

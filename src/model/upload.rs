@@ -1,4 +1,4 @@
-//! The way of the weights from their source to a device.
+//! Allocates the weights of a model on a device, and fills them from their store.
 
 use super::formats::Formats;
 use crate::blocks::{DeviceWeight, DeviceWeights, Matrix};
@@ -18,7 +18,7 @@ pub(super) fn piece_rows(cols: usize) -> usize {
     (PIECE_VALUES / cols).max(1)
 }
 
-/// Every weight of a model with its key, that of expert 0 where every expert has one, and the weights that lie beside it.
+/// Every weight of a model with its key, that of expert 0 where every expert has one, and whether slabs of it hold biases too.
 fn placed(spec: &ModelSpec) -> Vec<(WeightKey, Weight, bool)> {
     let [first, last] = spec.model_weights();
     let of_model = |weights: Vec<Weight>| weights.into_iter().map(|weight| (weight.role.of_model(), weight, false));
@@ -95,7 +95,7 @@ impl Uploader<'_> {
     /// # Errors
     /// What reading the weights or writing them to the device can fail with.
     pub async fn fill(&mut self, weights: &DeviceWeights) -> Result<()> {
-        for (key, weight, has_bias) in placed(self.spec) {
+        for (key, weight, _) in placed(self.spec) {
             match weights.by_key.get(&key) {
                 Some(DeviceWeight::Vector(buffer)) => self.vector(key, buffer).await?,
                 Some(DeviceWeight::Matrix(Matrix { shards, quant })) => {
@@ -105,7 +105,7 @@ impl Uploader<'_> {
                 }
                 Some(DeviceWeight::Slabs(slabs)) => {
                     for slot in 0..slabs.shape.num_slots {
-                        self.slab(WeightKey { expert: slot, ..key }, slabs, has_bias).await?;
+                        self.slab(WeightKey { expert: slot, ..key }, slabs).await?;
                     }
                 }
                 None => {}
@@ -130,12 +130,12 @@ impl Uploader<'_> {
     }
 
     /// One expert, in the slot of its number.
-    async fn slab(&mut self, key: WeightKey, slabs: &Slabs, has_bias: bool) -> Result<()> {
+    async fn slab(&mut self, key: WeightKey, slabs: &Slabs) -> Result<()> {
         let device = self.device;
         let write_rows = |first_row: usize, packed: &[u8]| slabs.write_rows(device, key.expert, first_row, packed);
         self.stream(key, slabs.shape.quant, write_rows).await?;
         let biases = ROLES.iter().find(|facts| facts.kind == Kind::SlabBias(key.role));
-        if let Some(bias) = biases.filter(|_| has_bias) {
+        if let Some(bias) = biases.filter(|_| slabs.shape.bias) {
             let bias = WeightKey { role: bias.role, ..key };
             let values = self.store.read(bias, 0..1).await?.values;
             write(device, &bias.packed_name(), || slabs.write_bias(device, key.expert, &values)).await?;

@@ -3,15 +3,17 @@
 //!
 //! Source: Micikevicius et al. 2022, arXiv 2209.05433.
 
-use super::{MaxError, Planes, QuantFormat, extreme};
+use super::{MaxError, PackedRow, Planes, QuantFormat, extreme};
 use std::sync::LazyLock;
 
 pub static FP8: QuantFormat = QuantFormat {
     name: "fp8",
     flag: "WEIGHT_FP8",
     value_bits: 8,
+    high_bits: 0,
     scale_bits: 32,
     block_len: BLOCK_LEN,
+    group_len: BLOCK_LEN,
     has_offset: false,
     keeps_head: false,
     // Between 416 and 448, in a block whose largest takes a factor rounded up.
@@ -77,8 +79,8 @@ pub(super) fn pack_row_as_stored(values: &[f32], scales: &[f32], planes: &mut Pl
     }
 }
 
-fn unpack_row(values: &[u8], scales: &[u8], out: &mut Vec<f32>) {
-    for (scale, block) in scales.as_chunks().0.iter().zip(values.chunks(BLOCK_LEN)) {
+fn unpack_row(row: &PackedRow, out: &mut Vec<f32>) {
+    for (scale, block) in row.scales.as_chunks().0.iter().zip(row.values.chunks(BLOCK_LEN)) {
         let scale = f32::from_le_bytes(*scale);
         out.extend(block.iter().map(|&code| decode_e4m3(code) * scale));
     }

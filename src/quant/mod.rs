@@ -1,9 +1,9 @@
 //! How weights lie in device memory, and keys and values.
 //!
 //! A format packs a matrix of `[rows, cols]` into 16-byte words, row after row. Every row is padded with zeros to a multiple of
-//! [`ROW_ALIGN`] columns, one block, so that kernels read whole blocks and never ask where a row ends. A row is a plane of values and, in
-//! the formats that scale their blocks, a plane of scales; both are whole words. Each format names the WGSL flag that selects its unpacking
-//! in `shaders/lib/weights.wgsl`.
+//! [`ROW_ALIGN`] columns, one block, so that kernels read whole blocks and never ask where a row ends. A row is a plane of values; in formats
+//! of five and six bits, whose values are nibbles, a plane of what they have beyond four bits; and, in the formats that scale their blocks, a
+//! plane of scales. All are whole words. Each format names the WGSL flag that selects its unpacking in `shaders/lib/weights.wgsl`.
 
 mod bf16;
 mod cache;
@@ -11,10 +11,17 @@ mod choice;
 mod f16;
 mod f32;
 mod fp8;
+mod ggml;
+mod i8m;
+mod i8s;
 mod mxfp4;
 mod q4_0;
 mod q4_1;
+mod q4_k;
+mod q5_k;
+mod q6_k;
 mod q8_0;
+mod superblock;
 
 pub use bf16::BF16;
 pub use cache::{CacheChoice, CacheFormat};
@@ -22,9 +29,15 @@ pub use choice::{QuantChoice, WeightClass};
 pub use f16::F16;
 pub use f32::F32;
 pub use fp8::{FP8, decode_e4m3};
+pub use ggml::GgmlBlocks;
+pub use i8m::I8M;
+pub use i8s::I8S;
 pub use mxfp4::MXFP4;
 pub use q4_0::Q4_0;
 pub use q4_1::Q4_1;
+pub use q4_k::Q4_K;
+pub use q5_k::Q5_K;
+pub use q6_k::Q6_K;
 pub use q8_0::Q8_0;
 
 use crate::platform;
@@ -38,8 +51,10 @@ pub fn padded(len: usize) -> usize {
     len.next_multiple_of(ROW_ALIGN)
 }
 
-/// Values that share a scale, in most formats; in the others a multiple of this.
+/// Values that share a scale, in most formats.
 pub const BLOCK: usize = ROW_ALIGN;
+/// Values of a superblock, whose scales have a scale of their own.
+pub const SUPERBLOCK: usize = 8 * BLOCK;
 
 /// One entry of [`QUANTS`].
 #[derive(Debug)]
@@ -48,12 +63,16 @@ pub struct QuantFormat {
     pub name: &'static str,
     /// Defined while composing a kernel that reads weights of this format.
     pub flag: &'static str,
-    /// Bits of one value: 32, 16, 8 or 4.
+    /// Bits of one value: 32, 16, 8, 6, 5 or 4.
     pub value_bits: usize,
+    /// How many of them lie in a plane of their own: those of six and five bits beyond four.
+    pub high_bits: usize,
     /// Bits that a block has besides its values.
     pub scale_bits: usize,
-    /// Columns of a row that share it: a multiple of [`BLOCK`].
+    /// Columns of a row that share them: a multiple of [`BLOCK`], or half of it.
     pub block_len: usize,
+    /// Columns of a row that share one scale: the same, or a part of it.
+    pub group_len: usize,
     /// A stored value of zero stands for something else, and the padding for anything.
     pub has_offset: bool,
     /// As the format of all matrices it spares the head, which stays as stored: no norm follows that dampens its error, and with eight bits
@@ -62,8 +81,8 @@ pub struct QuantFormat {
     pub max_error: MaxError,
     /// One row of `padded(cols)` values to its planes.
     pack_row: fn(&[f32], &mut Planes),
-    /// The inverse, from the values and the scales to `padded(cols)` values.
-    unpack_row: fn(&[u8], &[u8], &mut Vec<f32>),
+    /// The inverse, to `padded(cols)` values.
+    unpack_row: fn(&PackedRow, &mut Vec<f32>),
 }
 
 /// How far `unpack(pack(w))` may be from `w`, for values in the format's normal range.
@@ -79,7 +98,15 @@ pub enum MaxError {
 #[derive(Debug, Default)]
 struct Planes {
     values: Vec<u8>,
+    high: Vec<u8>,
     scales: Vec<u8>,
+}
+
+/// The planes of a packed row, each as long as its values or longer.
+struct PackedRow<'a> {
+    values: &'a [u8],
+    high: &'a [u8],
+    scales: &'a [u8],
 }
 
 /// Every format, widest first.
@@ -131,14 +158,24 @@ impl QuantFormat {
         self.value_bits as f64 + self.scale_bits as f64 / self.block_len as f64
     }
 
+    /// Bits of a value in the first plane.
+    pub fn word_bits(&self) -> usize {
+        self.value_bits - self.high_bits
+    }
+
     /// Bytes of the plane of values; a multiple of 16.
     pub fn value_bytes(&self, cols: usize) -> usize {
-        padded(cols) * self.value_bits / 8
+        padded(cols) * self.word_bits() / 8
+    }
+
+    /// Where the plane of scales begins in a packed row; a multiple of 16.
+    pub fn scales_offset(&self, cols: usize) -> usize {
+        self.value_bytes(cols) + (padded(cols) * self.high_bits / 8).next_multiple_of(16)
     }
 
     /// Bytes of one packed row; a multiple of 16.
     pub fn row_bytes(&self, cols: usize) -> usize {
-        self.value_bytes(cols) + (padded(cols).div_ceil(self.block_len) * self.scale_bits / 8).next_multiple_of(16)
+        self.scales_offset(cols) + (padded(cols).div_ceil(self.block_len) * self.scale_bits / 8).next_multiple_of(16)
     }
 
     /// Packs `values [rows, cols]`, row after row, each row padded.
@@ -163,14 +200,38 @@ impl QuantFormat {
         })
     }
 
+    /// Packs codes with scales that are given, as [`I8M`] where there are minima and as [`I8S`] where not: a weight is `scale * code + minimum`, with one
+    /// scale and one minimum for each 16 columns of a row. `codes [rows, cols]`, the others `[rows, cols / 16 rounded up]`.
+    ///
+    /// # Panics
+    /// If `codes` is not a whole number of rows, or there are not as many scales and minima as that.
+    pub fn pack_codes(codes: &[i8], scales: &[f32], minima: Option<&[f32]>, cols: usize) -> Vec<u8> {
+        assert!(cols > 0 && codes.len().is_multiple_of(cols), "{} codes are no rows of {cols}", codes.len());
+        let groups = cols.div_ceil(i8s::GROUP);
+        let num_rows = codes.len() / cols;
+        assert_eq!(scales.len(), num_rows * groups, "a scale for each 16 columns");
+        assert!(minima.is_none_or(|minima| minima.len() == scales.len()), "a minimum for each scale");
+        let quant = if minima.is_some() { &I8M } else { &I8S };
+        quant.pack_rows(num_rows, cols, |row, planes| {
+            planes.values.extend_from_slice(bytemuck::cast_slice(&codes[row * cols..][..cols]));
+            planes.values.resize(padded(cols), 0);
+            for group in row * groups..(row + 1) * groups {
+                planes.scales.extend(scales[group].to_le_bytes());
+                planes.scales.extend(minima.iter().flat_map(|minima| minima[group].to_le_bytes()));
+            }
+        })
+    }
+
     fn pack_rows(&self, num_rows: usize, cols: usize, pack_row: impl Fn(usize, &mut Planes) + Sync) -> Vec<u8> {
         let row_bytes = self.row_bytes(cols);
         let mut bytes = vec![0; num_rows * row_bytes];
         platform::for_each_row(&mut bytes, row_bytes, |row, bytes| {
             let mut planes = Planes::default();
             pack_row(row, &mut planes);
-            let (for_values, for_scales) = bytes.split_at_mut(self.value_bytes(cols));
+            let (first, for_scales) = bytes.split_at_mut(self.scales_offset(cols));
+            let (for_values, for_high) = first.split_at_mut(self.value_bytes(cols));
             for_values.copy_from_slice(&planes.values);
+            for_high[..planes.high.len()].copy_from_slice(&planes.high);
             for_scales[..planes.scales.len()].copy_from_slice(&planes.scales);
         });
         bytes
@@ -186,9 +247,10 @@ impl QuantFormat {
         let mut values = Vec::with_capacity(bytes.len() / row_bytes * cols);
         let mut row = Vec::with_capacity(padded(cols));
         for source in bytes.chunks_exact(row_bytes) {
-            let (of_values, of_scales) = source.split_at(self.value_bytes(cols));
+            let (first, scales) = source.split_at(self.scales_offset(cols));
+            let (of_values, high) = first.split_at(self.value_bytes(cols));
             row.clear();
-            (self.unpack_row)(of_values, of_scales, &mut row);
+            (self.unpack_row)(&PackedRow { values: of_values, high, scales }, &mut row);
             values.extend_from_slice(&row[..cols]);
         }
         values
@@ -212,6 +274,18 @@ fn scaled(value: f32, scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { value / scale }
 }
 
+/// The smallest float of 16 significant bits that is at least a positive `value`: its products with codes of eight bits are exact.
+fn short_above(value: f32) -> f32 {
+    f32::from_bits((value.to_bits() + 0xff) & !0xff)
+}
+
+/// The smallest f16 that is at least `value`, which is not negative; of those beyond the largest that.
+fn f16_above(value: f32) -> half::f16 {
+    let largest = half::f16::MAX;
+    let nearest = half::f16::from_f32(value.min(largest.to_f32()));
+    if nearest.to_f32() < value && nearest < largest { half::f16::from_bits(nearest.to_bits() + 1) } else { nearest }
+}
+
 /// Appends 32 values of 4 bits: a `u32` holds eight values, the first four in the low halves of its bytes.
 fn push_nibbles(nibbles: &[u8], out: &mut Vec<u8>) {
     for eight in nibbles.chunks_exact(8) {
@@ -224,6 +298,27 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
     bytes.chunks_exact(4).flat_map(|four| four.iter().map(|byte| byte & 15).chain(four.iter().map(|byte| byte >> 4)))
 }
 
+/// Appends what 32 values have beyond four bits, one bit or two: a `u32` holds as many quads of values as it can, value i of a quad in byte i.
+fn push_high(high: &[u8], bits: usize, out: &mut Vec<u8>) {
+    let per_byte = 8 / bits;
+    for quads in high.chunks_exact(4 * per_byte) {
+        let byte = |i: usize| (0..per_byte).map(|quad| quads[4 * quad + i] << (quad * bits)).sum::<u8>();
+        out.extend((0..4).map(byte));
+    }
+}
+
+/// The inverse of [`push_high`], for the bytes of whole blocks.
+fn high(bytes: &[u8], bits: usize) -> impl Iterator<Item = u8> {
+    let per_byte = 8 / bits;
+    bytes
+        .chunks_exact(4)
+        .flat_map(move |four| (0..4 * per_byte).map(move |value| four[value % 4] >> (value / 4 * bits) & ((1 << bits) - 1)))
+}
+
 fn read_f16(bytes: &[u8], index: usize) -> f32 {
     half::f16::from_le_bytes([bytes[index * 2], bytes[index * 2 + 1]]).to_f32()
+}
+
+fn read_f32(bytes: &[u8], index: usize) -> f32 {
+    f32::from_le_bytes([0, 1, 2, 3].map(|byte| bytes[index * 4 + byte]))
 }

@@ -3,14 +3,16 @@
 //!
 //! Source: OCP Microscaling Formats (MX) Specification v1.0, section 5.3.3.
 
-use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, nibbles, push_nibbles};
+use super::{BLOCK, MaxError, PackedRow, Planes, QuantFormat, extreme, nibbles, push_nibbles};
 
 pub static MXFP4: QuantFormat = QuantFormat {
     name: "mxfp4",
     flag: "WEIGHT_MXFP4",
     value_bits: 4,
+    high_bits: 0,
     scale_bits: 8,
     block_len: BLOCK,
+    group_len: BLOCK,
     has_offset: false,
     keeps_head: false,
     // Halfway between 4 and 6, where 5 is the largest.
@@ -53,8 +55,8 @@ fn pack_row(row: &[f32], planes: &mut Planes) {
     }
 }
 
-fn unpack_row(values: &[u8], scales: &[u8], out: &mut Vec<f32>) {
-    for (&exponent, block) in scales.iter().zip(values.chunks_exact(BLOCK / 2)) {
+fn unpack_row(row: &PackedRow, out: &mut Vec<f32>) {
+    for (&exponent, block) in row.scales.iter().zip(row.values.chunks_exact(BLOCK / 2)) {
         let scale = half_scale(exponent);
         let value = |code: u8| f32::from(DOUBLED[usize::from(code & 7)]) * if code & 8 == 0 { scale } else { -scale };
         out.extend(nibbles(block).map(value));

@@ -1,13 +1,15 @@
 //! Blocks of 32 values of 4 bits times one f16: `w = d (q - 8)`, as `Q4_0` of ggml. The scales of two blocks share a `u32`.
 
-use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, nibbles, push_nibbles, read_f16, scaled};
+use super::{BLOCK, MaxError, PackedRow, Planes, QuantFormat, extreme, nibbles, push_nibbles, read_f16, scaled};
 
 pub static Q4_0: QuantFormat = QuantFormat {
     name: "q4_0",
     flag: "WEIGHT_Q4_0",
     value_bits: 4,
+    high_bits: 0,
     scale_bits: 16,
     block_len: BLOCK,
+    group_len: BLOCK,
     has_offset: true,
     keeps_head: false,
     // A value as large as the largest, of the other sign, is one step out of reach.
@@ -25,9 +27,9 @@ fn pack_row(row: &[f32], planes: &mut Planes) {
     }
 }
 
-fn unpack_row(values: &[u8], scales: &[u8], out: &mut Vec<f32>) {
-    for (index, block) in values.chunks_exact(BLOCK / 2).enumerate() {
-        let d = read_f16(scales, index);
+fn unpack_row(row: &PackedRow, out: &mut Vec<f32>) {
+    for (index, block) in row.values.chunks_exact(BLOCK / 2).enumerate() {
+        let d = read_f16(row.scales, index);
         out.extend(nibbles(block).map(|q| d * (f32::from(q) - 8.0)));
     }
 }

@@ -1,13 +1,15 @@
 //! Blocks of 32 values of 4 bits, an f16 step and an f16 minimum: `w = d q + m`, as `Q4_1` of ggml. Both share a `u32`.
 
-use super::{BLOCK, MaxError, Planes, QuantFormat, nibbles, push_nibbles, read_f16, scaled};
+use super::{BLOCK, MaxError, PackedRow, Planes, QuantFormat, nibbles, push_nibbles, read_f16, scaled};
 
 pub static Q4_1: QuantFormat = QuantFormat {
     name: "q4_1",
     flag: "WEIGHT_Q4_1",
     value_bits: 4,
+    high_bits: 0,
     scale_bits: 32,
     block_len: BLOCK,
+    group_len: BLOCK,
     has_offset: true,
     keeps_head: false,
     max_error: MaxError::OfBlock(0.068),
@@ -27,9 +29,9 @@ fn pack_row(row: &[f32], planes: &mut Planes) {
     }
 }
 
-fn unpack_row(values: &[u8], scales: &[u8], out: &mut Vec<f32>) {
-    for (index, block) in values.chunks_exact(BLOCK / 2).enumerate() {
-        let (d, m) = (read_f16(scales, 2 * index), read_f16(scales, 2 * index + 1));
+fn unpack_row(row: &PackedRow, out: &mut Vec<f32>) {
+    for (index, block) in row.values.chunks_exact(BLOCK / 2).enumerate() {
+        let (d, m) = (read_f16(row.scales, 2 * index), read_f16(row.scales, 2 * index + 1));
         out.extend(nibbles(block).map(|q| d * f32::from(q) + m));
     }
 }

@@ -1,13 +1,15 @@
 //! Blocks of 32 signed bytes times one f16: `w = d q`, as `Q8_0` of ggml. The scales of two blocks share a `u32`.
 
-use super::{BLOCK, MaxError, Planes, QuantFormat, extreme, read_f16, scaled};
+use super::{BLOCK, MaxError, PackedRow, Planes, QuantFormat, extreme, read_f16, scaled};
 
 pub static Q8_0: QuantFormat = QuantFormat {
     name: "q8_0",
     flag: "WEIGHT_Q8_0",
     value_bits: 8,
+    high_bits: 0,
     scale_bits: 16,
     block_len: BLOCK,
+    group_len: BLOCK,
     has_offset: false,
     keeps_head: true,
     max_error: MaxError::OfBlock(4.5e-3),
@@ -24,9 +26,9 @@ fn pack_row(row: &[f32], planes: &mut Planes) {
     }
 }
 
-fn unpack_row(values: &[u8], scales: &[u8], out: &mut Vec<f32>) {
-    for (index, block) in values.chunks_exact(BLOCK).enumerate() {
-        let d = read_f16(scales, index);
+fn unpack_row(row: &PackedRow, out: &mut Vec<f32>) {
+    for (index, block) in row.values.chunks_exact(BLOCK).enumerate() {
+        let d = read_f16(row.scales, index);
         out.extend(block.iter().map(|&value| d * f32::from(value as i8)));
     }
 }

@@ -38,6 +38,7 @@ mod page_hints;
 mod parameters;
 mod parts;
 mod quant;
+mod quant_blocks;
 mod quantize;
 mod readme;
 mod reference;

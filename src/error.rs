@@ -66,6 +66,10 @@ pub enum Error {
     #[error("{file} is not a valid safetensors file: {problem}")]
     Safetensors { file: String, problem: String },
 
+    /// A GGUF file contradicts itself, or says what no model can be.
+    #[error("{file} cannot be read as GGUF: {problem}")]
+    Gguf { file: String, problem: String },
+
     /// A checkpoint of `moebius quantize` in a layout that this version does not know.
     #[error("{file} is in version {found} of the layout of `moebius quantize`; known: {known}")]
     PackedVersion { file: String, found: String, known: u32 },
@@ -190,7 +194,7 @@ impl Error {
             }
             Error::NotRun { .. } => Some("`moebius inspect` says what the model would need".to_owned()),
             Error::MissingShard { .. } => Some("fetch the whole checkpoint: some of its files are missing".to_owned()),
-            Error::Safetensors { .. } => {
+            Error::Safetensors { .. } | Error::Gguf { .. } => {
                 Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())
             }
             Error::PackedVersion { .. } => Some("use a newer moebius, or quantise the original again with this one".to_owned()),

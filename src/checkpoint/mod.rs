@@ -5,6 +5,7 @@
 //! library knows, whatever the layout on disk.
 
 mod float8;
+pub mod gguf;
 mod header;
 mod mxfp4;
 pub mod packed;

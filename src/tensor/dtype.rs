@@ -13,7 +13,7 @@ pub enum Dtype {
 impl Dtype {
     pub const ALL: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
-    pub fn size_bytes(self) -> usize {
+    pub const fn size_bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
@@ -21,7 +21,7 @@ impl Dtype {
     }
 
     /// The name that safetensors headers use.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "F32",
             Dtype::F16 => "F16",

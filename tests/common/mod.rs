@@ -1,5 +1,7 @@
 //! What several tests need.
 
+mod allocations;
+mod gguf_file;
 mod golden;
 mod gpu;
 pub mod hub_server;
@@ -7,6 +9,8 @@ mod spoiled;
 mod terminal;
 mod tiny_checkpoint;
 
+pub use allocations::largest_allocation;
+pub use gguf_file::{GgufFile, GgufValue};
 pub use golden::{FIXTURES, Golden, LOGITS_WITHIN, ids, max_difference};
 pub use gpu::{gpu_device, gpu_device_with, required};
 pub use spoiled::spoiled;

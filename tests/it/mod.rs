@@ -25,6 +25,8 @@ mod float8;
 mod foreign;
 mod functions;
 mod gating;
+mod gguf;
+mod gguf_blocks;
 mod hub;
 mod hub_faults;
 mod kv_cache;

@@ -43,6 +43,7 @@ fn errors() -> Vec<Error> {
         Error::TensorShape { name: text("t"), expected: vec![1], found: vec![2] },
         Error::NotANumber { name: text("t"), index: 0 },
         Error::Safetensors { file: text("f"), problem: text("p") },
+        Error::Gguf { file: text("f"), problem: text("p") },
         Error::MissingShard { directory: "x".into(), index: "i", shard: text("s") },
     ]
 }

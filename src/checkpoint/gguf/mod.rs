@@ -1,0 +1,149 @@
+//! GGUF, the file format of llama.cpp: metadata and tensors in one file, or in several.
+//!
+//! Nothing in a file is believed before it was checked: counts and lengths are compared with what is left of the file before anything is
+//! allocated, and every tensor lies inside of it and apart from the others.
+
+mod block;
+mod blocks;
+mod cursor;
+mod header;
+mod metadata;
+mod split;
+
+pub use block::{BLOCK_TYPES, BlockType, Codes, GROUP};
+pub use metadata::{Metadata, MetadataValue, Number, Numbers, Texts};
+
+use crate::platform::{ByteSource, is_file};
+use crate::{Error, Result};
+use cursor::shown;
+use header::{Header, read_header};
+use split::PartName;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
+
+/// One GGUF file, or all parts of a split one, with headers read and checked.
+#[derive(Debug)]
+pub struct Gguf {
+    metadata: Metadata,
+    tensors: Vec<GgufTensor>,
+    sources: Vec<ByteSource>,
+}
+
+/// Where one tensor lies, and how it is written.
+#[derive(Debug, Clone)]
+pub struct GgufTensor {
+    pub name: String,
+    /// Index of the file among [`Gguf::sources`].
+    pub source: usize,
+    pub block: &'static BlockType,
+    /// The last is the length of a row, which is a whole number of blocks.
+    pub shape: Vec<usize>,
+    /// Within the file.
+    pub bytes: Range<u64>,
+}
+
+impl Gguf {
+    /// Opens the file at `path`, and where that is one part of several, the others beside it.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if a file is damaged or the parts do not belong together, [`Error::MissingShard`] if a part is not there,
+    /// [`Error::TensorDtype`] for a type of blocks that is not read, [`Error::Io`].
+    pub async fn open(path: &Path) -> Result<Self> {
+        let name = PartName::of(path);
+        let first = name.as_ref().map_or_else(|| path.to_owned(), |name| name.beside(path, 0));
+        if let Some(name) = &name
+            && !is_file(&first).await
+        {
+            return Err(split::missing(path, name.of_part(0)));
+        }
+        let source = ByteSource::open(&first).await?;
+        let Header { metadata, tensors } = read_header(&source, 0).await?;
+        let mut gguf = Gguf { metadata, tensors, sources: vec![source] };
+        gguf.metadata.architecture()?;
+        let count = split_count(&gguf.metadata)?;
+        check_part(&gguf.metadata, name.as_ref(), 0, count)?;
+        if let Some(name) = &name {
+            for index in 1..count {
+                gguf.add_part(path, name, index).await?;
+            }
+        }
+        gguf.check_whole()?;
+        Ok(gguf)
+    }
+
+    /// Metadata, tensors and files.
+    pub fn into_parts(self) -> (Metadata, Vec<GgufTensor>, Vec<ByteSource>) {
+        (self.metadata, self.tensors, self.sources)
+    }
+
+    /// The metadata, of several files that of the first.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// All tensors, sorted by file and place.
+    pub fn tensors(&self) -> &[GgufTensor] {
+        &self.tensors
+    }
+
+    /// The files, in the order of their numbers.
+    pub fn sources(&self) -> &[ByteSource] {
+        &self.sources
+    }
+
+    async fn add_part(&mut self, path: &Path, name: &PartName, index: u64) -> Result<()> {
+        let part = name.beside(path, index);
+        if !is_file(&part).await {
+            return Err(split::missing(path, name.of_part(index)));
+        }
+        let source = ByteSource::open(&part).await?;
+        let Header { metadata, tensors } = read_header(&source, self.sources.len()).await?;
+        check_part(&metadata, Some(name), index, split_count(&metadata)?)?;
+        self.tensors.extend(tensors);
+        self.sources.push(source);
+        Ok(())
+    }
+
+    /// Checks what only all parts together can show.
+    fn check_whole(&self) -> Result<()> {
+        let invalid = |problem| Error::Gguf { file: self.metadata.file().to_owned(), problem };
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+            return Err(invalid(format!("tensor {} is in two of its parts", shown(&twice.name))));
+        }
+        match self.metadata.integer("split.tensors.count")? {
+            Some(count) if count != self.tensors.len() as u64 => Err(invalid(format!(
+                "`split.tensors.count` is {count}, but its {} files have {} tensors",
+                self.sources.len(),
+                self.tensors.len()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How many files the model has.
+fn split_count(metadata: &Metadata) -> Result<u64> {
+    Ok(metadata.integer("split.count")?.unwrap_or(1).max(1))
+}
+
+/// Compares what a part says about itself with the name under which it was found.
+fn check_part(metadata: &Metadata, name: Option<&PartName>, index: u64, count: u64) -> Result<()> {
+    let invalid = |problem| Err(Error::Gguf { file: metadata.file().to_owned(), problem });
+    match name {
+        None if count > 1 => {
+            return invalid(format!(
+                "`split.count` says that it is one of {count} files, whose names have to end like -00001-of-{count:05}.gguf"
+            ));
+        }
+        Some(name) if name.count != count => {
+            return invalid(format!("its name says that it is one of {} files, `split.count` says {count}", name.count));
+        }
+        _ => {}
+    }
+    match metadata.integer("split.no")? {
+        Some(found) if found != index => invalid(format!("`split.no` must be {index} in this file, found {found}")),
+        _ => Ok(()),
+    }
+}

@@ -57,7 +57,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     Variant::new()
         .u32("WG", if caps.profile == Profile::Cpu { 16 } else { 256 })
         .flag_if(caps.profile == Profile::Cpu, "ROLLED")
-        .u32("LOADS", caps.loads(8))
+        // With eight, SwiftShader compiles for most of a minute.
+        .u32("LOADS", caps.loads(4))
         .u32("VOCAB", problem.vocab_size)
         .u32("RING", problem.ring)
 }

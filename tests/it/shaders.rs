@@ -129,7 +129,7 @@ macro_rules! rust_fields {
 fn on_gpus_loops_over_memory_have_several_loads_under_way() {
     // Kernels that take a number of loads from a constant, and the least of it: of a matmul each is of four rows.
     let least = [
-        ("sample", "LOADS", 8),
+        ("sample", "LOADS", 4),
         ("expert_sort", "LOADS", 8),
         ("norm", "LOADS", 4),
         ("router_topk", "LOADS", 4),

@@ -102,8 +102,8 @@ impl Golden {
 
     /// Whether the oracle kept the chosen experts, not only the logits they were chosen by.
     pub fn stores_choices(&self) -> bool {
-        let (layer, _) = self.spec.moe_layers().next().unwrap();
-        self.i32s(&format!("p0.L{}.topk_idx", layer / self.spec.names.sub_layers)).is_some()
+        let first = self.spec.moe_layers().next();
+        first.is_some_and(|(layer, _)| self.i32s(&format!("p0.L{}.topk_idx", layer / self.spec.names.sub_layers)).is_some())
     }
 
     /// Asserts that `logits [n, vocab]` of a prompt are the stored ones; returns the largest difference.

@@ -17,12 +17,21 @@ fn checked() -> Value {
             "prompts": golden.prompts.len(),
             "positions": golden.prompts.iter().map(Vec::len).sum::<usize>(),
             "logits_within": LOGITS_WITHIN.to_string(),
-            "routing": if golden.stores_choices() { "exact" } else { "logits" },
+            "routing": routing(&golden),
             "greedy_tokens": greedy,
         });
         ((*name).to_owned(), facts)
     };
     Value::Object(FIXTURES.iter().map(entry).collect::<Map<_, _>>())
+}
+
+/// What is compared of the routers.
+fn routing(golden: &Golden) -> &'static str {
+    match golden.spec.moe_layers().next() {
+        None => "dense",
+        Some(_) if golden.stores_choices() => "exact",
+        Some(_) => "logits",
+    }
 }
 
 fn table(results: &Value) -> String {
@@ -37,12 +46,12 @@ fn table(results: &Value) -> String {
             None => "counted only | | | ".to_owned(),
             Some(first) => {
                 let fixtures = if entries.len() == 1 { "1 fixture".to_owned() } else { format!("{} fixtures", entries.len()) };
-                let exact = entries.iter().any(|entry| entry["routing"] == "exact");
+                let exact = entries.iter().find(|entry| entry["routing"] == "exact");
                 format!(
                     "{fixtures}, {} positions | within {} | {} | {} tokens equal",
                     sum("positions"),
                     first["logits_within"].as_str().unwrap(),
-                    if exact { "exact" } else { "logits" },
+                    exact.unwrap_or(first)["routing"].as_str().unwrap(),
                     sum("greedy_tokens")
                 )
             }

@@ -26,6 +26,7 @@ mod hy_v3;
 mod jamba;
 mod jetmoe;
 mod latent;
+mod llama;
 mod llama4;
 mod llama_moe;
 mod longcat_flash;
@@ -36,6 +37,7 @@ mod mixtral;
 mod olmoe;
 mod phimoe;
 mod qwen2_moe;
+mod qwen3;
 mod qwen3_moe;
 mod qwen3_vl_moe;
 mod solar_open;
@@ -94,6 +96,8 @@ pub static ARCHS: &[&Arch] = &[
     &hy_v3::HY_V3,
     &qwen3_vl_moe::QWEN3_VL_MOE,
     &jamba::JAMBA,
+    &llama::LLAMA,
+    &qwen3::QWEN3,
 ];
 
 /// The largest values that are believed. They are a few times those of the largest published model, and small enough that

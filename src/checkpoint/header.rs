@@ -1,5 +1,6 @@
 //! The header of one safetensors file, believed only after it was checked against the file's length.
 
+use super::gguf::BlockType;
 use crate::platform::ByteSource;
 use crate::tensor::Dtype;
 use crate::{Error, Result};
@@ -21,10 +22,51 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 pub(super) struct StoredTensor {
     /// Index of the shard.
     pub source: usize,
-    pub dtype: safetensors::Dtype,
+    pub encoding: Encoding,
     pub shape: Vec<usize>,
     /// Within the file.
     pub bytes: Range<u64>,
+}
+
+/// How the elements of a tensor are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Encoding {
+    /// One by one.
+    Plain(safetensors::Dtype),
+    /// In the blocks of a GGUF file.
+    Blocks(&'static BlockType),
+}
+
+impl StoredTensor {
+    /// The number format, if it is one of those that weights are read from one by one.
+    pub fn readable(&self) -> Option<Dtype> {
+        match self.encoding {
+            Encoding::Plain(safetensors::Dtype::F32) => Some(Dtype::F32),
+            Encoding::Plain(safetensors::Dtype::F16) => Some(Dtype::F16),
+            Encoding::Plain(safetensors::Dtype::BF16) => Some(Dtype::Bf16),
+            _ => None,
+        }
+    }
+
+    pub fn is(&self, dtype: safetensors::Dtype) -> bool {
+        matches!(self.encoding, Encoding::Plain(found) if found == dtype)
+    }
+
+    pub fn blocks(&self) -> Option<&'static BlockType> {
+        match self.encoding {
+            Encoding::Plain(_) => None,
+            Encoding::Blocks(blocks) => Some(blocks),
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Encoding::Plain(dtype) => dtype.fmt(f),
+            Encoding::Blocks(blocks) => f.write_str(blocks.name),
+        }
+    }
 }
 
 /// Enough to tell other files from this format.
@@ -40,7 +82,7 @@ fn foreign(start: &[u8]) -> Option<&'static str> {
     } else if text.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case(b"<html") || tag.eq_ignore_ascii_case(b"<!doc")) {
         Some("it is a web page, not the weights: a download went wrong")
     } else if start.starts_with(b"GGUF") {
-        Some("it is a GGUF file, the format of llama.cpp, which is not read")
+        Some("it is a GGUF file under another name: rename it so that it ends in .gguf, and name it as the model")
     } else if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80\x02") {
         Some("it is a Python pickle (pytorch_model.bin), which may run code and is not read: convert it with `save_pretrained`")
     } else {
@@ -86,19 +128,9 @@ pub(super) async fn read_header(source: &ByteSource, index: usize) -> Result<Hea
     let located = |(name, info): (String, TensorInfo)| {
         let (start, end) = info.data_offsets;
         let bytes = data_start + start as u64..data_start + end as u64;
-        (name, StoredTensor { source: index, dtype: info.dtype, shape: info.shape, bytes })
+        (name, StoredTensor { source: index, encoding: Encoding::Plain(info.dtype), shape: info.shape, bytes })
     };
     Ok(Header { tensors: tensors.into_iter().map(located).collect(), metadata })
-}
-
-/// The number format, if it is one of those that weights are read from.
-pub(super) fn readable(dtype: safetensors::Dtype) -> Option<Dtype> {
-    match dtype {
-        safetensors::Dtype::F32 => Some(Dtype::F32),
-        safetensors::Dtype::F16 => Some(Dtype::F16),
-        safetensors::Dtype::BF16 => Some(Dtype::Bf16),
-        _ => None,
-    }
 }
 
 fn explain(error: &SafeTensorError) -> String {

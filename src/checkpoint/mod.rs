@@ -4,6 +4,7 @@
 //! readable number format. [`Checkpoint::read`] then gives rows of [`WeightKey`]s, in the one layout that the rest of the
 //! library knows, whatever the layout on disk.
 
+mod blocks;
 mod float8;
 pub mod gguf;
 mod header;
@@ -26,7 +27,8 @@ use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
-use header::{StoredTensor, readable};
+use gguf::BlockType;
+use header::{Encoding, StoredTensor};
 use recipe::{Layout, Needed, Part, Recipe};
 use shards::Shards;
 use std::borrow::Cow;
@@ -65,13 +67,24 @@ fn as_stored(spec: &ModelSpec, shards: &Shards) -> ModelSpec {
 enum Numbers {
     Plain(Dtype),
     Float8(Scales),
+    Blocks(&'static BlockType),
 }
 
 impl Numbers {
+    /// Of so many elements that are read together.
     fn size_bytes(&self) -> usize {
         match self {
             Numbers::Plain(dtype) => dtype.size_bytes(),
             Numbers::Float8(_) => 1,
+            Numbers::Blocks(blocks) => blocks.bytes,
+        }
+    }
+
+    /// Elements that are read together.
+    fn len(&self) -> u64 {
+        match self {
+            Numbers::Plain(_) | Numbers::Float8(_) => 1,
+            Numbers::Blocks(blocks) => blocks.len as u64,
         }
     }
 
@@ -88,13 +101,15 @@ impl Numbers {
                 }
                 scales.widen_into(first, bytes, facet, values);
             }
+            Numbers::Blocks(blocks) => blocks.widen(bytes, values).map_err(|index| first + index as u64)?,
         }
         Ok(())
     }
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors` in `directory`, or the shards that `model.safetensors.index.json` names there.
+    /// Opens `model.safetensors` in `directory`, or the shards that `model.safetensors.index.json` names there, or a GGUF file: `directory` may be
+    /// one, or hold one.
     ///
     /// # Errors
     /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
@@ -151,7 +166,7 @@ impl Checkpoint {
         let name = format!("{}{}", self.spec.names.prefix, self.spec.names.head);
         let untied = ModelSpec { tied_embeddings: false, ..self.spec.clone() };
         let same_shape = |stored: &StoredTensor| stored.shape == [self.spec.vocab_size, self.spec.hidden_size];
-        let readable_head = self.shards.get(&name).filter(|stored| same_shape(stored) && readable(stored.dtype).is_some());
+        let readable_head = self.shards.get(&name).filter(|stored| same_shape(stored) && stored.readable().is_some());
         if self.packed.is_some() || !self.spec.tied_embeddings || readable_head.is_none() {
             return Ok(());
         }
@@ -207,20 +222,41 @@ impl Checkpoint {
     }
 
     /// The narrowest format that keeps the stored values of `key` exactly. Of matrices in eight bits that is `fp8` where their blocks lie along
-    /// the rows of `key`, and f32 elsewhere.
+    /// the rows of `key`, and f32 elsewhere. Parts in different blocks of a GGUF file share the format that holds all of them.
     pub fn stored_quant(&self, key: WeightKey) -> Quant {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
         let parts = Recipe::of(key, &self.spec).parts;
-        let mut quants = parts.iter().map(|part| match (&part.layout, readable(self.shards[&*part.tensor.name].dtype)) {
+        let first = self.part_quant(&parts[0]);
+        if parts.iter().all(|part| self.part_quant(part) == first) {
+            return first;
+        }
+        let blocks: Option<Vec<&BlockType>> = parts.iter().map(|part| self.blocks_of(part)).collect();
+        blocks.map_or(QuantFormat::exact_for(Dtype::F32), |blocks| blocks::common(&blocks))
+    }
+
+    /// The narrowest format that keeps the stored values of one part exactly.
+    fn part_quant(&self, part: &Part) -> Quant {
+        let stored = &self.shards[&*part.tensor.name];
+        match (&part.layout, stored.encoding) {
             (Layout::Mxfp4 { .. }, _) => QuantFormat::mxfp4(),
-            (_, Some(dtype)) => QuantFormat::exact_for(dtype),
-            (_, None) if self.spec.names.float8_block.is_some_and(|block| part.keeps_float8_blocks(block)) => QuantFormat::fp8(),
-            (_, None) => QuantFormat::exact_for(Dtype::F32),
-        });
-        let first = quants.next().expect("a weight has at least one part");
-        if quants.all(|quant| quant == first) { first } else { QuantFormat::exact_for(Dtype::F32) }
+            (Layout::Rows { .. }, Encoding::Blocks(_)) => {
+                self.blocks_of(part).map_or(QuantFormat::exact_for(Dtype::F32), blocks::held_in)
+            }
+            _ => match stored.readable() {
+                Some(dtype) => QuantFormat::exact_for(dtype),
+                None if self.spec.names.float8_block.is_some_and(|block| part.keeps_float8_blocks(block)) => QuantFormat::fp8(),
+                None => QuantFormat::exact_for(Dtype::F32),
+            },
+        }
+    }
+
+    /// The blocks of a part whose rows are whole blocks, of a GGUF file.
+    fn blocks_of(&self, part: &Part) -> Option<&'static BlockType> {
+        let Layout::Rows { first } = part.layout else { return None };
+        let whole = |blocks: &&BlockType| part.cols.is_multiple_of(blocks.len) && first.is_multiple_of(blocks.len as u64);
+        self.shards[&*part.tensor.name].blocks().filter(whole)
     }
 
     /// The asked `rows` of `key`, widened to f32. Only their bytes are read; of a transposed tensor, all between the first and the last of them.
@@ -254,6 +290,12 @@ impl Checkpoint {
             let factors = self.read_facet(key, rows, Facet::Factor).await?;
             return Ok(QuantFormat::pack_fp8(&codes.values, &factors.values, codes.cols));
         }
+        if self.packed.is_none()
+            && self.stored_quant(key) == quant
+            && let Some(packed) = self.read_blocks(key, &rows, quant).await?
+        {
+            return Ok(packed);
+        }
         let first = rows.start;
         let matrix = self.read(key, rows).await?;
         // A block has no code for what is not finite: it would be lost without a word.
@@ -276,11 +318,7 @@ impl Checkpoint {
         // A vector is a row here and a column in its recipe.
         let per_row = cols / recipe.cols;
         let recipe_rows = rows.start * per_row..rows.end * per_row;
-        let values = if recipe.interleaved {
-            self.read_interleaved(&recipe, recipe_rows, facet).await?
-        } else {
-            self.read_concatenated(&recipe, recipe_rows, facet).await?
-        };
+        let values = self.read_recipe(&recipe, recipe_rows, facet).await?;
         Ok(Matrix { rows: rows.len(), cols, values })
     }
 
@@ -306,33 +344,45 @@ impl Checkpoint {
         (key.packed_name(), self.stored_quant(key).row_bytes(key.shape(&self.spec).1))
     }
 
-    async fn read_concatenated(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(rows.len() * recipe.cols);
-        let mut part_start = 0;
-        for part in &recipe.parts {
-            let within = |row: usize| row.clamp(part_start, part_start + part.rows) - part_start;
-            self.read_part(part, within(rows.start)..within(rows.end), facet, &mut values).await?;
-            part_start += part.rows;
-        }
-        Ok(values)
-    }
-
-    async fn read_interleaved(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
-        let Recipe { parts, cols, .. } = recipe;
-        let mut pieces = Vec::with_capacity(parts.len());
-        for (index, part) in parts.iter().enumerate() {
-            // How many rows of this part come before a row of the whole.
-            let before = |row: usize| (row + parts.len() - 1 - index) / parts.len();
-            let mut piece = Vec::with_capacity((before(rows.end) - before(rows.start)) * cols);
-            self.read_part(part, before(rows.start)..before(rows.end), facet, &mut piece).await?;
+    /// The values of `rows` of a recipe.
+    async fn read_recipe(&self, recipe: &Recipe, rows: Range<usize>, facet: Facet) -> Result<Vec<f32>> {
+        let mut pieces = Vec::with_capacity(recipe.parts.len());
+        for (part, rows) in recipe.parts.iter().zip(recipe.rows_of_parts(&rows)) {
+            let mut piece = Vec::with_capacity(rows.len() * recipe.cols);
+            self.read_part(part, rows, facet, &mut piece).await?;
             pieces.push(piece);
         }
-        let mut values = Vec::with_capacity(rows.len() * cols);
-        let mut unused: Vec<_> = pieces.iter().map(|piece| piece.chunks_exact(*cols)).collect();
-        for row in rows {
-            values.extend_from_slice(unused[row % parts.len()].next().expect("each part holds its share of the rows"));
+        Ok(recipe.joined(pieces, recipe.cols, rows))
+    }
+
+    /// `rows` of `key` in `quant`, block by block as they are stored; `None` where they do not lie in blocks.
+    async fn read_blocks(&self, key: WeightKey, rows: &Range<usize>, quant: Quant) -> Result<Option<Vec<u8>>> {
+        let recipe = Recipe::of(key, &self.spec);
+        if recipe.parts.iter().any(|part| self.blocks_of(part).is_none()) {
+            return Ok(None);
         }
-        Ok(values)
+        let mut pieces = Vec::with_capacity(recipe.parts.len());
+        for (part, rows) in recipe.parts.iter().zip(recipe.rows_of_parts(rows)) {
+            pieces.push(self.part_in_blocks(part, rows, quant).await?);
+        }
+        Ok(Some(recipe.joined(pieces, quant.row_bytes(recipe.cols), rows.clone())))
+    }
+
+    async fn part_in_blocks(&self, part: &Part, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
+        let (Layout::Rows { first }, Some(block)) = (&part.layout, self.blocks_of(part)) else {
+            unreachable!("read_blocks has looked");
+        };
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (len, cols) = (block.len as u64, part.cols as u64);
+        let range = (first + rows.start as u64 * cols) / len..(first + rows.end as u64 * cols) / len;
+        let bytes = self.elements(&part.tensor.name, range.clone(), block.bytes).await?;
+        let packed = blocks::pack(block, &bytes, part.cols, quant)
+            .map_err(|index| Error::NotANumber { name: part.tensor.name.clone(), index: range.start * len + index as u64 })?;
+        drop(bytes);
+        self.release(&part.tensor.name, range, block.bytes);
+        Ok(packed)
     }
 
     /// Appends `rows` of one part to `values`.
@@ -347,9 +397,15 @@ impl Checkpoint {
             Layout::Rows { first } => {
                 let elements = first + start * cols..first + end * cols;
                 let numbers = self.numbers(&part.tensor).await?;
-                let bytes = self.elements(name, elements.clone(), numbers.size_bytes()).await?;
-                numbers.widen_into(elements.start, &bytes, facet, values).map_err(not_a_number)?;
-                self.release(name, elements, numbers.size_bytes());
+                self.widen(name, &numbers, elements, facet, values).await?;
+            }
+            Layout::Columns { first, stride } if self.shards[&*part.tensor.name].blocks().is_some() => {
+                let numbers = self.numbers(&part.tensor).await?;
+                let mut stored = Vec::new();
+                self.widen(name, &numbers, first + start..first + (cols - 1) * stride + end, facet, &mut stored).await?;
+                for row in 0..rows.len() {
+                    values.extend(stored[row..].iter().step_by(*stride as usize).take(part.cols));
+                }
             }
             Layout::Columns { first, stride } => {
                 let elements = first + start..first + (cols - 1) * stride + end;
@@ -383,6 +439,22 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Appends a range of elements, which may begin or end inside a block.
+    async fn widen(&self, name: &str, numbers: &Numbers, range: Range<u64>, facet: Facet, values: &mut Vec<f32>) -> Result<()> {
+        let len = numbers.len();
+        let units = range.start / len..range.end.div_ceil(len);
+        let bytes = self.elements(name, units.clone(), numbers.size_bytes()).await?;
+        let base = values.len();
+        let not_a_number = |index: u64| Error::NotANumber { name: name.to_owned(), index };
+        numbers.widen_into(units.start * len, &bytes, facet, values).map_err(not_a_number)?;
+        drop(bytes);
+        self.release(name, units.clone(), numbers.size_bytes());
+        let before = (range.start - units.start * len) as usize;
+        values.drain(base..base + before);
+        values.truncate(base + (range.end - range.start) as usize);
+        Ok(())
+    }
+
     /// The bytes of a range of elements of `size_bytes` each.
     async fn elements(&self, name: &str, range: Range<u64>, size_bytes: usize) -> Result<Cow<'_, [u8]>> {
         let (source, bytes) = self.place(name, range, size_bytes);
@@ -403,12 +475,16 @@ impl Checkpoint {
 
     /// How the elements of a tensor are written.
     async fn numbers(&self, tensor: &Needed) -> Result<Numbers> {
-        if let Some(dtype) = readable(self.shards[&*tensor.name].dtype) {
+        let stored = &self.shards[&*tensor.name];
+        if let Some(dtype) = stored.readable() {
             return Ok(Numbers::Plain(dtype));
         }
+        if let Some(blocks) = stored.blocks() {
+            return Ok(Numbers::Blocks(blocks));
+        }
         let block = self.spec.names.float8_block.expect("open refuses every other dtype");
-        let scales = tensor.float8_scales(&self.shards[&*tensor.name], block).expect("open refuses every other shape");
-        let dtype = readable(self.shards[&*scales.name].dtype).expect("open refuses every other dtype");
+        let scales = tensor.float8_scales(stored, block).expect("open refuses every other shape");
+        let dtype = self.shards[&*scales.name].readable().expect("open refuses every other dtype");
         let len = scales.shape.iter().product::<usize>();
         let mut values = Vec::with_capacity(len);
         dtype.widen_into(&self.elements(&scales.name, 0..len as u64, dtype.size_bytes()).await?, &mut values);

@@ -98,8 +98,8 @@ impl PackedInfo {
             if stored.shape != shape {
                 return Err(Error::TensorShape { name: name.clone(), expected: shape, found: stored.shape.clone() });
             }
-            if stored.dtype != dtype {
-                let found = format!("{:?}", stored.dtype);
+            if !stored.is(dtype) {
+                let found = stored.encoding.to_string();
                 return Err(Error::TensorDtype { name: name.clone(), expected: "the dtype of its format", found });
             }
         }

@@ -1,13 +1,14 @@
 //! Which stored tensors a weight is made of, and how its rows lie in them.
 
 use super::float8;
-use super::header::{StoredTensor, readable};
+use super::header::StoredTensor;
 use super::mxfp4;
 use crate::spec::{
-    AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, RoleFacts, StorageOf, Template, TensorNames,
-    WeightKey,
+    AbsorbedNames, AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, RoleFacts, StorageOf, Template,
+    TensorNames, WeightKey,
 };
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// A weight as rows of `cols` values out of stored tensors. A vector is a column: its recipe has one value per row.
 pub(super) struct Recipe {
@@ -84,6 +85,34 @@ impl Recipe {
         }
     }
 
+    /// Which rows of each part are among `rows` of the whole.
+    pub fn rows_of_parts(&self, rows: &Range<usize>) -> Vec<Range<usize>> {
+        let count = self.parts.len();
+        let mut first = 0;
+        let of_part = |(index, part): (usize, &Part)| {
+            let before = |row: usize| {
+                if self.interleaved { (row + count - 1 - index) / count } else { row.clamp(first, first + part.rows) - first }
+            };
+            let range = before(rows.start)..before(rows.end);
+            first += part.rows;
+            range
+        };
+        self.parts.iter().enumerate().map(of_part).collect()
+    }
+
+    /// Puts together what has been read of each part, rows of `width`, for `rows` of the whole.
+    pub fn joined<T: Copy>(&self, mut pieces: Vec<Vec<T>>, width: usize, rows: Range<usize>) -> Vec<T> {
+        if !self.interleaved {
+            return if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat() };
+        }
+        let mut joined = Vec::with_capacity(rows.len() * width);
+        let mut unused: Vec<_> = pieces.iter().map(|piece| piece.chunks_exact(width)).collect();
+        for row in rows {
+            joined.extend_from_slice(unused[row % pieces.len()].next().expect("each part holds its share of the rows"));
+        }
+        joined
+    }
+
     fn one(part: Part) -> Self {
         Recipe { cols: part.cols, parts: vec![part], interleaved: false }
     }
@@ -148,7 +177,7 @@ impl Needed {
     /// The factors of a matrix that is `stored` in eight bits, in blocks that share one.
     pub fn float8_scales(&self, stored: &StoredTensor, block: [usize; 2]) -> Option<Needed> {
         match *self.shape.as_slice() {
-            [rows, cols] if !self.is_bytes && stored.dtype == float8::DTYPE => {
+            [rows, cols] if !self.is_bytes && stored.is(float8::DTYPE) => {
                 let shape = vec![rows.div_ceil(block[0]), cols.div_ceil(block[1])];
                 Some(Needed::numbers(float8::scales_of(&self.name), shape))
             }
@@ -167,14 +196,15 @@ impl Needed {
             return Err(Error::TensorShape { name: self.name.clone(), expected, found });
         }
         let (fits, expected) = match self.shape.as_slice() {
-            _ if self.is_bytes => (stored.dtype == safetensors::Dtype::U8, "U8"),
-            [_, _] if float8 => (readable(stored.dtype).is_some() || stored.dtype == float8::DTYPE, "F32, F16, BF16, F8_E4M3"),
-            _ => (readable(stored.dtype).is_some(), "F32, F16, BF16"),
+            _ if self.is_bytes => (stored.is(safetensors::Dtype::U8), "U8"),
+            _ if stored.blocks().is_some() => return Ok(()),
+            [_, _] if float8 => (stored.readable().is_some() || stored.is(float8::DTYPE), "F32, F16, BF16, F8_E4M3"),
+            _ => (stored.readable().is_some(), "F32, F16, BF16"),
         };
         if fits {
             return Ok(());
         }
-        Err(Error::TensorDtype { name: self.name.clone(), expected, found: stored.dtype.to_string() })
+        Err(Error::TensorDtype { name: self.name.clone(), expected, found: stored.encoding.to_string() })
     }
 }
 
@@ -212,6 +242,9 @@ impl Mlp<'_> {
                 };
                 Recipe::turns(half(0), half(1))
             }
+            ExpertStorage::StackedEach { gate, up, .. } => {
+                Recipe::turns(self.stacked(gate, inner, hidden), self.stacked(up, inner, hidden))
+            }
             ExpertStorage::Transposed { gate_up, interleaved: true, .. } => {
                 Recipe::one(self.transposed(gate_up, 0..2 * inner, 2 * inner, hidden))
             }
@@ -232,7 +265,7 @@ impl Mlp<'_> {
             ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => {
                 Part::matrix(self.name(down), hidden, inner)
             }
-            ExpertStorage::Stacked { down, .. } => self.stacked(down, hidden, inner),
+            ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => self.stacked(down, hidden, inner),
             ExpertStorage::Transposed { down, .. } => self.transposed(down, 0..hidden, hidden, inner),
             ExpertStorage::Mxfp4 { down, .. } => self.mxfp4(down, hidden, inner),
             ExpertStorage::RowBlocks { down, .. } => Part {
@@ -249,6 +282,10 @@ impl Mlp<'_> {
         match *storage {
             ExpertStorage::Each { gate, up, .. } | ExpertStorage::RowBlocks { gate, up, .. } => {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
+            }
+            ExpertStorage::StackedEach { gate, up, .. } => {
+                let bias = |template: &str| self.stacked_bias(bias_of(&self.name(template)), inner);
+                Recipe::turns(bias(gate), bias(up))
             }
             ExpertStorage::EachFused { gate_up, .. } => {
                 let half = |index: usize| Part {
@@ -281,7 +318,9 @@ impl Mlp<'_> {
             ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
                 Part::vector(bias_of(&self.name(down)), self.cols)
             }
-            ExpertStorage::Stacked { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.cols),
+            ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => {
+                self.stacked_bias(bias_of(&self.name(down)), self.cols)
+            }
             ExpertStorage::Transposed { down, .. } | ExpertStorage::Mxfp4 { down, .. } => {
                 self.stacked_bias(format!("{}_bias", self.name(down)), self.cols)
             }
@@ -305,7 +344,7 @@ impl Mlp<'_> {
     }
 
     /// The columns `rows` of one matrix out of `[E, cols, stride]`.
-    fn transposed(&self, template: &str, rows: std::ops::Range<usize>, stride: usize, cols: usize) -> Part {
+    fn transposed(&self, template: &str, rows: Range<usize>, stride: usize, cols: usize) -> Part {
         Part {
             tensor: Needed::numbers(self.name(template), self.with_experts(&[cols, stride])),
             rows: rows.len(),
@@ -399,6 +438,11 @@ fn paired(spec: &ModelSpec, layer: usize, names: [String; 2]) -> Recipe {
 fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     let latent = spec.layers[layer].latent().unwrap_or_else(|| panic!("layer {layer} has no latent attention"));
     let LatentSpec { num_heads, latent_dim, nope_dim, value_dim, .. } = *latent;
+    if let Some(AbsorbedNames { key_up, value_up }) = spec.names.latent.absorbed {
+        let (template, rows, cols) = if keys { (key_up, latent_dim, nope_dim) } else { (value_up, value_dim, latent_dim) };
+        let tensor = Needed::numbers(in_layer(spec, template, layer), vec![num_heads, rows, cols]);
+        return Recipe::one(Part { tensor, rows: num_heads * rows, cols, layout: Layout::Rows { first: 0 } });
+    }
     let name = in_layer(spec, spec.names.latent.key_value_up, layer);
     let head = |head: usize| {
         let first = (head * (nope_dim + value_dim) * latent_dim) as u64;

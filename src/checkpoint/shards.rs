@@ -1,8 +1,10 @@
 //! The files of a checkpoint and the tensors in them.
 
-use super::header::{Header, StoredTensor, read_header};
+use super::gguf::{self, Gguf, GgufTensor};
+use super::header::{Encoding, Header, StoredTensor, read_header};
 use crate::platform::{ByteSource, file_names, is_file, read_model_text};
 use crate::spec::parse_json;
+use crate::tensor::Dtype;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,9 @@ struct ShardIndex {
 
 impl Shards {
     pub async fn open(directory: &Path) -> Result<Self> {
+        if let Some(file) = gguf::file_of(directory).await? {
+            return Ok(Self::of_gguf(Gguf::open(&file).await?));
+        }
         let mut shards = Shards { sources: Vec::new(), metadata: Vec::new(), tensors: BTreeMap::new() };
         if is_file(&directory.join(SINGLE)).await {
             shards.add(directory, SINGLE, &BTreeMap::new()).await?;
@@ -48,6 +53,22 @@ impl Shards {
             return Err(without(directory, SINGLE));
         }
         Ok(shards)
+    }
+
+    fn of_gguf(gguf: Gguf) -> Self {
+        let (_, tensors, sources) = gguf.into_parts();
+        let stored = |tensor: GgufTensor| {
+            let (name, shape) = gguf::as_named_here(tensor.name, tensor.shape);
+            let plain = tensor.block.dtype().map(|dtype| match dtype {
+                Dtype::F32 => safetensors::Dtype::F32,
+                Dtype::F16 => safetensors::Dtype::F16,
+                Dtype::Bf16 => safetensors::Dtype::BF16,
+            });
+            let encoding = plain.map_or(Encoding::Blocks(tensor.block), Encoding::Plain);
+            (name, StoredTensor { source: tensor.source, encoding, shape, bytes: tensor.bytes })
+        };
+        let metadata = sources.iter().map(|_| BTreeMap::new()).collect();
+        Shards { tensors: tensors.into_iter().map(stored).collect(), metadata, sources }
     }
 
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
@@ -101,8 +122,7 @@ impl Index<&str> for Shards {
 }
 
 /// Files of other layouts, by how their names end, and what to do with them.
-const FOREIGN: [(&str, &str); 8] = [
-    (".gguf", "weights for llama.cpp (GGUF), which are not read; look for the repository they were made from"),
+const FOREIGN: [(&str, &str); 7] = [
     ("params.json", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
     ("consolidated.safetensors", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
     (

@@ -1,6 +1,7 @@
 //! A model's files, and the weights among them.
 
 use super::Checkpoint;
+use super::gguf::{self, Gguf};
 use super::shards;
 use super::synthetic::Synthetic;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 const CONFIG: &str = "config.json";
 
-/// The directory of a model whose `config.json` has been read.
+/// A model whose config has been read: the directory with `config.json`, or a GGUF file.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     directory: PathBuf,
@@ -22,11 +23,16 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Reads the config of the model in `directory`.
+    /// Reads the config of the model in `directory`: `config.json`, or the header of a GGUF file, which may be named itself instead of its directory.
     ///
     /// # Errors
-    /// As [`ModelSpec::parse`]; without a config [`Error::MissingFile`], or [`Error::ForeignLayout`] where the files of another layout are there.
+    /// As [`ModelSpec::parse`]; without a config [`Error::MissingFile`], or [`Error::ForeignLayout`] where the files of another layout are there;
+    /// [`Error::Gguf`].
     pub async fn open(directory: &Path) -> Result<Self> {
+        if let Some(file) = gguf::file_of(directory).await? {
+            let spec = gguf::spec(&Gguf::open(&file).await?).await?;
+            return Ok(ModelFiles { directory: file, spec });
+        }
         let config = match read_model_text(directory, CONFIG).await {
             Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
             other => other?,

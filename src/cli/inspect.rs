@@ -9,7 +9,8 @@ use anyhow::Result;
 use clap::Args;
 use moebius::Error;
 use moebius::bench::{self, RoofOptions};
-use moebius::checkpoint::Checkpoint;
+use moebius::checkpoint::gguf::is_gguf_name;
+use moebius::checkpoint::{Checkpoint, ModelFiles};
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform;
@@ -19,7 +20,7 @@ use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -35,7 +36,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// A directory, a config.json, or a hub id (org/name).
+    /// A directory, a GGUF file, a config.json, or a hub id (org/name).
     model: String,
     /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
     #[arg(long, value_name = "GB_S", value_parser = number::above_zero)]
@@ -51,8 +52,7 @@ pub struct InspectArgs {
 impl InspectArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
         let name = self.name()?;
-        let path = config_path(&name)?;
-        let spec = ModelSpec::parse(&files::read_text(&path)?, &path.display().to_string())?;
+        let spec = spec_of(&name).await?;
         let context = global.ctx.map_or(spec.max_positions, |tokens| tokens.get());
         if context > spec.max_positions {
             let problem = format!("--ctx {context} is more than the model's {} positions", spec.max_positions);
@@ -104,12 +104,13 @@ impl InspectArgs {
     }
 }
 
-fn config_path(name: &str) -> moebius::Result<PathBuf> {
+/// What the config says: of a file by itself, of a folder or a GGUF file, or of a model on the hub.
+async fn spec_of(name: &str) -> Result<ModelSpec> {
     let path = Path::new(name);
-    if path.is_file() {
-        return Ok(path.to_owned());
+    if path.is_file() && !is_gguf_name(path) {
+        return Ok(ModelSpec::parse(&files::read_text(path)?, name)?);
     }
-    Ok(platform::fetch_config_only(name)?.join(model::CONFIG))
+    Ok(ModelFiles::open(&platform::fetch_config_only(name)?).await?.spec().clone())
 }
 
 /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.

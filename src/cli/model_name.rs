@@ -5,6 +5,7 @@
 use super::failure::Failure;
 use super::model::{BUNDLED_NAME, CONFIG};
 use anyhow::Result;
+use moebius::checkpoint::gguf::is_gguf_name;
 use moebius::error::nearest;
 use moebius::platform;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ pub fn is_model(argument: &str) -> bool {
         || (is_word && (argument.contains('/') || has_file_ending || ollama_base(argument).is_some()))
 }
 
-/// The folder or hub id that `name` stands for: also of an address of the hub.
+/// The folder, GGUF file or hub id that `name` stands for: also of an address of the hub.
 ///
 /// # Errors
 /// [`Failure`] that says what `name` is instead, and what to write.
@@ -67,11 +68,15 @@ pub fn understood(name: &str) -> Result<String> {
         return folder(path).map(|()| name.to_owned());
     }
     if path.is_file() {
-        return Err(file(path).into());
+        return if is_gguf_name(path) { Ok(name.to_owned()) } else { Err(file(path).into()) };
     }
     match path.metadata() {
         Ok(_) => {
-            return Err(Failure::new(format!("{name} is no folder"), "a model is a folder in the layout of Hugging Face").into());
+            return Err(Failure::new(
+                format!("{name} is no folder"),
+                "a model is a folder in the layout of Hugging Face, or a GGUF file",
+            )
+            .into());
         }
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Err(Failure::new(format!("{name} cannot be looked at: {error}"), "ask for the right to read it").into());
@@ -84,9 +89,6 @@ pub fn understood(name: &str) -> Result<String> {
     if looks_local(name) {
         return Err(missing_folder(name).into());
     }
-    if let Some((repository, tag)) = name.split_once(':').filter(|(repository, _)| repository.matches('/').count() == 1) {
-        return Err(tagged(repository, tag).into());
-    }
     if name.contains('/') {
         return Ok(name.to_owned());
     }
@@ -96,6 +98,11 @@ pub fn understood(name: &str) -> Result<String> {
 /// Refuses a folder that is no model, and names a model that is inside. Other mistakes are reported when the folder is opened.
 fn folder(path: &Path) -> Result<()> {
     if path.join(CONFIG).is_file() {
+        return Ok(());
+    }
+    let models = entries(path).into_iter().filter(|entry| is_gguf_name(entry)).count();
+    if models > 0 {
+        // Which of several is meant is asked when the folder is opened.
         return Ok(());
     }
     let problem = format!("{} has no {CONFIG}", path.display());
@@ -127,10 +134,6 @@ fn file(path: &Path) -> Failure {
     let of_model = format!("{shown} is one file of a model");
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension {
-        "gguf" => Failure::new(
-            format!("{shown} is a GGUF file, which is not read yet"),
-            "take the repository that it was made from: the one with config.json and safetensors files",
-        ),
         "bin" | "pt" | "pth" | "ckpt" => Failure::new(
             format!("{shown} has weights as a Python pickle, which is not read because it may run code"),
             "convert the model with `save_pretrained` of transformers, which writes safetensors",
@@ -139,7 +142,10 @@ fn file(path: &Path) -> Failure {
         "safetensors" | "json" => {
             Failure::new(of_model, format!("a model is a folder with {CONFIG} beside the weights; {} has none", parent.display()))
         }
-        _ => Failure::new(format!("{shown} is a file, and no model"), "a model is a folder in the layout of Hugging Face"),
+        _ => Failure::new(
+            format!("{shown} is a file, and no model"),
+            "a model is a folder in the layout of Hugging Face, or a GGUF file",
+        ),
     }
 }
 
@@ -164,23 +170,15 @@ fn address(name: &str) -> Option<Result<String>> {
         }
         [organisation, repository, rest @ ..] => {
             let id = format!("{organisation}/{repository}");
-            match (id.split_once(':'), rest) {
-                (Some((repository, tag)), _) => Err(tagged(repository, tag).into()),
-                (None, ["tree" | "blob" | "resolve", revision, ..]) => Ok(format!("{id}@{revision}")),
+            match rest {
+                ["blob" | "resolve", revision, .., file] if is_gguf_name(Path::new(file)) => {
+                    Ok(format!("{id}:{}@{revision}", file.trim_end_matches(".gguf")))
+                }
+                ["tree" | "blob" | "resolve", revision, ..] => Ok(format!("{id}@{revision}")),
                 _ => Ok(id),
             }
         }
     })
-}
-
-/// `org/name:Q4_K_M`, as other programs name one of several GGUF files.
-fn tagged(repository: &str, tag: &str) -> Failure {
-    let problem = format!("`{tag}` behind the colon names a GGUF file, as other programs write it; such files are not read yet");
-    let hint = format!(
-        "name a repository with safetensors, and the format behind --quant: moebius run {} --quant q4_0",
-        repository.trim_end_matches("-GGUF").trim_end_matches("-gguf")
-    );
-    Failure::new(problem, hint)
 }
 
 /// Whether `name` can only be a place on this machine.
@@ -234,8 +232,13 @@ fn bare_word(name: &str) -> Failure {
         return Failure::new(problem, "`moebius list archs` prints what can be run");
     }
     if name.ends_with(".gguf") {
-        let problem = format!("there is no file {name}; GGUF files are not read yet in any case");
-        return Failure::new(problem, "name a folder or a repository with config.json and safetensors files");
+        let here = entries(Path::new(".")).into_iter().filter(|entry| is_gguf_name(entry));
+        let here: Vec<String> = here.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
+        let hint = match nearest(name, here.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "name it with its folder, or a model of the hub as org/name".to_owned(),
+        };
+        return Failure::new(format!("there is no file {name} here"), hint);
     }
     let problem = format!("`{name}` is no folder here, and no name of a model on the hub, which has the form org/name");
     let here = entries(Path::new(".")).into_iter().filter(|entry| entry.join(CONFIG).is_file());

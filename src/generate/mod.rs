@@ -13,7 +13,10 @@ mod text_stream;
 mod tokenizer;
 mod tokenizer_config;
 mod tokenizer_files;
+mod tokenizer_gguf;
 mod tokenizer_legacy;
+mod tokenizer_merges;
+mod tokenizer_words;
 
 pub use candidates::Candidate;
 pub use chat::{ChatMessage, ChatRequest, ChatTemplate};

@@ -4,6 +4,7 @@ use super::added_tokens;
 use super::generation_config::{GenerationDefaults, TextConfig};
 use super::tokenizer_config::TokenizerConfig;
 use super::tokenizer_files::{OwnedFiles, TOKENIZER, TokenizerFiles};
+use crate::checkpoint::gguf::{self, Gguf};
 use crate::error::{Error, Result};
 use crate::spec::foreign_text;
 use serde::de::IgnoredAny;
@@ -50,11 +51,14 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and, where they are there, the files beside it in `dir`. Of the older layout of two files, `vocab.json` and
-    /// `merges.txt`, it reads what GPT-2 and Qwen2 tokenizers have.
+    /// `merges.txt`, it reads what GPT-2 and Qwen2 tokenizers have. Where `dir` is a GGUF file, or holds one, its metadata describe the tokenizer.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] without a usable `tokenizer.json`, [`Error::Json`] for damage in the other files, [`Error::Io`].
+    /// [`Error::Tokenizer`] without a usable `tokenizer.json`, [`Error::Json`] for damage in the other files, [`Error::Gguf`], [`Error::Io`].
     pub async fn open(dir: &Path) -> Result<Self> {
+        if let Some(file) = gguf::file_of(dir).await? {
+            return Self::from_gguf(Gguf::open(&file).await?.metadata());
+        }
         Self::from_parts(&OwnedFiles::read(dir).await?.as_files())
     }
 
@@ -102,6 +106,12 @@ impl Tokenizer {
         tokenizer.prepends_bos = add_bos == Some(true) && !begins;
         tokenizer.adds_bos = begins || (tokenizer.prepends_bos && bos_id.is_some());
         Ok(tokenizer)
+    }
+
+    /// The same with more of what could not be honoured.
+    pub(super) fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes.extend(notes);
+        self
     }
 
     /// The token ids of `text`; with `add_special_tokens` also those that the checkpoint wants around a text. Special tokens that

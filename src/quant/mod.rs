@@ -200,6 +200,11 @@ impl QuantFormat {
         })
     }
 
+    /// The format of [`pack_codes`](Self::pack_codes).
+    pub fn of_codes(have_minima: bool) -> Quant {
+        if have_minima { &I8M } else { &I8S }
+    }
+
     /// Packs codes with scales that are given, as [`I8M`] where there are minima and as [`I8S`] where not: a weight is `scale * code + minimum`, with one
     /// scale and one minimum for each 16 columns of a row. `codes [rows, cols]`, the others `[rows, cols / 16 rounded up]`.
     ///
@@ -211,8 +216,7 @@ impl QuantFormat {
         let num_rows = codes.len() / cols;
         assert_eq!(scales.len(), num_rows * groups, "a scale for each 16 columns");
         assert!(minima.is_none_or(|minima| minima.len() == scales.len()), "a minimum for each scale");
-        let quant = if minima.is_some() { &I8M } else { &I8S };
-        quant.pack_rows(num_rows, cols, |row, planes| {
+        Self::of_codes(minima.is_some()).pack_rows(num_rows, cols, |row, planes| {
             planes.values.extend_from_slice(bytemuck::cast_slice(&codes[row * cols..][..cols]));
             planes.values.resize(padded(cols), 0);
             for group in row * groups..(row + 1) * groups {

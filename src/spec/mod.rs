@@ -24,7 +24,7 @@ pub(crate) use json::foreign_text;
 pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
 pub use mamba::MambaSpec;
-pub use names::{ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
+pub use names::{AbsorbedNames, ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
 pub use state::PositionState;

@@ -73,6 +73,16 @@ pub struct LatentNames {
     pub norm: &'static str,
     /// Per head the rows that make its key, then the rows that make its value.
     pub key_value_up: &'static str,
+    /// The same in two tensors as kernels read them: `[heads, latent, nope]` for the keys, `[heads, value, latent]` for the values.
+    /// `None`: as [`key_value_up`](Self::key_value_up).
+    pub absorbed: Option<AbsorbedNames>,
+}
+
+/// See [`LatentNames::absorbed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbsorbedNames {
+    pub key_up: &'static str,
+    pub value_up: &'static str,
 }
 
 /// Names of the tensors of [`AttentionSpec::choice`](super::AttentionSpec).
@@ -120,6 +130,8 @@ pub enum ExpertStorage {
     EachFused { gate_up: &'static str, down: &'static str },
     /// Gate and up `[E, 2F, H]`, all gate rows before all up rows, and down `[E, H, F]`; for one MLP without the axis `E`.
     Stacked { gate_up: &'static str, down: &'static str },
+    /// Gate and up `[E, F, H]`, a tensor each, and down `[E, H, F]`. Biases `[E, F]` and `[E, H]`.
+    StackedEach { gate: &'static str, up: &'static str, down: &'static str },
     /// Gate and up `[E, H, 2F]`, columns gate then up, or in turns where `interleaved`, and down `[E, F, H]`.
     /// Biases, where there are any, under the same names with `_bias` appended: `[E, 2F]` in the same order, `[E, H]`.
     Transposed { gate_up: &'static str, down: &'static str, interleaved: bool },
@@ -157,6 +169,7 @@ impl TensorNames {
             down: "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight",
             norm: "model.layers.{l}.self_attn.kv_a_layernorm.weight",
             key_value_up: "model.layers.{l}.self_attn.kv_b_proj.weight",
+            absorbed: None,
         },
         attention_output: "model.layers.{l}.self_attn.o_proj.weight",
         choice: ChoiceNames { router: "", query: "", output: "" },
@@ -194,4 +207,57 @@ impl TensorNames {
         parallel: ExpertStorage::Each { gate: "", up: "", down: "" },
         float8_block: None,
     };
+
+    /// The names of GGUF files, the same for nearly all architectures.
+    pub const GGUF: TensorNames = TensorNames {
+        embedding: "token_embd.weight",
+        final_norm: "output_norm.weight",
+        head: "output.weight",
+        attention_norm: "blk.{l}.attn_norm.weight",
+        attention_post_norm: "blk.{l}.post_attention_norm.weight",
+        qkv: QkvStorage::Separate {
+            query: "blk.{l}.attn_q.weight",
+            key: "blk.{l}.attn_k.weight",
+            value: "blk.{l}.attn_v.weight",
+        },
+        query_norm: "blk.{l}.attn_q_norm.weight",
+        key_norm: "blk.{l}.attn_k_norm.weight",
+        sinks: "blk.{l}.attn_sinks.weight",
+        attention_gate: "blk.{l}.attn_gate.weight",
+        latent: LatentNames {
+            query: "blk.{l}.attn_q.weight",
+            query_down: "blk.{l}.attn_q_a.weight",
+            query_norm: "blk.{l}.attn_q_a_norm.weight",
+            query_up: "blk.{l}.attn_q_b.weight",
+            down: "blk.{l}.attn_kv_a_mqa.weight",
+            norm: "blk.{l}.attn_kv_a_norm.weight",
+            key_value_up: "blk.{l}.attn_kv_b.weight",
+            absorbed: Some(AbsorbedNames { key_up: "blk.{l}.attn_k_b.weight", value_up: "blk.{l}.attn_v_b.weight" }),
+        },
+        attention_output: "blk.{l}.attn_output.weight",
+        ffn_norm: "blk.{l}.ffn_norm.weight",
+        ffn_post_norm: "blk.{l}.post_ffw_norm.weight",
+        router: "blk.{l}.ffn_gate_inp.weight",
+        router_norm: "blk.{l}.ffn_gate_inp.scale",
+        expert_scale: "blk.{l}.ffn_down_exps.scale",
+        selection_bias: "blk.{l}.exp_probs_b.bias",
+        experts: ExpertStorage::StackedEach {
+            gate: "blk.{l}.ffn_gate_exps.weight",
+            up: "blk.{l}.ffn_up_exps.weight",
+            down: "blk.{l}.ffn_down_exps.weight",
+        },
+        shared: ExpertStorage::Each {
+            gate: "blk.{l}.ffn_gate_shexp.weight",
+            up: "blk.{l}.ffn_up_shexp.weight",
+            down: "blk.{l}.ffn_down_shexp.weight",
+        },
+        shared_gate: "blk.{l}.ffn_gate_inp_shexp.weight",
+        dense: MLP_OF_GGUF,
+        parallel: MLP_OF_GGUF,
+        ..TensorNames::LLAMA
+    };
 }
+
+/// The MLP that every token uses, in a GGUF file.
+const MLP_OF_GGUF: ExpertStorage =
+    ExpertStorage::Each { gate: "blk.{l}.ffn_gate.weight", up: "blk.{l}.ffn_up.weight", down: "blk.{l}.ffn_down.weight" };

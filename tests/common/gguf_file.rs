@@ -58,14 +58,19 @@ impl GgufValue {
 
     /// An array of values of one type.
     pub fn array(values: &[GgufValue]) -> Self {
-        let type_id = values.first().map_or(4, |value| value.type_id);
+        Self::array_of(values.first().map_or(4, |value| value.type_id), values)
+    }
+
+    fn array_of(type_id: u32, values: &[GgufValue]) -> Self {
         let mut bytes = [&type_id.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
         bytes.extend(values.iter().flat_map(|value| &value.bytes));
         Self::raw(9, bytes)
     }
 
     pub fn texts<T: AsRef<str>>(values: &[T]) -> Self {
-        Self::array(&values.iter().map(|value| Self::text(value.as_ref())).collect::<Vec<_>>())
+        // An empty array has a type too, which only here is known.
+        let texts = values.iter().map(|value| Self::text(value.as_ref()));
+        Self::array_of(Self::text("").type_id, &texts.collect::<Vec<_>>())
     }
 
     fn raw(type_id: u32, bytes: impl Into<Vec<u8>>) -> Self {

@@ -236,7 +236,7 @@ fn a_name_that_is_neither_directory_nor_hub_id_says_both_readings() {
     ] {
         let error = resolve(&offline(&cache), name).unwrap_err();
         assert!(matches!(error, Error::Argument { what: "model", .. }), "{name}: {error}");
-        assert!(error.to_string().contains("existing directory, or a hub id such as org/name"), "{error}");
+        assert!(error.to_string().contains("existing directory or GGUF file, or a hub id such as org/name"), "{error}");
     }
     let directory = cache.path().to_str().unwrap();
     assert_eq!(resolve(&offline(&cache), directory).unwrap(), cache.path());

@@ -364,7 +364,6 @@ fn what_cannot_run_is_refused_before_its_weights_are_fetched() {
 #[test]
 fn repositories_in_other_formats_say_which() {
     for (file, said) in [
-        ("model-Q4_K_M.gguf", "GGUF"),
         ("consolidated.00.pth", "Mistral's own layout"),
         ("pytorch_model.bin", "Python pickles"),
         ("model.onnx", "ONNX"),

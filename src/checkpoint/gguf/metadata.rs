@@ -291,8 +291,9 @@ impl Metadata {
         self.error(format!("`{key}` must be {expected}, found {found}"))
     }
 
-    fn error(&self, problem: String) -> Error {
-        Error::Gguf { file: self.file.clone(), problem }
+    /// An error about this file.
+    pub fn error(&self, problem: impl Into<String>) -> Error {
+        Error::Gguf { file: self.file.clone(), problem: problem.into() }
     }
 
     /// The value of `key` as `convert` sees it.

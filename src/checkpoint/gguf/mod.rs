@@ -3,8 +3,10 @@
 //! Nothing in a file is believed before it was checked: counts and lengths are compared with what is left of the file before anything is
 //! allocated, and every tensor lies inside of it and apart from the others.
 
+mod arch;
 mod block;
 mod blocks;
+mod config;
 mod cursor;
 mod header;
 mod metadata;
@@ -13,14 +15,16 @@ mod split;
 pub use block::{BLOCK_TYPES, BlockType, Codes, GROUP};
 pub use metadata::{Metadata, MetadataValue, Number, Numbers, Texts};
 
-use crate::platform::{ByteSource, is_file};
+pub(crate) use arch::spec;
+
+use crate::platform::{ByteSource, file_names, is_file};
 use crate::{Error, Result};
 use cursor::shown;
 use header::{Header, read_header};
 use split::PartName;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One GGUF file, or all parts of a split one, with headers read and checked.
 #[derive(Debug)]
@@ -87,6 +91,22 @@ impl Gguf {
         &self.tensors
     }
 
+    /// The values of a small tensor of plain numbers.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if it is large or has another type, [`Error::Io`].
+    pub(super) async fn read_floats(&self, tensor: &GgufTensor) -> Result<Vec<f32>> {
+        const MAX_BYTES: u64 = 1 << 20;
+        let dtype = tensor.block.dtype().filter(|_| tensor.bytes.end - tensor.bytes.start <= MAX_BYTES);
+        let Some(dtype) = dtype else {
+            let problem = format!("tensor {}: expected a few plain numbers", shown(&tensor.name));
+            return Err(Error::Gguf { file: self.metadata.file().to_owned(), problem });
+        };
+        let mut values = Vec::new();
+        dtype.widen_into(&self.sources[tensor.source].read(tensor.bytes.clone()).await?, &mut values);
+        Ok(values)
+    }
+
     /// The files, in the order of their numbers.
     pub fn sources(&self) -> &[ByteSource] {
         &self.sources
@@ -120,6 +140,59 @@ impl Gguf {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// How the names of such files end.
+const EXTENSION: &str = ".gguf";
+
+/// Whether `path` names a GGUF file, going by its name.
+pub fn is_gguf_name(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().ends_with(EXTENSION))
+}
+
+/// The GGUF file that `path` is, or the one model in GGUF that it holds; `None` for a directory with `config.json`, or without such files.
+///
+/// # Errors
+/// [`Error::Argument`] for a directory with several.
+pub(crate) async fn file_of(path: &Path) -> Result<Option<PathBuf>> {
+    if is_gguf_name(path) && is_file(path).await {
+        return Ok(Some(path.to_owned()));
+    }
+    if is_file(&path.join("config.json")).await {
+        return Ok(None);
+    }
+    let names = file_names(path);
+    let models: Vec<&String> = names.iter().filter(|name| is_model_name(name)).collect();
+    match models.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(path.join(only))),
+        [first, ..] => Err(Error::Argument {
+            what: "model",
+            expected: format!("one of the {} GGUF files in this folder, such as {}", models.len(), path.join(first).display()),
+            found: path.display().to_string(),
+        }),
+    }
+}
+
+/// Whether a file is the first or only one of a model, and no projector of pictures beside one.
+pub(crate) fn is_model_name(name: &str) -> bool {
+    let path = Path::new(name);
+    let is_first = PartName::of(path).is_none_or(|part| name.ends_with(&part.of_part(0)));
+    is_gguf_name(path) && is_first && !name.to_ascii_lowercase().starts_with("mmproj")
+}
+
+/// A tensor under the name and with the shape that all converters but some use: single rows and columns are vectors or rows.
+pub(super) fn as_named_here(name: String, shape: Vec<usize>) -> (String, Vec<usize>) {
+    let values = shape.iter().product();
+    if name.ends_with(".exp_probs_b") {
+        (format!("{name}.bias"), vec![values])
+    } else if name.ends_with(".exp_probs_b.bias") {
+        (name, vec![values])
+    } else if name.ends_with(".ffn_gate_inp_shexp.weight") {
+        (name, vec![1, values])
+    } else {
+        (name, shape)
     }
 }
 

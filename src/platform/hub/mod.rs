@@ -7,6 +7,7 @@ mod cache;
 mod checksum;
 mod client;
 mod environment;
+mod gguf;
 mod id;
 mod listing;
 mod snapshot;
@@ -80,19 +81,27 @@ pub fn hub_of(name: &str) -> Result<Option<String>> {
 
 /// [`hub_of`] with the settings as values.
 pub fn hub_of_with(options: &HubOptions, name: &str) -> Option<String> {
-    let asks = !Path::new(name).is_dir()
-        && HubId::parse(name).is_ok_and(|id| !cached_snapshot(options, &id).is_some_and(|directory| has_all_weights(&directory)));
+    let is_cached = |id: &HubId| {
+        gguf::cached(options, id).is_some() || cached_snapshot(options, id).is_some_and(|directory| has_all_weights(&directory))
+    };
+    let asks = !is_local(name) && HubId::parse(name).is_ok_and(|id| !is_cached(&id));
     (asks && !options.offline).then(|| options.endpoint.clone())
 }
 
-/// The directory of the model `name`: an existing directory, or the hub id `org/name` or `org/name@revision`, which is fetched. A
-/// model that is complete in the cache needs no network, and stays at the commit it was fetched from.
+/// Whether `name` is a model on this machine: a directory, or a GGUF file.
+fn is_local(name: &str) -> bool {
+    let path = Path::new(name);
+    path.is_dir() || (path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")))
+}
+
+/// The directory of the model `name`: an existing directory or GGUF file, or the hub id `org/name` or `org/name@revision`, which is fetched; of
+/// `org/name:Q4_K_M`, and of a repository with one GGUF file alone, that file. A model that is complete in the cache needs no network, and stays at the commit it was fetched from.
 ///
 /// # Errors
 /// [`Error::Argument`] if `name` can be neither, [`Error::Download`] with what the hub or the network said, and what `accept` refuses. Call
 /// again to resume.
 pub fn resolve_model(name: &str, accept: &AcceptConfig<'_>, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
-    if Path::new(name).is_dir() {
+    if is_local(name) {
         return Ok(PathBuf::from(name));
     }
     resolve_model_with(&HubOptions::from_env()?, name, accept, progress)
@@ -108,10 +117,13 @@ pub fn resolve_model_with(
     accept: &AcceptConfig<'_>,
     progress: &mut OnProgress<'_>,
 ) -> Result<PathBuf> {
-    if Path::new(name).is_dir() {
+    if is_local(name) {
         return Ok(PathBuf::from(name));
     }
     let id = HubId::parse(name)?;
+    if let Some(file) = gguf::cached(options, &id) {
+        return Ok(file);
+    }
     let cached = cached_snapshot(options, &id).filter(|directory| has_all_weights(directory));
     match cached {
         Some(directory) if directory.join(TOKENIZER).is_file() => Ok(directory),
@@ -127,7 +139,7 @@ pub fn resolve_model_with(
 /// # Errors
 /// As [`resolve_model`].
 pub async fn fetch_model(name: &str, accept: fn(&str) -> Result<()>, listener: &mut Listener<'_, Fetching>) -> Result<PathBuf> {
-    if Path::new(name).is_dir() {
+    if is_local(name) {
         return Ok(PathBuf::from(name));
     }
     fetch_model_with(HubOptions::from_env()?, name, accept, listener).await
@@ -167,7 +179,7 @@ pub async fn fetch_model_with(
 /// # Errors
 /// As [`resolve_model`].
 pub fn fetch_config_only(name: &str) -> Result<PathBuf> {
-    if Path::new(name).is_dir() {
+    if is_local(name) {
         return Ok(PathBuf::from(name));
     }
     fetch_config_only_with(&HubOptions::from_env()?, name)
@@ -178,14 +190,21 @@ pub fn fetch_config_only(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// As [`resolve_model`].
 pub fn fetch_config_only_with(options: &HubOptions, name: &str) -> Result<PathBuf> {
-    if Path::new(name).is_dir() {
+    if is_local(name) {
         return Ok(PathBuf::from(name));
     }
     let id = HubId::parse(name)?;
-    if let Some(directory) = cached_snapshot(options, &id) {
+    if let Some(file) = gguf::cached(options, &id) {
+        return Ok(file);
+    }
+    if let Some(directory) = cached_snapshot(options, &id).filter(|_| id.tag.is_none()) {
         return Ok(directory);
     }
     let snapshot = Snapshot::open(options, &id, &mut |_| true)?;
+    if gguf::is_meant(&id, &snapshot.files) {
+        let problem = "its header is read once the file is here: `moebius models fetch` with the same name fetches it";
+        return Err(snapshot.failed(format!("a GGUF file has no {CONFIG} beside it, and {problem}")));
+    }
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, &mut |_| true)?;
     snapshot.finish()
@@ -232,6 +251,9 @@ fn fetch_into_cache(
     progress: &mut OnProgress<'_>,
 ) -> Result<PathBuf> {
     let snapshot = Snapshot::open(options, id, progress)?;
+    if gguf::is_meant(id, &snapshot.files) {
+        return gguf::fetch(snapshot, id, progress);
+    }
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, progress)?;
     let config = snapshot.directory.join(CONFIG);
@@ -278,11 +300,7 @@ fn without_weights(snapshot: &Snapshot) -> Error {
 /// What a repository has in place of the files that are read, and what can be done.
 fn instead(files: &BTreeSet<String>) -> String {
     type Kind = (fn(&str) -> bool, &'static str);
-    const KINDS: [Kind; 6] = [
-        (
-            |file| file.ends_with(".gguf"),
-            "weights for llama.cpp (GGUF), which are not read: look for the repository they were made from",
-        ),
+    const KINDS: [Kind; 5] = [
         (
             |file| file == "params.json" || file.starts_with("consolidated"),
             "Mistral's own layout, which is not read: look for a repository in the layout of transformers",

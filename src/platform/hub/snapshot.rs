@@ -370,7 +370,7 @@ fn access(options: &HubOptions) -> &'static str {
 /// What a failure means for the one who asked for `id`.
 fn explained(failure: Failure, options: &HubOptions, id: &HubId) -> String {
     let HubOptions { endpoint, .. } = options;
-    let HubId { repo, revision } = id;
+    let HubId { repo, revision, .. } = id;
     let Failure { message, status, code, .. } = failure;
     let access = access(options);
     match (status.map(|status| status.as_u16()), code.as_deref()) {

@@ -34,6 +34,7 @@ const NAMES: TensorNames = TensorNames {
         down: "model.layers.{l}.self_attn.{s}.kv_a_proj_with_mqa.weight",
         norm: "model.layers.{l}.self_attn.{s}.kv_a_layernorm.weight",
         key_value_up: "model.layers.{l}.self_attn.{s}.kv_b_proj.weight",
+        absorbed: None,
     },
     attention_output: "model.layers.{l}.self_attn.{s}.o_proj.weight",
     ffn_norm: "model.layers.{l}.post_attention_layernorm.{s}.weight",

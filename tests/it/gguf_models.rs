@@ -1,0 +1,158 @@
+//! Models in GGUF files as llama.cpp's converter and quantiser make them: the numbers of their weights exactly, on every device.
+//!
+//! `GGUF_FILES=DIR` tests the files of another folder with the same layout (`scripts/check-gguf.sh`).
+
+use crate::common::{Golden, LOGITS_WITHIN, golden, gpu_or_skip, ids};
+use moebius::batch::LayerRouting;
+use moebius::generate::{GenerateOptions, StopRules};
+use moebius::gpu::{DeviceChoice, DeviceOptions};
+use moebius::{Engine, LoadOptions};
+use pollster::block_on;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Differences of logits and of log-probabilities that rounding explains, as the files' README says.
+const WITHIN: f64 = 2e-3;
+const SUM_WITHIN: f64 = 0.05;
+
+fn folder() -> PathBuf {
+    std::env::var_os("GGUF_FILES").map_or_else(|| golden("gguf"), PathBuf::from)
+}
+
+/// Files of a folder that are whole models or the first part of one, sorted.
+fn files(of: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder().join(of)).unwrap().map(|entry| entry.unwrap().path());
+    let is_later = |name: &str| name.contains("-of-") && !name.contains("-00001-of-");
+    let mut files: Vec<PathBuf> = entries.filter(|path| !is_later(path.to_str().unwrap())).collect();
+    files.sort();
+    files
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().unwrap().to_str().unwrap()
+}
+
+fn devices() -> Vec<DeviceOptions> {
+    let cpu = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
+    if gpu_or_skip() { vec![cpu, DeviceOptions::from_env(DeviceChoice::Auto)] } else { vec![cpu] }
+}
+
+fn load(path: &Path, device: &DeviceOptions) -> Engine {
+    let options = LoadOptions { device: device.clone(), kv_cache: "f32".parse().unwrap(), ..LoadOptions::default() };
+    block_on(Engine::load(path, &options, &mut |_| {})).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn greedy(engine: &mut Engine, prompt: &[u32], max_tokens: usize) -> Vec<u32> {
+    let stop = StopRules { eos_ids: Some(Vec::new()), max_tokens: Some(max_tokens), stop_strings: Vec::new() };
+    let options = GenerateOptions { stop, ..GenerateOptions::default() };
+    block_on(async {
+        let mut generation = engine.generate(prompt, &options).unwrap();
+        while generation.next().await.unwrap().is_some() {}
+        generation.finish().await.unwrap().ids
+    })
+}
+
+/// The position from which on a token goes to other experts than expected; `len` where none does.
+fn first_other_choice(layers: &[LayerRouting], expected: &Value, len: usize) -> usize {
+    let expected = expected.as_object().unwrap();
+    assert_eq!(layers.len(), expected.len(), "layers with a router");
+    let of_layer = |routing: &LayerRouting| {
+        let tokens = expected[&routing.layer.to_string()].as_array().unwrap();
+        let per_token = routing.expert_ids.len() / len;
+        (0..len).position(|token| {
+            let mut found = routing.expert_ids[token * per_token..][..per_token].to_vec();
+            let mut wanted = ids(&tokens[token]);
+            found.sort_unstable();
+            wanted.sort_unstable();
+            found != wanted
+        })
+    };
+    layers.iter().filter_map(of_layer).min().unwrap_or(len)
+}
+
+fn log_probability(logits: &[f32], token: usize) -> f64 {
+    let highest = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - highest).exp()).sum();
+    f64::from(logits[token] - highest) - sum.ln()
+}
+
+/// Compares the first `len` positions of a prompt; says the largest difference of a log-probability.
+fn compare(name: &str, logits: &[f32], exact: &Value, len: usize, positions: usize) -> f64 {
+    let vocabulary = logits.len() / positions;
+    let at = |position: usize| &logits[position * vocabulary..][..vocabulary];
+    let argmax = ids(&exact["argmax"]);
+    for position in 0..len {
+        let highest = at(position).iter().copied().fold(f32::MIN, f32::max);
+        let found = at(position)[argmax[position] as usize];
+        assert!(f64::from(highest - found) <= 2.0 * WITHIN, "{name}: position {position}, another token is best");
+        let sum: f64 = at(position).iter().map(|logit| f64::from(*logit)).sum();
+        let expected = exact["logit_sum"][position].as_f64().unwrap();
+        assert!((sum - expected).abs() <= SUM_WITHIN, "{name}: position {position}, logits add up to {sum}, not {expected}");
+    }
+    let mut worst: f64 = 0.0;
+    for last in exact["last"].as_array().unwrap() {
+        let position = last["position"].as_u64().unwrap() as usize;
+        if position >= len {
+            continue;
+        }
+        for pair in last["top10"].as_array().unwrap() {
+            let (token, expected) = (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap());
+            worst = worst.max((log_probability(at(position), token) - expected).abs());
+        }
+    }
+    assert!(worst <= WITHIN, "{name}: log-probabilities differ by {worst}");
+    worst
+}
+
+/// Prompts whose experts are never close to another choice.
+fn sure_prompts(name: &str) -> usize {
+    if ["deepseek_v2_lite", "gpt_oss"].iter().any(|close| name.starts_with(close)) { 1 } else { 2 }
+}
+
+#[test]
+fn quantised_files_compute_what_their_weights_say() {
+    for path in files("quants") {
+        let name = stem(&path);
+        let text = std::fs::read_to_string(folder().join("expected").join(format!("{name}.json"))).unwrap();
+        let expected: Value = serde_json::from_str(&text).unwrap();
+        for device in devices() {
+            let mut engine = load(&path, &device);
+            let mut worst: f64 = 0.0;
+            for (index, case) in expected["cases"].as_array().unwrap().iter().enumerate() {
+                let (prompt, exact) = (ids(&case["ids"]), &case["exact"]);
+                let subject = format!("{name} prompt {index} on {}", engine.device().name);
+                let forward = block_on(engine.forward(&prompt)).unwrap();
+                let same = first_other_choice(&forward.layers, &exact["experts"], prompt.len());
+                if index < sure_prompts(name) {
+                    assert_eq!(same, prompt.len(), "{subject}: other experts");
+                }
+                worst = worst.max(compare(&subject, &forward.logits, exact, same, prompt.len()));
+                if same == prompt.len() {
+                    let expected = ids(&exact["greedy"]);
+                    assert_eq!(greedy(&mut engine, &prompt, expected.len()), expected, "{subject}");
+                }
+            }
+            println!("{name} on {}: {worst:.1e}", engine.device().name);
+        }
+    }
+}
+
+#[test]
+fn families_through_gguf_are_those_of_their_checkpoints() {
+    for path in files("families") {
+        let name: &'static str = stem(&path).trim_end_matches("-bf16").to_owned().leak();
+        let golden = Golden::load(name);
+        for device in devices() {
+            let mut engine = load(&path, &device);
+            for (index, prompt) in golden.prompts.iter().enumerate() {
+                let forward = block_on(engine.forward(prompt)).unwrap();
+                let worst = golden.assert_logits(index, &forward.logits);
+                assert!(worst <= LOGITS_WITHIN, "{name} prompt {index}: {worst}");
+                golden.assert_routing(index, &forward.layers);
+            }
+            for (prompt, expected) in &golden.greedy {
+                assert_eq!(greedy(&mut engine, &golden.prompts[*prompt], expected.len()), *expected, "{name}");
+            }
+        }
+    }
+}

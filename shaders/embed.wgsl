@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if chunk >= ROW_CHUNKS || row >= params.num_rows {
         return;
     }
-    let word = weight_word(row * ROW_WORDS + chunk);
+    let word = load_word(row * ROW_WORDS, chunk);
     let scale = block_scale(row * ROW_WORDS, chunk / BLOCK_CHUNKS);
     let quad = (workgroup.y * ROW_CHUNKS + chunk) * CHUNK_QUADS;
 #for Q in CHUNK_QUADS

@@ -43,15 +43,11 @@ fn normed(quad: u32, counts: bool) -> vec4<f32> {
 #ifdef SLICE
 #import lane_sum
 
-// A pass gives every lane its next slice: SLICE_CHUNKS words of a row, in PARTS blocks or, without scales, all of one kind. One token and
-// scaled blocks: two of them, whose scales lie together. More words than a few make no step faster, and drivers slow to compile.
-#ifdef SCALED
-const PART_CHUNKS: u32 = BLOCK_CHUNKS;
-#else
-const PART_CHUNKS: u32 = SLICE_CHUNKS;
-#endif
-const PARTS: u32 = SLICE_CHUNKS / PART_CHUNKS;
+// A pass gives every lane its next slice: SLICE_CHUNKS words of a row, in PARTS of PART_QUADS that share a scale or, without scales, all of one
+// kind. One token and scaled blocks: two of them, whose scales lie together. More words than a few make no step faster, and drivers slow to
+// compile.
 const SLICE_QUADS: u32 = SLICE_CHUNKS * CHUNK_QUADS;
+const PARTS: u32 = SLICE_QUADS / PART_QUADS;
 const PASSES: u32 = (ROW_CHUNKS + SLICE_CHUNKS * WG - 1u) / (SLICE_CHUNKS * WG);
 
 #ifdef ONE_TOKEN
@@ -98,9 +94,9 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
         // What an offset of 1 adds in each block.
         var sums_0 = vec4<f32>();
         var sums_1 = vec4<f32>();
-#for I in 8
+#for I in PART_QUADS
         sums_0 += slice[$I];
-        sums_1 += slice[8 + $I];
+        sums_1 += slice[PART_QUADS + $I];
 #end
         let offset_sums = vec2<f32>(dot(sums_0, vec4<f32>(1.0)), dot(sums_1, vec4<f32>(1.0)));
 #endif
@@ -111,14 +107,20 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
             // The scales wait until the block is summed.
             var parts: array<vec4<f32>, PARTS>;
 #for C in SLICE_CHUNKS
-            let word_$C = weight_word(base + chunk_$C);
+            let word_$C = load_word(base, chunk_$C);
 #for Q in CHUNK_QUADS
-            parts[$C / PART_CHUNKS] = fma(unpack_quad(word_$C, $Qu), slice[$C * CHUNK_QUADS + $Q], parts[$C / PART_CHUNKS]);
+            parts[($C * CHUNK_QUADS + $Q) / PART_QUADS] =
+                fma(unpack_quad(word_$C, $Qu), slice[$C * CHUNK_QUADS + $Q], parts[($C * CHUNK_QUADS + $Q) / PART_QUADS]);
 #end
 #end
 #ifdef SCALED
             let scales = pair_scales(base, block / 2u);
+#ifdef HALVES
+            let halves = parts[0] * scales.x + parts[1] * scales.y + parts[2] * scales.z + parts[3] * scales.w;
+            var sum = dot(halves, vec4<f32>(1.0));
+#else
             var sum = dot(parts[0] * scales.x + parts[1] * scales.z, vec4<f32>(1.0));
+#endif
 #else
             var sum = dot(parts[0], vec4<f32>(1.0));
 #endif
@@ -133,16 +135,26 @@ fn matmul_rows(lane: u32, count: u32, token_quads: array<u32, TOKENS>, factor: f
 #else
         for (var row = 0u; row < count; row++) {
             let base = row_word(row);
+#ifdef SHORT_BLOCKS
+            // Two words, of a block each.
+            let scales = pair_scales(base, block / 2u);
+            let scale_0 = scales.xy;
+            let scale_1 = scales.zw;
+#else
             let scale = block_scale(base, block);
+#for C in SLICE_CHUNKS
+            let scale_$C = scale;
+#end
+#endif
             // One sum per token: with the lanes of a quad apart there would be more of them than a processor has registers. All words are loaded
             // before any is used: every load of this many lanes is full of branches, and compilers schedule what stands between two.
             var parts: array<f32, TOKENS>;
 #for C in SLICE_CHUNKS
-            let word_$C = weight_word(base + chunk_$C);
+            let word_$C = load_word(base, chunk_$C);
 #end
 #for C in SLICE_CHUNKS
 #for Q in CHUNK_QUADS
-            let quad_$C_$Q = weight_quad(word_$C, $Qu, scale);
+            let quad_$C_$Q = weight_quad(word_$C, $Qu, scale_$C);
 #for I in 4
 #for T in TOKENS
             parts[$T] = fma(quad_$C_$Q[$I], slice[$T * SLICE_QUADS + $C * CHUNK_QUADS + $Q][$I], parts[$T]);
@@ -217,11 +229,6 @@ fn add_quad(
         (*sums)[token] += vec4<f32>(dot(rows[0], value), dot(rows[1], value), dot(rows[2], value), dot(rows[3], value));
     }
 }
-
-// A word that begins with this quad of another, of four or eight quads.
-fn first_quad(word: vec4<u32>, quad: u32) -> vec4<u32> {
-    return vec4<u32>(select(word[quad / 2u % 4u] >> (quad % 2u * 4u), word[quad % 4u], CHUNK_QUADS == 4u));
-}
 #endif
 
 // Adds `factor` times the products of this team's four rows with the activations that begin at token_quads. Rows past count repeat the last.
@@ -247,7 +254,7 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
         let chunk_$U = min(chunk + $Uu * LANES, ROW_CHUNKS - 1u);
         let counts_$U = $Uu == 0u || chunk + $Uu * LANES < ROW_CHUNKS;
 #for R in 4
-        let word_$U_$R = weight_word(row_$R + chunk_$U);
+        let word_$U_$R = load_word(row_$R, chunk_$U);
         let scale_$U_$R = block_scale(row_$R, chunk_$U / BLOCK_CHUNKS);
 #end
 #end
@@ -264,6 +271,12 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
                 dot(unpack_quad(word_$U_$R, $Qu), value_$Q),
 #end
             );
+#ifdef HALVES
+            if $Qu == SCALE_QUADS / 2u - 1u {
+                sums[0] = fma(vec4<f32>(scale_$U_0.x, scale_$U_1.x, scale_$U_2.x, scale_$U_3.x), products, sums[0]);
+                products = vec4<f32>();
+            }
+#endif
 #ifdef OFFSET
             values += dot(value_$Q, vec4<f32>(1.0));
 #endif
@@ -271,7 +284,11 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
 #ifdef HALF_BITS
             products *= HALF_FACTOR;
 #endif
+#ifdef HALVES
+            sums[0] = fma(vec4<f32>(scale_$U_0.y, scale_$U_1.y, scale_$U_2.y, scale_$U_3.y), products, sums[0]);
+#else
             sums[0] = fma(vec4<f32>(scale_$U_0.x, scale_$U_1.x, scale_$U_2.x, scale_$U_3.x), products, sums[0]);
+#endif
 #ifdef OFFSET
             sums[0] = fma(vec4<f32>(scale_$U_0.y, scale_$U_1.y, scale_$U_2.y, scale_$U_3.y), vec4<f32>(values), sums[0]);
 #endif
@@ -280,10 +297,10 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
     }
 #else
     for (var chunk = local % LANES; chunk < row_end; chunk += LANES) {
-        let word_0 = weight_word(row_0 + chunk);
-        let word_1 = weight_word(row_1 + chunk);
-        let word_2 = weight_word(row_2 + chunk);
-        let word_3 = weight_word(row_3 + chunk);
+        let word_0 = load_word(row_0, chunk);
+        let word_1 = load_word(row_1, chunk);
+        let word_2 = load_word(row_2, chunk);
+        let word_3 = load_word(row_3, chunk);
         let block = chunk / BLOCK_CHUNKS;
         let scale_0 = block_scale(row_0, block);
         let scale_1 = block_scale(row_1, block);
@@ -305,10 +322,10 @@ fn matmul_rows(local: u32, count: u32, token_quads: array<u32, TOKENS>, factor: 
             // than a GPU has for enough waves.
             for (var quad = 0u; quad < select(CHUNK_QUADS, 0u, count == 0u); quad++) {
                 let rows = array<vec4<f32>, 4>(
-                    weight_quad(first_quad(word_0, quad), 0u, scale_0),
-                    weight_quad(first_quad(word_1, quad), 0u, scale_1),
-                    weight_quad(first_quad(word_2, quad), 0u, scale_2),
-                    weight_quad(first_quad(word_3, quad), 0u, scale_3),
+                    weight_quad(first_quad(word_0, quad), 0u, quad_scale(scale_0, quad)),
+                    weight_quad(first_quad(word_1, quad), 0u, quad_scale(scale_1, quad)),
+                    weight_quad(first_quad(word_2, quad), 0u, quad_scale(scale_2, quad)),
+                    weight_quad(first_quad(word_3, quad), 0u, quad_scale(scale_3, quad)),
                 );
                 add_quad(rows, chunk * CHUNK_QUADS + quad, &quads, &sums);
             }

@@ -25,21 +25,9 @@ fn weight_place(rows: u32, quad: u32, column: u32) -> u32 {
 
 // Four weights of the row that begins at word `row`, of which nothing else is loaded.
 fn row_quad(row: u32, quad: u32) -> vec4<f32> {
-    let word = row + quad / CHUNK_QUADS;
-    let place = quad % CHUNK_QUADS;
-    let scale = block_scale(row, quad / BLOCK_QUADS);
+    let scale = block_scale(row, quad / SCALE_QUADS);
     // As the first quad of a word, for a constant `quad`.
-    if CHUNK_QUADS == 1u {
-        return weight_quad(weight_word(word), 0u, scale);
-    }
-    if CHUNK_QUADS == 2u {
-        let pair = vec2<u32>(weight_u32(word, 2u * place), weight_u32(word, 2u * place + 1u));
-        return weight_quad(pair.xyxy, 0u, scale);
-    }
-    if CHUNK_QUADS == 4u {
-        return weight_quad(vec4<u32>(weight_u32(word, place)), 0u, scale);
-    }
-    return weight_quad(vec4<u32>(weight_u32(word, place / 2u) >> (place % 2u * 4u)), 0u, scale);
+    return weight_quad(load_quad(row, quad), 0u, quad_scale(scale, quad % SCALE_QUADS));
 }
 
 // Stores the products of `count` rows from `first` on with `num_tokens` tokens, neither of them 0. Browsers must see that `count` is uniform:

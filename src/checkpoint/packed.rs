@@ -9,8 +9,8 @@
 //! - Every [`WeightKey`] is one tensor of that name ([`WeightKey::packed_name`]), whatever the layout and the names of the original: gate and up
 //!   rows take turns, query, key and value are one matrix, vectors are rows. There is nothing else.
 //! - A tensor is the rows of a [packed matrix](crate::quant), one after the other: of f32, f16 and bf16 in that dtype with shape
-//!   `[rows, padded(cols)]`, of every other format as `U8` with shape `[rows, row_bytes]`, where a row is its plane of values and then its plane of
-//!   scales, each padded to 16 bytes.
+//!   `[rows, padded(cols)]`, of every other format as `U8` with shape `[rows, row_bytes]`, where a row is its plane of values, in formats of five
+//!   and six bits that of the bits beyond four, and then its plane of scales, each padded to 16 bytes.
 
 use super::shards::Shards;
 use crate::quant::{QUANTS, Quant, QuantFormat, padded};

@@ -45,7 +45,7 @@ struct Quant {
 #[derive(Args)]
 #[command(next_help_heading = "Device and memory")]
 struct Cache {
-    /// Format of the KV cache: f16, f32, or auto, which is f16 where the weights of attention have four bits.
+    /// Format of the KV cache: f16, f32, or auto, which is f16 where the weights of attention have six bits or fewer.
     #[arg(long, default_value = "auto", value_name = "FORMAT")]
     kv_cache: CacheChoice,
     /// Length of the context in tokens, at most the model's own.

@@ -1,7 +1,7 @@
 //! How the matmul kernels cut their work: the consts and flags of `shaders/lib/matmul.wgsl` and `weights.wgsl`.
 
 use crate::gpu::{Caps, Knob, Profile, Variant};
-use crate::quant::{BLOCK, Quant, padded};
+use crate::quant::{BLOCK, Quant, SUPERBLOCK, padded};
 
 /// Rows that one team computes at a time; fixed in the shader.
 const QUAD: usize = 4;
@@ -135,8 +135,11 @@ impl Tile {
         match self.work {
             Work::Slice => {
                 let chunks = slice_chunks(self.tokens, self.workgroup, cols, quant);
+                // Values that share a scale, or the whole slice.
+                let part = if quant.scale_bits > 0 { quant.group_len.min(BLOCK) } else { chunks * chunk_len(quant) };
                 variant
                     .flag("SLICE")
+                    .u32("PART_QUADS", part / QUAD)
                     .u32("LANE_STEPS", self.workgroup.ilog2() as usize)
                     .u32("SLICE_CHUNKS", chunks)
                     .u32("LANE_TOKENS", self.tokens.div_ceil(self.workgroup))
@@ -180,27 +183,53 @@ fn slice_rows(caps: &Caps, tokens: usize, num_rows: usize) -> usize {
 /// Words of a row of `cols` columns that a lane of `lanes` takes in one pass, no more than four: whole blocks where they have scales,
 /// otherwise so many that the last pass is as full as the others.
 fn slice_chunks(tokens: usize, lanes: usize, cols: usize, quant: Quant) -> usize {
-    let blocks = if tokens == 1 { 2 } else { 1 };
-    let most = (blocks * BLOCK * quant.value_bits / 128).min(4);
+    let blocks = if tokens == 1 || has_short_blocks(quant) { 2 } else { 1 };
+    let most = (blocks * block_chunks(quant)).min(4);
     if quant.scale_bits > 0 {
         return most;
     }
-    let per_lane = (padded(cols) * quant.value_bits / 128).div_ceil(lanes);
+    let per_lane = (padded(cols) / chunk_len(quant)).div_ceil(lanes);
     per_lane.div_ceil(per_lane.div_ceil(most))
+}
+
+/// Values of a word.
+fn chunk_len(quant: Quant) -> usize {
+    128 / quant.word_bits()
+}
+
+/// Words of a block as the shaders have it: of values that share a scale, but no fewer than a word has and no more than 32.
+fn block_chunks(quant: Quant) -> usize {
+    let chunk = chunk_len(quant);
+    quant.group_len.clamp(chunk, BLOCK) / chunk
+}
+
+/// Whether 32 values have more than one scale, and one word no more than one.
+fn has_short_blocks(quant: Quant) -> bool {
+    block_chunks(quant) * chunk_len(quant) < BLOCK
 }
 
 /// What `shaders/lib/weights.wgsl` has to know.
 pub(super) fn weight_consts(variant: Variant, cols: usize, quant: Quant) -> Variant {
-    let chunk = 128 / quant.value_bits;
-    variant
-        .u32("CHUNK_QUADS", chunk / 4)
-        .u32("BLOCK_CHUNKS", BLOCK / chunk)
+    let chunk = chunk_len(quant);
+    let variant = variant
+        .u32("CHUNK_QUADS", chunk / QUAD)
+        .u32("BLOCK_CHUNKS", block_chunks(quant))
         .u32("ROW_CHUNKS", padded(cols) / chunk)
+        .u32("SCALES_WORD", quant.scales_offset(cols) / 16)
         .u32("ROW_WORDS", quant.row_bytes(cols) / 16)
         .flag(quant.flag)
-        .flag_if(quant.value_bits == 4, "NIBBLES")
+        .flag_if(quant.word_bits() == 4, "NIBBLES")
+        .flag_if(quant.word_bits() == 8 && quant.flag != "WEIGHT_FP8", "SIGNED_BYTES")
+        .flag_if(quant.high_bits > 0, "HIGH_BITS")
         .flag_if(quant.scale_bits > 0, "SCALED")
         .flag_if(quant.has_offset, "OFFSET")
+        .flag_if(quant.group_len < chunk, "HALVES")
+        .flag_if(has_short_blocks(quant), "SHORT_BLOCKS");
+    if quant.block_len < SUPERBLOCK {
+        return variant;
+    }
+    let superblocks = padded(cols).div_ceil(SUPERBLOCK);
+    variant.u32("ROW_SUPERBLOCKS", superblocks).flag_if(quant.has_offset, "SUPERBLOCKS")
 }
 
 /// Whether the padding of rows of `cols` columns stands for something.

@@ -59,8 +59,8 @@ fn half(value: f32) -> f16 {
     f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
 }
 
-/// Which format the KV cache takes: `auto`, `f32` or `f16`. The default is f16 where all weights of attention are in a format of four bits, whose
-/// error hides that of the cache, and f32 elsewhere: logits and greedy texts of f32, f16, bf16 and q8_0 stay what they are.
+/// Which format the KV cache takes: `auto`, `f32` or `f16`. The default is f16 where all weights of attention are in formats of six bits or
+/// fewer, whose error hides that of the cache, and f32 elsewhere: logits and greedy texts of f32, f16, bf16 and q8_0 stay what they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CacheChoice {
     #[default]

@@ -110,7 +110,7 @@ struct PackedRow<'a> {
 }
 
 /// Every format, widest first.
-pub static QUANTS: &[&QuantFormat] = &[&F32, &F16, &BF16, &Q8_0, &FP8, &Q4_1, &Q4_0, &MXFP4];
+pub static QUANTS: &[&QuantFormat] = &[&F32, &F16, &BF16, &I8M, &I8S, &Q8_0, &FP8, &Q6_K, &Q5_K, &Q4_1, &Q4_K, &Q4_0, &MXFP4];
 
 /// A handle to one of [`QUANTS`], compared by name.
 pub type Quant = &'static QuantFormat;

@@ -8,10 +8,13 @@ use proptest::prelude::*;
 fn rows_are_whole_16_byte_words() {
     for quant in QUANTS {
         for cols in [1, 2, 31, 32, 33, 96, 1000] {
-            // The scales are padded to a word of their own.
+            // The planes behind the values are padded to a word of their own, and a block that ends early has all of its scales.
             let bytes = padded(cols) as f64 * quant.bits_per_weight() / 8.0;
+            let early = padded(cols).next_multiple_of(quant.block_len) - padded(cols);
+            let scales = (quant.scale_bits * early) as f64 / (8 * quant.block_len) as f64;
+            let padding = if quant.high_bits > 0 { 32.0 } else { 16.0 };
             let row_bytes = quant.row_bytes(cols) as f64;
-            assert!((bytes..bytes + 16.0).contains(&row_bytes), "{} of {cols}: {row_bytes}", quant.name);
+            assert!((bytes..bytes + scales + padding).contains(&row_bytes), "{} of {cols}: {row_bytes}", quant.name);
             assert!(quant.row_bytes(cols).is_multiple_of(16), "{} of {cols}", quant.name);
         }
     }
@@ -54,7 +57,7 @@ fn a_choice_of_formats_is_read_and_written_back() {
     assert!(QuantChoice::default().is_as_stored() && !QuantChoice::all(&F32).is_as_stored());
     assert_eq!(name(&QuantChoice::all(&F32).with(Head, Some(&F16)), Head), Some("f16"));
     for (text, words) in [
-        ("q9", ["`q9`", "auto, f32, f16, bf16, q8_0"]),
+        ("q9", ["`q9`", "auto, f32, f16, bf16, i8m, i8s, q8_0"]),
         ("", ["``", "auto, f32"]),
         ("experts=q9", ["`q9`", "auto, f32"]),
         ("router=q4_0", ["`router`", "experts, shared, attention, embedding, head (routers, norms and biases are f32 always)"]),
@@ -120,7 +123,8 @@ fn stored_values_survive_their_exact_format() {
 fn packing_what_was_packed_changes_nothing() {
     let cols = 96;
     let values: Vec<f32> = (0..4 * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
-    for quant in QUANTS.iter().filter(|quant| quant.name != "q4_1") {
+    // Of the others the scales follow from more than the largest value.
+    for quant in QUANTS.iter().filter(|quant| !["i8m", "q6_k", "q5_k", "q4_1", "q4_k"].contains(&quant.name)) {
         let once = quant.pack(&values, cols);
         assert_eq!(quant.pack(&quant.unpack(&once, cols), cols), once, "{}", quant.name);
     }
@@ -160,6 +164,27 @@ fn eight_bit_floats_are_rounded_to_the_nearest_and_ties_to_even() {
     let fp8 = QuantFormat::fp8();
     let back = fp8.unpack(&fp8.pack(&values, values.len()), values.len());
     assert_eq!(back, cases.map(|(_, expected)| expected));
+}
+
+#[test]
+fn rows_of_several_superblocks_come_back_within_the_stated_error() {
+    let cols = 2 * 256 + 33;
+    // Blocks of every size from 1 to 2^-9, one of zeros and one that is all positive.
+    let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) * 0.02 * 0.5f32.powi((i / 32 % 10) as i32);
+    let mut values: Vec<f32> = (0..3 * cols).map(value).collect();
+    values[64..96].fill(0.0);
+    values[96..128].iter_mut().for_each(|value| *value = 1.0 + value.abs());
+    for quant in QUANTS {
+        let back = quant.unpack(&quant.pack(&values, cols), cols);
+        for (row, back) in values.chunks(cols).zip(back.chunks(cols)) {
+            for (block, back) in row.chunks(quant.block_len).zip(back.chunks(quant.block_len)) {
+                let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                for (&value, &found) in block.iter().zip(back) {
+                    assert!((found - value).abs() <= allowed(*quant, value, largest), "{}: {value} became {found}", quant.name);
+                }
+            }
+        }
+    }
 }
 
 proptest! {

@@ -1,12 +1,12 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{COPY, ONE_SHARD, PRODUCT};
+use super::{COPY, ONE_SHARD, PRODUCT, SELDOM, THOROUGH};
 use crate::batch::Row;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::embed::{self, Buffers};
-use crate::quant::{F32, QUANTS, Quant, QuantFormat};
+use crate::quant::{F32, Quant, QuantFormat};
 use crate::reference::{self};
 
 struct Embed {
@@ -36,7 +36,10 @@ pub fn cases() -> Vec<Case> {
             Embed { num_tokens, hidden_size, scale, quant, rows_per_shard, many_sizes: false },
         ));
     };
-    for quant in QUANTS {
+    for quant in SELDOM {
+        add(7, 513, quant, ONE_SHARD);
+    }
+    for quant in THOROUGH {
         for hidden_size in [1, 32, 96, 504, 513] {
             add(7, hidden_size, quant, ONE_SHARD);
         }

@@ -3,13 +3,13 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Output, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{SUM, effective_weights, fused_norm, normed};
+use super::{SUM, THOROUGH, effective_weights, fused_norm, normed};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Caps, Device, Recording, Variant};
 use crate::kernels::expert_gate_up::Routing;
 use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape, Slabs, expert_down, expert_gate_up, expert_sort};
-use crate::quant::{BF16, F16, F32, Q4_0, Q4_1, Q8_0, QUANTS, Quant};
+use crate::quant::{BF16, F16, F32, I8M, I8S, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0, Quant};
 use crate::reference;
 use crate::reference::expert_combine::expert_combine;
 use crate::spec::Activation;
@@ -106,9 +106,19 @@ fn problems() -> Vec<Experts> {
         for num_tokens in [1, 2, 7, 8, 9, 33] {
             problems.push(Experts { num_tokens, ..usual });
         }
-        for quant in &QUANTS[1..] {
+        for quant in &THOROUGH[1..] {
             problems.push(Experts { num_tokens: 9, quant, ..usual });
         }
+        // Formats with superblocks of 256 columns, and what is like them.
+        let seldom: &[Quant] = if sorted { &[&Q6_K, &Q5_K, &Q4_K, &I8M] } else { &[&Q6_K, &Q4_K, &I8S] };
+        problems.extend(seldom.iter().map(|quant| Experts {
+            num_tokens: 9,
+            hidden_size: 288,
+            intermediate_size: 272,
+            spare_slots: 0,
+            quant,
+            ..usual
+        }));
         let sizes = if sorted { [(64, 72), (31, 33)] } else { [(1, 1), (256, 384)] };
         problems.extend(sizes.map(|(hidden_size, intermediate_size)| Experts {
             num_tokens: 3,

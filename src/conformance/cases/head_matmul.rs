@@ -1,11 +1,11 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{ONE_SHARD, SUM};
+use super::{ONE_SHARD, SELDOM, SUM, THOROUGH};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::head_matmul::{self, Buffers};
-use crate::quant::{F16, F32, Q4_1, Q8_0, QUANTS, Quant, ROW_ALIGN, padded};
+use crate::quant::{F16, F32, Q4_1, Q8_0, Quant, ROW_ALIGN, padded};
 use crate::reference;
 
 #[derive(Clone, Copy)]
@@ -23,7 +23,8 @@ struct HeadMatmul {
 pub fn cases() -> Vec<Case> {
     let usual = HeadMatmul { num_tokens: 9, num_heads: 3, rows: 24, cols: 20, rest: 8, quant: &F32, heads_per_shard: ONE_SHARD };
     let mut problems = Vec::new();
-    for quant in QUANTS {
+    problems.extend(SELDOM.iter().map(|quant| HeadMatmul { num_tokens: 8, cols: 300, quant, ..usual }));
+    for quant in THOROUGH {
         problems.extend([1, 2, 8, 9, 33].map(|num_tokens| HeadMatmul { num_tokens, quant, ..usual }));
     }
     for num_tokens in [1, 9] {

@@ -1,11 +1,11 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem};
-use super::{ONE_SHARD, SUM, fused_norm, normed};
+use super::{ONE_SHARD, SELDOM, SUM, THOROUGH, fused_norm, normed};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::matmul::{self, Buffers, Output};
-use crate::quant::{BF16, F32, Q4_1, Q8_0, QUANTS, Quant, padded};
+use crate::quant::{BF16, F32, Q4_1, Q8_0, Quant, padded};
 use crate::reference;
 
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
         dense: false,
     };
     let mut problems = Vec::new();
-    for quant in QUANTS {
+    for quant in THOROUGH {
         for output in [Output::Replace, Output::Add] {
             problems.extend([1, 2, 7, 8, 9, 33].map(|num_tokens| Matmul { num_tokens, output, quant, ..usual }));
         }
@@ -46,7 +46,9 @@ pub fn cases() -> Vec<Case> {
         problems.extend([1, 3, 5].map(|rows| Matmul { num_tokens, rows, ..usual }));
         problems.extend([1, 31, 32, 33, 64, 2048].map(|cols| Matmul { num_tokens, cols, rows: 12, ..usual }));
         // Whole passes and a piece of one, whole workgroups and a piece of one.
-        problems.extend(QUANTS.iter().map(|quant| Matmul { num_tokens, cols: 1120, rows: 1100, quant, ..usual }));
+        problems.extend(THOROUGH.iter().map(|quant| Matmul { num_tokens, cols: 1120, rows: 1100, quant, ..usual }));
+        // Two superblocks and pieces of one, more than a pass and a piece of one.
+        problems.extend(SELDOM.iter().map(|quant| Matmul { num_tokens, cols: 545, quant, ..usual }));
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
         problems.extend([head, sharded, Matmul { output: Output::Add, quant: &BF16, dense: false, ..sharded }]);
@@ -67,7 +69,7 @@ pub fn cases() -> Vec<Case> {
     problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..tiled }));
     problems.extend([&Q8_0, &Q4_1].map(|quant| Matmul { quant, ..tiled }));
     let normed = Matmul { num_tokens: 1, norm: true, ..usual };
-    problems.extend(QUANTS.iter().map(|quant| Matmul { quant, ..normed }));
+    problems.extend(THOROUGH.iter().map(|quant| Matmul { quant, ..normed }));
     problems.extend([1, 33, 1120].map(|cols| Matmul { cols, ..normed }));
     problems.extend([Matmul { bias: true, ..normed }, Matmul { rows: 430, rows_per_shard: 128, dense: true, ..normed }]);
     problems.into_iter().map(|problem| Case::new("matmul", problem.name(), SUM, problem)).collect()

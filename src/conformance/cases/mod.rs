@@ -25,7 +25,7 @@ use super::{Case, Tolerance};
 use crate::batch::Row;
 use crate::gating::WeightOn;
 use crate::kernels::norm::Fused;
-use crate::quant::CacheFormat;
+use crate::quant::{BF16, CacheFormat, F16, F32, FP8, I8M, I8S, MXFP4, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0, Quant};
 use crate::reference::{self};
 use crate::spec::NormSpec;
 
@@ -68,6 +68,12 @@ const COPY: Tolerance = Tolerance { max_abs: 0.0, nmse: 0.0, why: "values are co
 const PRODUCT: Tolerance = Tolerance { max_abs: 1e-5, nmse: 1e-13, why: "one rounding of an f32" };
 /// For results about as large as 1 that are sums of products.
 const SUM: Tolerance = Tolerance { max_abs: 1e-5, nmse: 1e-11, why: "f32 sums in another order than the twin's f64" };
+
+/// The formats that kernels try with whatever they can do: words of every width, with scales, offsets and neither.
+static THOROUGH: &[Quant] = &[&F32, &F16, &BF16, &Q8_0, &FP8, &Q4_1, &Q4_0, &MXFP4];
+/// The others, whose words and scales are read in ways of their own. A kernel has nothing to do with that, so each tries them once or twice: every
+/// variant costs a browser on a software device a second.
+static SELDOM: &[Quant] = &[&I8M, &I8S, &Q6_K, &Q5_K, &Q4_K];
 
 /// Whole rows of any sharding in one shard.
 const ONE_SHARD: usize = usize::MAX;

@@ -1,12 +1,12 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage, canaries};
 use super::super::{Case, Problem};
-use super::{ONE_SHARD, SUM, fused_norm, normed, rows_with_gaps};
+use super::{ONE_SHARD, SELDOM, SUM, THOROUGH, fused_norm, normed, rows_with_gaps};
 use crate::batch::rope::rope_table;
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::qkv::{self, Buffers};
-use crate::quant::{BF16, CacheFormat, F32, Q4_0, QUANTS, Quant};
+use crate::quant::{BF16, CacheFormat, F32, Q4_0, Quant};
 use crate::reference::{self, KvCache};
 use crate::spec::{AttentionSpec, RopePairing, RopeScaling, RopeSpec};
 
@@ -48,9 +48,10 @@ pub fn cases() -> Vec<Case> {
         problems.push(Qkv { num_heads, num_kv_heads, head_dim, ..usual });
     }
     problems.push(Qkv { num_heads: 5, num_kv_heads: 5, head_dim: 12, hidden_size: 256, ..usual });
+    problems.extend(SELDOM.iter().map(|quant| Qkv { num_tokens: 1, hidden_size: 320, quant, ..usual }));
     for num_tokens in [1, 9] {
         problems.push(Qkv { num_tokens, num_heads: 3, num_kv_heads: 1, head_dim: 16, ..usual });
-        problems.extend(QUANTS[1..].iter().map(|quant| Qkv { num_tokens, quant, ..usual }));
+        problems.extend(THOROUGH[1..].iter().map(|quant| Qkv { num_tokens, quant, ..usual }));
         problems.push(Qkv { num_tokens, heads_per_shard: 3, ..usual });
         for (bias, clip) in [(true, None), (false, Some(0.3)), (true, Some(0.3))] {
             let problem = Qkv { num_tokens, bias, clip, ..usual };

@@ -1,13 +1,13 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
-use super::{fused_norm, normed};
+use super::{SELDOM, THOROUGH, fused_norm, normed};
 use crate::error::Result;
 use crate::gating::{ExpertAt, ExpertGroups, GroupScore, Normalize, RouterMethod, RouterSpec, RoutingOverride};
 use crate::gpu::{Caps, Device, Recording, Variant};
 use crate::kernels::router::{self, Buffers};
 use crate::kernels::router_topk;
-use crate::quant::{F32, QUANTS, Quant};
+use crate::quant::{F32, Quant};
 use crate::reference;
 use crate::reference::router_topk::Routing;
 
@@ -43,7 +43,7 @@ pub fn cases() -> Vec<Case> {
         add("softmax", &of(16, 2), 1, cols, true, &F32);
         add("softmax", &of(16, 2), 1, cols, false, &F32);
     }
-    for quant in &QUANTS[1..] {
+    for quant in THOROUGH[1..].iter().chain(SELDOM) {
         add("softmax", &of(10, 2), 1, 160, true, quant);
     }
     for num_tokens in [2, 9] {

@@ -197,6 +197,11 @@ impl Checkpoint {
         &self.notes
     }
 
+    /// Whether weights are stored in the blocks of a GGUF file.
+    pub fn has_blocks(&self) -> bool {
+        self.shards.names().any(|name| self.shards[name].blocks().is_some())
+    }
+
     /// What `moebius quantize` wrote about the weights in `directory`; `None` for an ordinary checkpoint. Reads headers only.
     ///
     /// # Errors

@@ -34,10 +34,11 @@ pub async fn weigh(
 }
 
 impl Chosen {
-    /// `None` where the table of formats has it.
+    /// `None` where the table of formats has it. What is stored in blocks of several types has a row of its own.
     fn of(choice: QuantChoice, store: &WeightStore, spec: &ModelSpec) -> Result<Option<Self>> {
-        let name = choice.to_string();
-        if choice.is_as_stored() || QuantFormat::find(&name).is_some() {
+        let in_blocks = matches!(store, WeightStore::Checkpoint(checkpoint) if checkpoint.has_blocks());
+        let name = if choice.is_as_stored() { "as in the file".to_owned() } else { choice.to_string() };
+        if (choice.is_as_stored() && !in_blocks) || QuantFormat::find(&name).is_some() {
             return Ok(None);
         }
         let (weight_bytes, token) = footprint(store, spec, choice)?;

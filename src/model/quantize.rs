@@ -2,6 +2,7 @@
 
 use super::formats::Formats;
 use super::upload::piece_rows;
+use crate::checkpoint::gguf;
 use crate::checkpoint::packed::{metadata, packed_shape};
 use crate::checkpoint::{Checkpoint, INDEX, ModelFiles, SINGLE, WeightStore};
 use crate::error::{Error, Result};
@@ -83,6 +84,13 @@ pub async fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Quantized> {
+    if gguf::file_of(directory).await?.is_some() {
+        return Err(Error::Argument {
+            what: "model",
+            expected: "a folder in the layout of Hugging Face: a GGUF file is quantised already, and runs as it is".to_owned(),
+            found: directory.display().to_string(),
+        });
+    }
     let checkpoint = ModelFiles::open(directory).await?.weights().await?;
     let spec = checkpoint.spec().clone();
     if let Some(info) = checkpoint.packed_info() {

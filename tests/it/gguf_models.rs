@@ -4,8 +4,12 @@
 
 use crate::common::{Golden, LOGITS_WITHIN, golden, gpu_or_skip, ids};
 use moebius::batch::LayerRouting;
+use moebius::checkpoint::ModelFiles;
 use moebius::generate::{GenerateOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
+use moebius::quant::QuantFormat;
+use moebius::spec::WeightKey;
+use moebius::tensor::Dtype;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
 use serde_json::Value;
@@ -19,11 +23,14 @@ fn folder() -> PathBuf {
     std::env::var_os("GGUF_FILES").map_or_else(|| golden("gguf"), PathBuf::from)
 }
 
-/// Files of a folder that are whole models or the first part of one, sorted.
+/// Has types of blocks that are not read.
+const ZOO: &str = "mixtral2-zoo";
+
+/// Files of a folder that are whole models or the first part of one, sorted, without [`ZOO`].
 fn files(of: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder().join(of)).unwrap().map(|entry| entry.unwrap().path());
     let is_later = |name: &str| name.contains("-of-") && !name.contains("-00001-of-");
-    let mut files: Vec<PathBuf> = entries.filter(|path| !is_later(path.to_str().unwrap())).collect();
+    let mut files: Vec<PathBuf> = entries.filter(|path| !is_later(stem(path)) && stem(path) != ZOO).collect();
     files.sort();
     files
 }
@@ -154,5 +161,62 @@ fn families_through_gguf_are_those_of_their_checkpoints() {
                 assert_eq!(greedy(&mut engine, &golden.prompts[*prompt], expected.len()), *expected, "{name}");
             }
         }
+    }
+}
+
+/// Whoever names the file of a model without what it needs hears which tensor it is.
+#[test]
+fn types_of_blocks_that_are_not_read_are_refused_by_tensor_before_a_device_is_opened() {
+    let options = LoadOptions::default();
+    let error =
+        block_on(Engine::load(&golden("gguf/quants").join(format!("{ZOO}.gguf")), &options, &mut |_| panic!("no device yet")));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("`blk.") && error.contains("IQ1_M"), "{error}");
+}
+
+#[test]
+fn a_folder_with_one_model_is_that_model_and_one_with_several_asks_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        std::fs::copy(golden("gguf/quants").join(name), folder.path().join(name)).unwrap();
+    };
+    for part in 1..=3 {
+        copy(&format!("mixtral-split-q4_0-{part:05}-of-00003.gguf"));
+    }
+    let spec = |path: &Path| block_on(ModelFiles::open(path)).map(|files| files.spec().clone());
+    let of_folder = spec(folder.path()).unwrap();
+    assert_eq!(of_folder.family, "mixtral");
+    for part in 1..=3 {
+        assert_eq!(spec(&folder.path().join(format!("mixtral-split-q4_0-{part:05}-of-00003.gguf"))).unwrap(), of_folder);
+    }
+    copy("mixtral-q2_k.gguf");
+    let error = spec(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("one of the 2 GGUF files") && error.contains("mixtral-q2_k.gguf"), "{error}");
+    std::fs::remove_file(folder.path().join("mixtral-split-q4_0-00002-of-00003.gguf")).unwrap();
+    let error = spec(&folder.path().join("mixtral-split-q4_0-00001-of-00003.gguf")).unwrap_err().to_string();
+    assert!(error.contains("mixtral-split-q4_0-00002-of-00003.gguf"), "{error}");
+}
+
+/// What `inspect` says before anything is loaded is what is allocated.
+#[test]
+fn weights_take_as_many_bytes_as_their_types_say() {
+    if !gpu_or_skip() {
+        return;
+    }
+    for name in ["mixtral-q8_0", "mixtral-q4_k_m"] {
+        let path = golden("gguf/quants").join(format!("{name}.gguf"));
+        let engine = load(&path, &DeviceOptions::from_env(DeviceChoice::Auto));
+        let store = engine.weights();
+        let bytes: u64 = WeightKey::all(engine.spec())
+            .map(|key| {
+                let (rows, cols) = key.shape(engine.spec());
+                let quant = if key.class().is_some() { store.stored_quant(key) } else { QuantFormat::exact_for(Dtype::F32) };
+                (rows * quant.row_bytes(cols)) as u64
+            })
+            .sum();
+        assert_eq!(engine.load_stats().weight_bytes, bytes, "{name}");
+        // Rows of 256 columns pad what is narrow; a whole file is hardly larger on the device.
+        let file = std::fs::metadata(&path).unwrap().len();
+        assert!(bytes < file + file / 4, "{name}: {bytes} of {file}");
     }
 }

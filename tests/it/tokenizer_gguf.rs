@@ -72,9 +72,9 @@ fn texts_have_the_ids_that_llama_cpp_gives_them() {
                 wrong.push(format!("{name} {text:?}: expected {}, found {:?}", case["ids"], found.0));
             }
             // SentencePiece cannot tell a mark of its own from a space, nor a space behind a special token from its own.
-            let comes_back = !NORMALIZED.contains(&name) && !(file == "mixtral" && text.contains(['▁', '<']));
+            let is_altered = NORMALIZED.contains(&name) || (file == "mixtral" && text.contains(['▁', '<']));
             let decoded = tokenizer.decode(&found.1, false).unwrap();
-            if comes_back && decoded != text {
+            if !is_altered && decoded != text {
                 wrong.push(format!("{name} {text:?}: decoded {decoded:?}"));
             }
         }

@@ -1,6 +1,8 @@
 //! How tokenizers of GGUF files cut a text into words before they merge: the rules behind the names of `tokenizer.ggml.pre`.
 //!
-//! The expressions are those of each family's own `tokenizer.json`; of Kimi K2, of its `tokenization_kimi.py`.
+//! The rules of qwen2, deepseek-llm, deepseek-v3, glm4 and gpt-4o are compared with ids that llama.cpp's tokenizer gives, and those of refact and olmo
+//! with vocabularies that were made again from such ids. The others are written from what is published of the families' tokenizers, and checked by
+//! a case or two each.
 
 /// The rules of one family, or of several.
 #[derive(Debug)]

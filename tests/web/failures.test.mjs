@@ -109,7 +109,8 @@ test("a device that grants no more than WebGPU's defaults, tuned as a real GPU, 
     assert.deepEqual((await write(page, prompt, 12)).ids, greedy.slice(0, 12));
     await page.click("[data-view=device]");
     await page.getByRole("button", { name: "Check this device" }).click();
-    await finished(page, 600_000);
+    // Compiling what is meant for real GPUs takes a software device minutes.
+    await finished(page, 1_200_000);
     assert.match(await page.textContent("#view [role=status]"), /All \d+ cases passed/, await page.textContent("#view"));
     session.assertClean(page);
   } finally {

@@ -71,8 +71,8 @@ const SUM: Tolerance = Tolerance { max_abs: 1e-5, nmse: 1e-11, why: "f32 sums in
 
 /// The formats that kernels try with whatever they can do: words of every width, with scales, offsets and neither.
 static THOROUGH: &[Quant] = &[&F32, &F16, &BF16, &Q8_0, &FP8, &Q4_1, &Q4_0, &MXFP4];
-/// The others, whose words and scales are read in ways of their own. A kernel has nothing to do with that, so each tries them once or twice: every
-/// variant costs a browser on a software device a second.
+/// The others, whose words and scales are read in ways of their own. That is nothing that a kernel does itself, so each tries them once or twice: every
+/// variant takes a browser on a software device a while.
 static SELDOM: &[Quant] = &[&I8M, &I8S, &Q6_K, &Q5_K, &Q4_K];
 
 /// Whole rows of any sharding in one shard.

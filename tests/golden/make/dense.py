@@ -2,7 +2,7 @@
 """Makes the fixtures `llama` and `qwen3`: tiny dense checkpoints of random weights with their logits and greedy continuations.
 
 The forward pass below is written from the modelling code of transformers 4.57 (models/llama/modeling_llama.py, models/qwen3/modeling_qwen3.py and
-`_compute_llama3_parameters` of modeling_rope_utils.py), in NumPy and f64, and shares nothing with Moebius. Needs NumPy alone:
+`_compute_llama3_parameters` of modeling_rope_utils.py), in NumPy and f64, and shares nothing with Moebius. Needs the packages numpy and tokenizers:
 
     python3 tests/golden/make/dense.py        # writes tests/golden/fixtures/{llama,qwen3}
 """
@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 # Tokenizer and prompts are those of another fixture.
@@ -152,6 +153,7 @@ def write_safetensors(path, tensors, dtype):
 def make(family):
     config = {**CONFIGS[family], **SHARED}
     source = json.loads((SOURCE / "expected.json").read_text())
+    tokenizer = Tokenizer.from_file(str(SOURCE / "tokenizer.json"))
     prompts = [prompt["input_ids"] for prompt in source["prompts"]]
     for seed in range(100):
         stored = weights(config, seed)
@@ -182,7 +184,7 @@ def make(family):
         "oracle": {"numpy": np.__version__, "compute": "float64", "script": "tests/golden/make/dense.py"},
         "notes": ["dense: no layer has experts"], "encoder_decoder": False,
         "prompts": [{"name": prompt["name"], "input_ids": prompt["input_ids"], "routers": []} for prompt in source["prompts"]],
-        "greedy": [{"prompt": prompt, "ids": ids} for prompt, (ids, _) in texts.items()],
+        "greedy": [{"prompt": prompt, "ids": ids, "text": tokenizer.decode(ids, skip_special_tokens=False)} for prompt, (ids, _) in texts.items()],
         "min_greedy_gap": gap, "greedy_distinct": distinct, "logits_std": float(outputs["p3.logits"].std()),
         "tolerance": source["tolerance"], "tokenizer": source["tokenizer"],
     }

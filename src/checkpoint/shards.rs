@@ -122,7 +122,8 @@ impl Index<&str> for Shards {
 }
 
 /// Files of other layouts, by how their names end, and what to do with them.
-const FOREIGN: [(&str, &str); 7] = [
+const FOREIGN: [(&str, &str); 8] = [
+    (".gguf", "a model for llama.cpp (GGUF) beside a config: name the file itself as the model"),
     ("params.json", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
     ("consolidated.safetensors", "Mistral's own layout, which is not read; look for the model in the layout of transformers"),
     (

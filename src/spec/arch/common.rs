@@ -245,6 +245,15 @@ fn long_rope(section: &ConfigJson, original_positions: usize, max_positions: usi
     })
 }
 
+/// The window of Qwen2 and Qwen3, and the first layer that has it: only the later layers are windowed. `None`: no layer is.
+pub fn late_window(config: &ConfigJson) -> Result<Option<(usize, usize)>> {
+    if !config.bool_or("use_sliding_window", false)? {
+        return Ok(None);
+    }
+    let first = config.count_or("max_window_layers", 28, limits::LAYERS)?;
+    Ok(Some((config.usize_or("sliding_window", 4096, limits::POSITIONS)?, first)))
+}
+
 /// A gated MLP without biases; `key` holds its width.
 pub fn silu_mlp(config: &ConfigJson, key: &str) -> Result<MlpSpec> {
     config.choice("hidden_act", &["silu"])?;

@@ -1,7 +1,7 @@
 //! Qwen2-MoE: Yang et al. 2024, arXiv 2407.10671. Defaults are those of `Qwen2MoeConfig` in transformers.
 
+use super::Arch;
 use super::common::{self, Defaults};
-use super::{Arch, limits};
 use crate::Result;
 use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, ExpertStorage, Mask, ModelSpec, MoeSpec, SharedSpec, TensorNames};
 
@@ -20,13 +20,7 @@ const NAMES: TensorNames = TensorNames {
 };
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
-    // Only the later layers are windowed.
-    let window = if config.bool_or("use_sliding_window", false)? {
-        let first = config.count_or("max_window_layers", 28, limits::LAYERS)?;
-        Some((config.usize_or("sliding_window", 4096, limits::POSITIONS)?, first))
-    } else {
-        None
-    };
+    let window = common::late_window(config)?;
     let attention = AttentionSpec { qkv_bias: config.bool_or("qkv_bias", true)?, ..common::attention(config, &DEFAULTS)? };
     let router = common::router(config, "num_experts", ("num_experts_per_tok", Some(4)))?;
     let moe = MoeSpec {

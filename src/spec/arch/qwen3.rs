@@ -1,7 +1,7 @@
 //! Qwen3, dense: Qwen Team 2025, arXiv 2505.09388. Defaults are those of `Qwen3Config` in transformers.
 
+use super::Arch;
 use super::common::{self, Defaults};
-use super::{Arch, limits};
 use crate::Result;
 use crate::spec::{AttentionSpec, BlockSpec, ConfigJson, Mask, ModelSpec};
 
@@ -11,13 +11,7 @@ const DEFAULTS: Defaults = Defaults { max_positions: 32_768, ..Defaults::LLAMA }
 const LAYER_TYPES: &[&str] = &["sliding_attention", "full_attention"];
 
 fn parse(config: &ConfigJson) -> Result<ModelSpec> {
-    // Only the later layers are windowed.
-    let window = if config.bool_or("use_sliding_window", false)? {
-        let first = config.count_or("max_window_layers", 28, limits::LAYERS)?;
-        Some((config.usize_or("sliding_window", 4096, limits::POSITIONS)?, first))
-    } else {
-        None
-    };
+    let window = common::late_window(config)?;
     let kinds = common::layer_kinds(config, "layer_types", LAYER_TYPES)?;
     let attention = common::head_normed_attention(config, &DEFAULTS)?;
     let mlp = common::silu_mlp(config, "intermediate_size")?;

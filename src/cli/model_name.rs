@@ -5,9 +5,8 @@
 use super::failure::Failure;
 use super::model::{BUNDLED_NAME, CONFIG};
 use anyhow::Result;
-use moebius::checkpoint::gguf::is_gguf_name;
 use moebius::error::nearest;
-use moebius::platform;
+use moebius::platform::{self, is_gguf_name};
 use std::path::{Path, PathBuf};
 
 /// Names of Ollama's library, without what follows the colon, and where those models are on the hub.

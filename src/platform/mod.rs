@@ -8,6 +8,7 @@ mod background;
 mod fetching;
 #[cfg(not(target_arch = "wasm32"))]
 mod files;
+mod gguf_name;
 #[cfg(not(target_arch = "wasm32"))]
 mod hub;
 #[cfg(not(target_arch = "wasm32"))]
@@ -20,6 +21,8 @@ mod web;
 pub use fetching::Fetching;
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{ByteSource, file_length, file_names, folders_in, is_file, read_model_text, read_text, remove_directory};
+pub use gguf_name::is_gguf_name;
+pub(crate) use gguf_name::{PartName, is_gguf_model};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
     AcceptConfig, CachedModel, DownloadProgress, HubOptions, OnProgress, RemoteHeader, cached_models, cached_models_with,

@@ -10,18 +10,16 @@ mod config;
 mod cursor;
 mod header;
 mod metadata;
-mod split;
 
 pub use block::{BLOCK_TYPES, BlockType, Codes, GROUP};
 pub use metadata::{Metadata, MetadataValue, Number, Numbers, Texts};
 
 pub(crate) use arch::spec;
 
-use crate::platform::{ByteSource, file_names, is_file};
+use crate::platform::{ByteSource, PartName, file_names, is_file, is_gguf_model, is_gguf_name};
 use crate::{Error, Result};
 use cursor::shown;
 use header::{Header, read_header};
-use split::PartName;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -59,7 +57,7 @@ impl Gguf {
         if let Some(name) = &name
             && !is_file(&first).await
         {
-            return Err(split::missing(path, name.of_part(0)));
+            return Err(missing(path, name.of_part(0)));
         }
         let source = ByteSource::open(&first).await?;
         let Header { metadata, tensors } = read_header(&source, 0).await?;
@@ -115,7 +113,7 @@ impl Gguf {
     async fn add_part(&mut self, path: &Path, name: &PartName, index: u64) -> Result<()> {
         let part = name.beside(path, index);
         if !is_file(&part).await {
-            return Err(split::missing(path, name.of_part(index)));
+            return Err(missing(path, name.of_part(index)));
         }
         let source = ByteSource::open(&part).await?;
         let Header { metadata, tensors } = read_header(&source, self.sources.len()).await?;
@@ -143,14 +141,6 @@ impl Gguf {
     }
 }
 
-/// How the names of such files end.
-const EXTENSION: &str = ".gguf";
-
-/// Whether `path` names a GGUF file, going by its name.
-pub fn is_gguf_name(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().ends_with(EXTENSION))
-}
-
 /// The GGUF file that `path` is, or the one model in GGUF that it holds; `None` for a directory with `config.json`, or without such files.
 ///
 /// # Errors
@@ -163,7 +153,7 @@ pub(crate) async fn file_of(path: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let names = file_names(path);
-    let models: Vec<&String> = names.iter().filter(|name| is_model_name(name)).collect();
+    let models: Vec<&String> = names.iter().filter(|name| is_gguf_model(Path::new(name))).collect();
     match models.as_slice() {
         [] => Ok(None),
         [only] => Ok(Some(path.join(only))),
@@ -173,13 +163,6 @@ pub(crate) async fn file_of(path: &Path) -> Result<Option<PathBuf>> {
             found: path.display().to_string(),
         }),
     }
-}
-
-/// Whether a file is the first or only one of a model, and no projector of pictures beside one.
-pub(crate) fn is_model_name(name: &str) -> bool {
-    let path = Path::new(name);
-    let is_first = PartName::of(path).is_none_or(|part| name.ends_with(&part.of_part(0)));
-    is_gguf_name(path) && is_first && !name.to_ascii_lowercase().starts_with("mmproj")
 }
 
 /// A tensor under the name and with the shape that all converters but some use: single rows and columns are vectors or rows.
@@ -199,6 +182,12 @@ pub(super) fn as_named_here(name: String, shape: Vec<usize>) -> (String, Vec<usi
 /// How many files the model has.
 fn split_count(metadata: &Metadata) -> Result<u64> {
     Ok(metadata.integer("split.count")?.unwrap_or(1).max(1))
+}
+
+/// The error of a part that is not beside the others.
+fn missing(path: &Path, part: String) -> Error {
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    Error::MissingShard { directory, index: "the name of the first file", shard: part }
 }
 
 /// Compares what a part says about itself with the name under which it was found.

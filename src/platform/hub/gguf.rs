@@ -6,13 +6,10 @@ use super::id::{HubId, is_plain_path};
 use super::snapshot::Snapshot;
 use super::{INDEX, OnProgress, WEIGHTS};
 use crate::error::Result;
+use crate::platform::{PartName, is_gguf_model};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-const EXTENSION: &str = ".gguf";
-/// What the name of the first of several parts has in it.
-const FIRST_PART: &str = "-00001-of-";
 
 /// Whether the id means a GGUF file of a repository with these files.
 pub(super) fn is_meant(id: &HubId, files: &BTreeSet<String>) -> bool {
@@ -37,8 +34,8 @@ pub(super) fn fetch(snapshot: Snapshot<'_>, id: &HubId, progress: &mut OnProgres
         }
         _ => return Err(snapshot.failed(format!("the repository has {} models as GGUF; {}", models.len(), listed(id, &models)))),
     };
-    for part in parts(&file, &snapshot.files) {
-        snapshot.fetch(&part, progress)?;
+    for part in parts(&file).iter().filter(|part| snapshot.files.contains(*part)) {
+        snapshot.fetch(part, progress)?;
     }
     Ok(snapshot.finish()?.join(file))
 }
@@ -52,16 +49,13 @@ pub(super) fn cached(options: &HubOptions, id: &HubId) -> Option<PathBuf> {
     }
     let mut models = files.iter().filter(|file| is_model(file) && id.tag.as_deref().is_none_or(|tag| has_tag(file, tag)));
     let file = models.next().filter(|_| models.next().is_none())?;
-    let is_whole = parts(file, &files).len() == number_of_parts(file);
+    let is_whole = parts(file).iter().all(|part| files.contains(part));
     // Without a tag only the hub knows whether there are others.
     (is_whole && (id.tag.is_some() || options.offline)).then(|| directory.join(file))
 }
 
-/// Whether a file is the first or only one of a model, and no projector of pictures beside one.
 fn is_model(file: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    let is_later = name.contains("-of-") && !name.contains(FIRST_PART);
-    name.ends_with(EXTENSION) && !is_later && !name.starts_with("mmproj")
+    is_gguf_model(Path::new(file))
 }
 
 /// Whether the name of a file has `tag` as a word of its own: Q4_K is not Q4_K_M.
@@ -74,34 +68,25 @@ fn has_tag(file: &str, tag: &str) -> bool {
 }
 
 /// The format in the name of a file, as tags name it.
-fn tag_of(file: &str) -> &str {
-    let stem = file.strip_suffix(EXTENSION).unwrap_or(file);
-    let stem = stem.split_once(FIRST_PART).map_or(stem, |(stem, _)| stem);
-    stem.rsplit(['-', '.', '/']).next().unwrap_or(stem)
+fn tag_of(file: &str) -> String {
+    let stem = PartName::of(Path::new(file)).map(|part| part.stem);
+    let stem = stem.or_else(|| Some(Path::new(file).file_stem()?.to_string_lossy().into_owned())).unwrap_or_default();
+    stem.rsplit(['-', '.']).next().unwrap_or_default().to_owned()
 }
 
 fn listed(id: &HubId, models: &[&String]) -> String {
     const SHOWN: usize = 12;
-    let tags: BTreeSet<&str> = models.iter().map(|file| tag_of(file)).collect();
+    let tags: BTreeSet<String> = models.iter().map(|file| tag_of(file)).collect();
     let names: Vec<String> = tags.iter().take(SHOWN).map(|tag| format!("{}:{tag}", id.repo)).collect();
     let more = if tags.len() > SHOWN { ", .." } else { "" };
     format!("write one of {}{more}", names.join(", "))
 }
 
-/// How many files a model has, by the name of its first.
-fn number_of_parts(file: &str) -> usize {
-    let count = file.split_once(FIRST_PART).and_then(|(_, rest)| rest.strip_suffix(EXTENSION)?.parse().ok());
-    count.unwrap_or(1)
-}
-
-/// The files of a model among `files`, by the name of its first.
-fn parts(file: &str, files: &BTreeSet<String>) -> Vec<String> {
-    let Some((stem, rest)) = file.split_once(FIRST_PART) else { return vec![file.to_owned()] };
-    let is_part = |name: &&String| {
-        let middle = name.strip_prefix(stem).and_then(|name| name.strip_suffix(rest)?.strip_suffix("-of-")?.strip_prefix('-'));
-        middle.is_some_and(|number| number.len() == 5 && number.bytes().all(|digit| digit.is_ascii_digit()))
-    };
-    files.iter().filter(is_part).cloned().collect()
+/// The names of all files of a model, by that of its first.
+fn parts(file: &str) -> Vec<String> {
+    let Some(name) = PartName::of(Path::new(file)) else { return vec![file.to_owned()] };
+    let folder = file.rfind('/').map_or("", |slash| &file[..=slash]);
+    (0..name.count).map(|index| format!("{folder}{}", name.of_part(index))).collect()
 }
 
 /// The files in a directory and in those inside of it, as a repository names them.

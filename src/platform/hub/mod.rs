@@ -16,6 +16,7 @@ pub use environment::HubOptions;
 pub use listing::{CachedModel, cached_models, cached_models_with, remove_cached_model, remove_cached_model_with};
 
 use super::background::in_background;
+use super::gguf_name::is_gguf_name;
 use super::{Fetching, Listener};
 use crate::error::{Error, Result};
 use cache::RepoCache;
@@ -91,11 +92,12 @@ pub fn hub_of_with(options: &HubOptions, name: &str) -> Option<String> {
 /// Whether `name` is a model on this machine: a directory, or a GGUF file.
 fn is_local(name: &str) -> bool {
     let path = Path::new(name);
-    path.is_dir() || (path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")))
+    path.is_dir() || (path.is_file() && is_gguf_name(path))
 }
 
 /// The directory of the model `name`: an existing directory or GGUF file, or the hub id `org/name` or `org/name@revision`, which is fetched; of
-/// `org/name:Q4_K_M`, and of a repository with one GGUF file alone, that file. A model that is complete in the cache needs no network, and stays at the commit it was fetched from.
+/// `org/name:Q4_K_M`, and of a repository with one GGUF file alone, that file. A model that is complete in the cache needs no network, and stays
+/// at the commit it was fetched from.
 ///
 /// # Errors
 /// [`Error::Argument`] if `name` can be neither, [`Error::Download`] with what the hub or the network said, and what `accept` refuses. Call

@@ -296,7 +296,6 @@ impl Checkpoint {
             return Ok(QuantFormat::pack_fp8(&codes.values, &factors.values, codes.cols));
         }
         if self.packed.is_none()
-            && self.stored_quant(key) == quant
             && let Some(packed) = self.read_blocks(key, &rows, quant).await?
         {
             return Ok(packed);
@@ -360,10 +359,10 @@ impl Checkpoint {
         Ok(recipe.joined(pieces, recipe.cols, rows))
     }
 
-    /// `rows` of `key` in `quant`, block by block as they are stored; `None` where they do not lie in blocks.
+    /// `rows` of `key` in `quant`, block by block as they are stored; `None` where they do not lie in blocks, or are asked for in another format.
     async fn read_blocks(&self, key: WeightKey, rows: &Range<usize>, quant: Quant) -> Result<Option<Vec<u8>>> {
         let recipe = Recipe::of(key, &self.spec);
-        if recipe.parts.iter().any(|part| self.blocks_of(part).is_none()) {
+        if recipe.parts.iter().any(|part| self.blocks_of(part).is_none()) || self.stored_quant(key) != quant {
             return Ok(None);
         }
         let mut pieces = Vec::with_capacity(recipe.parts.len());

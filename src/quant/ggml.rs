@@ -32,8 +32,8 @@ pub enum GgmlBlocks {
     Mxfp4,
 }
 
-/// What the nibbles of IQ4_NL stand for.
-const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+/// What the nibbles of IQ4_NL and IQ4_XS stand for.
+pub(crate) const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl GgmlBlocks {
     pub const ALL: [GgmlBlocks; 9] = [
@@ -111,7 +111,7 @@ impl GgmlBlocks {
             match self {
                 GgmlBlocks::Q8_0 => planes.values.extend_from_slice(values),
                 GgmlBlocks::Q5_0 => planes.values.extend(with_fifth_bits(scales, values).map(|q| (q as i8 - 16) as u8)),
-                GgmlBlocks::Iq4Nl => planes.values.extend(halves(values).map(|q| IQ4_NL[usize::from(q)] as u8)),
+                GgmlBlocks::Iq4Nl => planes.values.extend(halves(values).map(|q| IQ4_VALUES[usize::from(q)] as u8)),
                 _ => push_nibbles(&halves(values), &mut planes.values),
             }
             let kept = if self == GgmlBlocks::Q5_0 { 2 } else { scales.len() };

@@ -30,6 +30,7 @@ pub use f16::F16;
 pub use f32::F32;
 pub use fp8::{FP8, decode_e4m3};
 pub use ggml::GgmlBlocks;
+pub(crate) use ggml::IQ4_VALUES;
 pub use i8m::I8M;
 pub use i8s::I8S;
 pub use mxfp4::MXFP4;

@@ -349,10 +349,7 @@ fn deepseek2(config: &mut Config<'_>) -> Result<()> {
     config.set("qk_nope_head_dim", nope);
     config.set("v_head_dim", value);
     config.set("partial_rotary_factor", 1.0);
-    config.wrap(|mut json| {
-        json.remove("head_dim");
-        json
-    });
+    config.remove("head_dim");
     if !sigmoid {
         // V2 takes the best of each group; with one group there is no choice.
         let groups = config.integer("expert_group_count")?.unwrap_or(1);
@@ -390,10 +387,7 @@ fn minimax_m2(config: &mut Config<'_>) -> Result<()> {
     config.set("intermediate_size", width);
     config.copy_integer("rope.dimension_count", "rotary_dim")?;
     config.copy_integer("expert_count", "num_local_experts")?;
-    config.wrap(|mut json| {
-        json.remove("partial_rotary_factor");
-        json
-    });
+    config.remove("partial_rotary_factor");
     Ok(())
 }
 

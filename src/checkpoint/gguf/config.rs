@@ -52,6 +52,10 @@ impl<'a> Config<'a> {
         self.json.insert(key.to_owned(), value.into());
     }
 
+    pub fn remove(&mut self, key: &str) {
+        self.json.remove(key);
+    }
+
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.json.get(key)
     }

@@ -1,7 +1,8 @@
 //! Blocks of 256 values whose groups of 16 or 32 have small scales of their own, times one for the whole.
 
-use super::{IQ4_VALUES, f16, halves, two_bits};
+use super::{f16, halves, two_bits};
 use crate::checkpoint::gguf::block::{Block, GROUP};
+use crate::quant::IQ4_VALUES;
 
 /// Groups of 16 in a block.
 const GROUPS: usize = 16;

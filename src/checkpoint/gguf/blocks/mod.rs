@@ -10,9 +10,6 @@ pub(super) use ternary::{tq1_0, tq2_0};
 
 use super::block::{Block, GROUP};
 
-/// What the codes of IQ4_NL and IQ4_XS stand for.
-const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
 fn f16(bytes: &[u8], at: usize) -> f32 {
     half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }

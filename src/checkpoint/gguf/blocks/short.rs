@@ -1,7 +1,8 @@
 //! Blocks of 32 to 128 values with one scale, or few.
 
-use super::{IQ4_VALUES, f16, halves, one_scale};
+use super::{f16, halves, one_scale};
 use crate::checkpoint::gguf::block::{Block, GROUP};
+use crate::quant::IQ4_VALUES;
 
 /// `d (q - 8)`
 pub fn q4_0(bytes: &[u8], block: &mut Block) {

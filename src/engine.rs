@@ -148,7 +148,7 @@ impl Engine {
         let files = ModelFiles::open(directory).await?;
         files.spec().with_routing(&options.routing)?;
         let context = choose_context(files.spec(), options.context)?;
-        let tokenizer = Tokenizer::open(directory).await?;
+        let tokenizer = Tokenizer::of(&files).await?;
         let checkpoint = files.weights().await?;
         let spec = checkpoint.spec().clone();
         let (ignored_tensors, notes) = (checkpoint.ignored().to_vec(), checkpoint.notes().to_vec());
@@ -430,7 +430,7 @@ pub async fn check_files(directory: &Path, whole: bool) -> Result<()> {
     let files = ModelFiles::open(directory).await?;
     files.spec().check_runnable()?;
     if whole {
-        Tokenizer::open(directory).await?;
+        Tokenizer::of(&files).await?;
         files.check_weights().await?;
     }
     Ok(())

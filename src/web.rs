@@ -8,7 +8,7 @@ mod json;
 use crate::gating::{ExpertAt, RoutingOverride};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
 use crate::gpu::{DeviceChoice, DeviceOptions};
-use crate::platform::{JsFile, Mount};
+use crate::platform::{self, GgufChoice, JsFile, Mount};
 use crate::trace::{self, Source};
 use crate::{LoadEvent, LoadOptions};
 use json::{parse, thrown, to_js};
@@ -154,7 +154,7 @@ impl Engine {
                 let _ = on_event.call1(&JsValue::NULL, &to_js(&json::load_event(&event)));
             }
         };
-        let inner = crate::Engine::load(mount.directory(), &options, &mut progress).await.map_err(thrown)?;
+        let inner = crate::Engine::load(mount.model(), &options, &mut progress).await.map_err(thrown)?;
         Ok(Engine { inner, _files: mount })
     }
 
@@ -254,12 +254,27 @@ pub fn balance(loads: &[u32]) -> JsBalance {
 }
 
 /// Refuses files that are no model which can be run, before its weights are fetched: by `config.json` where there is nothing else, otherwise by
-/// all small files and the headers of the weights. `name` is what messages call the directory.
+/// all small files and the headers of the weights. `name` is what messages call the directory, or the GGUF file.
 #[wasm_bindgen(js_name = checkFiles)]
 pub async fn check_files(files: JsFiles, name: Option<String>) -> JsResult<()> {
     let mount = mount(&files, name.as_deref());
-    let whole = js_sys::Object::keys(files.unchecked_ref::<js_sys::Object>()).length() > 1;
-    crate::check_files(mount.directory(), whole).await.map_err(thrown)
+    let names = js_sys::Object::keys(files.unchecked_ref::<js_sys::Object>());
+    let whole = names.iter().any(|name| name != "config.json");
+    crate::check_files(mount.model(), whole).await.map_err(thrown)
+}
+
+/// The names of all files of a GGUF model, by that of one of them.
+#[wasm_bindgen(js_name = ggufParts)]
+pub fn gguf_parts(file: &str) -> Vec<String> {
+    platform::gguf_parts(file)
+}
+
+/// The GGUF file and its other parts that are meant by `repo`, with `tag` for one of several, where `files` are the paths of the files of a
+/// repository; `undefined` where a model in another layout is meant.
+#[wasm_bindgen(js_name = chooseGguf)]
+pub fn choose_gguf(repo: &str, tag: Option<String>, files: Vec<String>) -> JsResult<Option<Vec<String>>> {
+    let choice = GgufChoice { repo, tag: tag.as_deref() };
+    choice.of(&files.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|problem| js_sys::Error::new(&problem).into())
 }
 
 /// SHA-256 of bytes that arrive in pieces, which browsers do not offer.

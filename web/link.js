@@ -44,9 +44,9 @@ export function follow(hash) {
   return { write: asked.get("write") !== "no", routing, layer: number(asked.get("layer")), settings };
 }
 
-/** The address of what is shown. `undefined` where the model lies in a folder of this machine, or a conversation is shown. */
+/** The address of what is shown. `undefined` where the model lies on this machine, or a conversation is shown. */
 export function linkTo({ kind, id, url }) {
-  if (kind === "folder" || state.made.prompt === undefined) return undefined;
+  if (["folder", "file"].includes(kind) || state.made.prompt === undefined) return undefined;
   const { prompt, options } = state.made;
   const wanted = new URLSearchParams();
   if (kind !== "bundled") wanted.set(kind, id ?? url);

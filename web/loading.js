@@ -45,14 +45,17 @@ export function chosenModel() {
     case "hub":
       // Addresses of its pages are as good.
       if (/^(https?:\/\/|hf\.co\/|huggingface\.co\/)/.test(name)) return { kind: "url", url: addressOf(name.replace(/^(?!https?:)/, "https://")) };
-      if (!/^[\w.-]+\/[\w.-]+(@[\w.-]+)?$/.test(name)) throw new Error(`A model on the hub is named like org/name, found "${name}".`);
+      if (!/^[\w.-]+\/[\w.-]+(:[\w.-]+)?(@[\w.-]+)?$/.test(name)) throw new Error(`A model on the hub is named like org/name, or org/name:Q4_K_M for one of its GGUF files, found "${name}".`);
       return { kind, id: name };
     case "url":
-      if (!name) throw new Error("Write the address of the folder that holds config.json and the weights.");
+      if (!name) throw new Error("Write the address of a GGUF file, or of the folder that holds config.json and the weights.");
       return { kind, url: addressOf(name) };
     case "folder":
       if ($("model-folder").files.length === 0) throw new Error("Choose the folder that holds config.json and the weights.");
       return { kind, files: [...$("model-folder").files] };
+    case "file":
+      if ($("model-file").files.length === 0) throw new Error("Choose the GGUF file, or all files of a model in several.");
+      return { kind, files: [...$("model-file").files] };
     default:
       return { kind };
   }
@@ -152,6 +155,7 @@ export function showKind() {
   const kind = $("model-kind").value;
   $("model-name-label").hidden = kind !== "hub" && kind !== "url";
   $("model-folder-label").hidden = kind !== "folder";
-  $("model-name-title").textContent = kind === "hub" ? "Name" : "Address of its directory";
+  $("model-file-label").hidden = kind !== "file";
+  $("model-name-title").textContent = kind === "hub" ? "Name" : "Address of its directory, or of a GGUF file";
   $("model-name").placeholder = kind === "hub" ? "org/name" : "https://…/model/";
 }

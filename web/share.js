@@ -31,7 +31,7 @@ async function copy(text, what) {
 
 function copyLink() {
   const link = linkTo(loadedModel);
-  if (!link) status("A conversation, or a model in a folder of this machine, cannot be linked to.");
+  if (!link) status("A conversation, or a model on this machine, cannot be linked to.");
   else void copy(link, "Link");
 }
 

@@ -1,7 +1,7 @@
 // Owns the Engine. The page calls by message, and is told of progress and tokens by message: it never waits.
 
 import { decide, softwareName } from "./choice.js";
-import init, { Engine, balance, checkDevice, compareWithReference, fetchModel, filesFromFolder, listStored, measureDevice, referenceMemory, removeModel, verifyModel } from "./pkg/index.js";
+import init, { Engine, balance, checkDevice, compareWithReference, fetchModel, filesFromFolder, filesFromParts, listStored, measureDevice, referenceMemory, removeModel, verifyModel } from "./pkg/index.js";
 
 const MAX_RECOVERIES = 3;
 const ready = init();
@@ -26,6 +26,7 @@ const BUNDLED = { url: new URL("./models/demo/", location.href), list: new URL("
 /** The files of a model, what messages call it, and where the files are, in words. */
 async function gather({ kind, id, url, files }, tell) {
   if (kind === "folder") return { ...filesFromFolder(files), from: "folder" };
+  if (kind === "file") return { ...filesFromParts(files), from: "file" };
   return await fetchModel(kind === "bundled" ? BUNDLED : (id ?? url), {}, tell);
 }
 
@@ -91,6 +92,7 @@ async function chooseDevice(wanted, { files, name }, measured) {
 /** As `moebius trace` names a model: its name on the hub, or the last part of its path. */
 function titleOf({ kind, id, url, files }) {
   if (kind === "folder") return files[0].webkitRelativePath.split("/")[0];
+  if (kind === "file") return files[0].name;
   if (kind === "bundled") return "demo";
   return kind === "hub" ? id.split("@")[0] : url.split("/").filter(Boolean).at(-1);
 }

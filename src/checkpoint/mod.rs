@@ -115,22 +115,17 @@ impl Checkpoint {
     /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
-        let mut checkpoint = Self::open_headers(directory, spec).await?;
+        spec.check_runnable()?;
+        Self::of(Shards::open(directory).await?, spec).await
+    }
+
+    async fn of(shards: Shards, spec: &ModelSpec) -> Result<Self> {
+        let mut checkpoint = Self::of_headers(shards, spec)?;
         checkpoint.untie_other_head().await?;
         Ok(checkpoint)
     }
 
-    /// What [`open`](Self::open) finds out from the headers alone: for weights that are still on a server.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn check(directory: &Path, spec: &ModelSpec) -> Result<()> {
-        Self::open_headers(directory, spec).await.map(drop)
-    }
-
-    async fn open_headers(directory: &Path, spec: &ModelSpec) -> Result<Self> {
-        spec.check_runnable()?;
-        let shards = Shards::open(directory).await?;
+    fn of_headers(shards: Shards, spec: &ModelSpec) -> Result<Self> {
         if let Some(packed) = PackedInfo::read(&shards)? {
             // It was written with a head of its own.
             let has_head = shards.get(&Role::Head.of_model().packed_name()).is_some();

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Index;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -17,7 +18,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// All shards with one table of their tensors.
 #[derive(Debug)]
 pub(super) struct Shards {
-    sources: Vec<ByteSource>,
+    sources: Vec<Arc<ByteSource>>,
     /// Of each source.
     metadata: Vec<BTreeMap<String, String>>,
     tensors: BTreeMap<String, StoredTensor>,
@@ -32,7 +33,7 @@ struct ShardIndex {
 impl Shards {
     pub async fn open(directory: &Path) -> Result<Self> {
         if let Some(file) = gguf::file_of(directory).await? {
-            return Ok(Self::of_gguf(Gguf::open(&file).await?));
+            return Ok(Self::of_gguf(&Gguf::open(&file).await?));
         }
         let mut shards = Shards { sources: Vec::new(), metadata: Vec::new(), tensors: BTreeMap::new() };
         if is_file(&directory.join(SINGLE)).await {
@@ -55,20 +56,19 @@ impl Shards {
         Ok(shards)
     }
 
-    fn of_gguf(gguf: Gguf) -> Self {
-        let (_, tensors, sources) = gguf.into_parts();
-        let stored = |tensor: GgufTensor| {
-            let (name, shape) = gguf::as_named_here(tensor.name, tensor.shape);
+    pub fn of_gguf(gguf: &Gguf) -> Self {
+        let stored = |tensor: &GgufTensor| {
+            let (name, shape) = gguf::as_named_here(tensor.name.clone(), tensor.shape.clone());
             let plain = tensor.block.dtype().map(|dtype| match dtype {
                 Dtype::F32 => safetensors::Dtype::F32,
                 Dtype::F16 => safetensors::Dtype::F16,
                 Dtype::Bf16 => safetensors::Dtype::BF16,
             });
             let encoding = plain.map_or(Encoding::Blocks(tensor.block), Encoding::Plain);
-            (name, StoredTensor { source: tensor.source, encoding, shape, bytes: tensor.bytes })
+            (name, StoredTensor { source: tensor.source, encoding, shape, bytes: tensor.bytes.clone() })
         };
-        let metadata = sources.iter().map(|_| BTreeMap::new()).collect();
-        Shards { tensors: tensors.into_iter().map(stored).collect(), metadata, sources }
+        let metadata = gguf.sources().iter().map(|_| BTreeMap::new()).collect();
+        Shards { tensors: gguf.tensors().iter().map(stored).collect(), metadata, sources: gguf.sources().to_vec() }
     }
 
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
@@ -86,7 +86,7 @@ impl Shards {
 
     /// The metadata of each file, with its name.
     pub fn metadata(&self) -> impl Iterator<Item = (String, &BTreeMap<String, String>)> {
-        self.sources.iter().map(ByteSource::name).zip(&self.metadata)
+        self.sources.iter().map(|source| source.name()).zip(&self.metadata)
     }
 
     /// Adds the tensors of `shard`. What its own header lists counts; where another shard has the same tensor, `weight_map` decides.
@@ -107,7 +107,7 @@ impl Shards {
             }
             self.tensors.insert(name, tensor);
         }
-        self.sources.push(source);
+        self.sources.push(Arc::new(source));
         self.metadata.push(metadata);
         Ok(())
     }

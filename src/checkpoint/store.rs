@@ -2,7 +2,7 @@
 
 use super::Checkpoint;
 use super::gguf::{self, Gguf};
-use super::shards;
+use super::shards::{self, Shards};
 use super::synthetic::Synthetic;
 use crate::error::{Error, Result};
 use crate::platform::read_model_text;
@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 const CONFIG: &str = "config.json";
 
-/// A model whose config has been read: the directory with `config.json`, or a GGUF file.
+/// A model whose config has been read: the directory with `config.json`, or a GGUF file, whose header is read only once.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     directory: PathBuf,
     spec: ModelSpec,
+    gguf: Option<Arc<Gguf>>,
 }
 
 impl ModelFiles {
@@ -30,15 +31,26 @@ impl ModelFiles {
     /// [`Error::Gguf`].
     pub async fn open(directory: &Path) -> Result<Self> {
         if let Some(file) = gguf::file_of(directory).await? {
-            let spec = gguf::spec(&Gguf::open(&file).await?).await?;
-            return Ok(ModelFiles { directory: file, spec });
+            let gguf = Gguf::open(&file).await?;
+            let spec = gguf::spec(&gguf).await?;
+            return Ok(ModelFiles { directory: file, spec, gguf: Some(Arc::new(gguf)) });
         }
         let config = match read_model_text(directory, CONFIG).await {
             Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
             other => other?,
         };
         let spec = ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?;
-        Ok(ModelFiles { directory: directory.to_owned(), spec })
+        Ok(ModelFiles { directory: directory.to_owned(), spec, gguf: None })
+    }
+
+    /// The directory, or the GGUF file.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The GGUF file, where the model is one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_deref()
     }
 
     /// What the config says. The weights may know better: [`WeightStore::spec`].
@@ -51,15 +63,23 @@ impl ModelFiles {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub async fn weights(&self) -> Result<Checkpoint> {
-        Checkpoint::open(&self.directory, &self.spec).await
+        Checkpoint::of(self.shards().await?, &self.spec).await
     }
 
     /// What [`weights`](Self::weights) finds out from the headers alone: for weights that are still on a server.
     ///
     /// # Errors
-    /// As [`Checkpoint::check`].
+    /// As [`Checkpoint::open`].
     pub async fn check_weights(&self) -> Result<()> {
-        Checkpoint::check(&self.directory, &self.spec).await
+        Checkpoint::of_headers(self.shards().await?, &self.spec).map(drop)
+    }
+
+    async fn shards(&self) -> Result<Shards> {
+        self.spec.check_runnable()?;
+        match &self.gguf {
+            Some(gguf) => Ok(Shards::of_gguf(gguf)),
+            None => Shards::open(&self.directory).await,
+        }
     }
 }
 

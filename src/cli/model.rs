@@ -84,7 +84,7 @@ pub async fn check_prompt(directory: &Path, text: &str, global: &Global) -> Resu
     if text.len() < limit {
         return Ok(());
     }
-    let found = Tokenizer::open(directory).await?.encode(text, true)?.len();
+    let found = Tokenizer::of(&files).await?.encode(text, true)?.len();
     if found > limit {
         return Err(moebius::Error::PromptTooLong { found, limit, longest: files.spec().max_positions }.into());
     }

@@ -4,6 +4,7 @@ use super::added_tokens;
 use super::generation_config::{GenerationDefaults, TextConfig};
 use super::tokenizer_config::TokenizerConfig;
 use super::tokenizer_files::{OwnedFiles, TOKENIZER, TokenizerFiles};
+use crate::checkpoint::ModelFiles;
 use crate::checkpoint::gguf::{self, Gguf};
 use crate::error::{Error, Result};
 use crate::spec::foreign_text;
@@ -60,6 +61,17 @@ impl Tokenizer {
             return Self::from_gguf(Gguf::open(&file).await?.metadata());
         }
         Self::from_parts(&OwnedFiles::read(dir).await?.as_files())
+    }
+
+    /// The tokenizer of a model whose config has been read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn of(files: &ModelFiles) -> Result<Self> {
+        match files.gguf() {
+            Some(gguf) => Self::from_gguf(gguf.metadata()),
+            None => Self::from_parts(&OwnedFiles::read(files.path()).await?.as_files()),
+        }
     }
 
     /// The same from the texts of the files, for where there is no directory.

@@ -8,6 +8,7 @@ mod background;
 mod fetching;
 #[cfg(not(target_arch = "wasm32"))]
 mod files;
+mod gguf_choice;
 mod gguf_name;
 #[cfg(not(target_arch = "wasm32"))]
 mod hub;
@@ -21,6 +22,8 @@ mod web;
 pub use fetching::Fetching;
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{ByteSource, file_length, file_names, folders_in, is_file, read_model_text, read_text, remove_directory};
+#[cfg(target_arch = "wasm32")]
+pub use gguf_choice::{GgufChoice, gguf_parts};
 pub use gguf_name::is_gguf_name;
 pub(crate) use gguf_name::{PartName, is_gguf_model};
 #[cfg(not(target_arch = "wasm32"))]

@@ -46,28 +46,33 @@ thread_local! {
     static MOUNTS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Files that can be opened below `directory` until this is dropped. It hides what was mounted there before, for so long.
+/// The files of a model, which can be opened until this is dropped. It hides what was mounted under the same paths before, for so long.
 #[derive(Debug)]
 pub struct Mount {
     number: u32,
-    directory: PathBuf,
+    model: PathBuf,
 }
 
 impl Mount {
-    /// Mounts `files` by their names in a directory called `name`, or one with a name of its own.
+    /// Mounts `files` by their names in a directory called `name`, or one with a name of its own. Where `name` ends in the name of one of the
+    /// files, that one is the model, and the others lie beside it.
     pub fn new(name: Option<&str>, files: impl IntoIterator<Item = (String, JsFile)>) -> Self {
         let number = MOUNTS.replace(MOUNTS.get() + 1);
-        let directory = name.map_or_else(|| PathBuf::from(format!("model-{number}")), PathBuf::from);
+        let model = name.map_or_else(|| PathBuf::from(format!("model-{number}")), PathBuf::from);
+        let files: Vec<(String, JsFile)> = files.into_iter().collect();
+        let is_file = files.iter().any(|(file, _)| model.file_name().is_some_and(|name| name == file.as_str()));
+        let directory = if is_file { model.parent().unwrap_or(Path::new("")) } else { &model };
         FILES.with_borrow_mut(|all| {
             for (name, file) in files {
                 all.entry(directory.join(name)).or_default().push((number, file));
             }
         });
-        Mount { number, directory }
+        Mount { number, model }
     }
 
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// What there is to open: the directory, or the file.
+    pub fn model(&self) -> &Path {
+        &self.model
     }
 }
 

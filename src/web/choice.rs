@@ -19,7 +19,7 @@ extern "C" {
 #[wasm_bindgen(js_name = referenceMemory)]
 pub async fn reference_memory(files: JsFiles, name: Option<String>) -> JsResult<JsReferenceMemory> {
     let mount = mount(&files, name.as_deref());
-    let choice = bench::reference_choice(mount.directory(), &LoadOptions::default()).await.map_err(thrown)?;
+    let choice = bench::reference_choice(mount.model(), &LoadOptions::default()).await.map_err(thrown)?;
     let found = match choice {
         ReferenceChoice::IfQuicker((family, parameters)) => {
             json!({ "fits": true, "model": format!("{family}, {parameters} parameters, moebius {}", env!("CARGO_PKG_VERSION")) })
@@ -36,8 +36,7 @@ pub async fn reference_memory(files: JsFiles, name: Option<String>) -> JsResult<
 #[wasm_bindgen(js_name = compareWithReference)]
 pub async fn compare_with_reference(files: JsFiles, name: Option<String>) -> JsResult<JsComparison> {
     let mount = mount(&files, name.as_deref());
-    let made =
-        bench::compare_with_reference(mount.directory(), &LoadOptions::default(), (String::new(), 0)).await.map_err(thrown)?;
+    let made = bench::compare_with_reference(mount.model(), &LoadOptions::default(), (String::new(), 0)).await.map_err(thrown)?;
     let [gpu, reference] = made.tokens_per_second;
     Ok(to_js(&json!({ "gpu": gpu, "reference": reference, "prefersReference": made.prefers_reference() })).unchecked_into())
 }

@@ -59,7 +59,7 @@ async fn check(device: &Device, on_case: Option<OnCase>) -> crate::Result<Report
 
 async fn measure(device: Device, files: &JsFiles) -> crate::Result<Value> {
     let mount = mount(files, None);
-    let subject = Subject::Checkpoint(mount.directory().to_owned());
+    let subject = Subject::Checkpoint(mount.model().to_owned());
     let options = SubjectOptions { roofs: ROOFS, ..SubjectOptions::default() };
     let mut bench = Bench::load(device, &subject, &TESTS, &options, &mut |_| {}).await?;
     let mut tests = Vec::new();

@@ -8,15 +8,15 @@ import { fileURLToPath } from "node:url";
 const FIXTURES = fileURLToPath(new URL("../golden/fixtures/", import.meta.url));
 
 /**
- * Serves the fixture that the second part of a path names; the first part names a behaviour, `(request, response, name, body) => done`.
+ * Serves files of `folder`, of which the second part of a path names a folder; the first part names a behaviour, `(request, response, name, body) => done`.
  * Without one, a file is sent with ranges and CORS. `requests` lists what came: `METHOD path range`.
  */
-export async function faulty(behaviours) {
+export async function faulty(behaviours, folder = FIXTURES) {
   const requests = [];
   const server = createServer(async (request, response) => {
     const [, behaviour, fixture, name] = normalize(decodeURIComponent(new URL(request.url, "http://x").pathname)).split("/");
     requests.push(`${request.method} ${request.url}${request.headers.range ? ` ${request.headers.range}` : ""}`);
-    const body = name && (await readFile(join(FIXTURES, fixture, name)).catch(() => undefined));
+    const body = name && (await readFile(join(folder, fixture, name)).catch(() => undefined));
     if (behaviours[behaviour]?.(request, response, name, body)) return;
     send(request, response, body);
   });

@@ -53,7 +53,7 @@ for (const [name, said] of [
   ["tiny/mixtral@v9", /the hub has no public model tiny\/mixtral at v9/],
   ["tiny/gated", /the hub has no public model tiny\/gated at main\. Hint: .*gated or private/],
   ["tiny/portal", /api\/models\/tiny\/portal\/tree\/main: the server answered with a web page in place of the file\. Hint: .*login page/],
-  ["tiny/gguf", /huggingface\.co\/tiny\/gguf\/resolve\/main\/ has no config\.json; it has `tiny-Q4_K_M\.gguf`: weights for llama\.cpp \(GGUF\)/],
+  ["tiny/gguf", /huggingface\.co\/tiny\/gguf\/resolve\/main\/tiny-Q4_K_M\.gguf cannot be read as GGUF: the version takes 4 bytes, but 0 are left for the header/],
   ["tiny/pickle", /huggingface\.co\/tiny\/pickle\/resolve\/main\/ has no model\.safetensors; it has `pytorch_model\.bin`: weights as Python pickles/],
   ["tiny/awq", /huggingface\.co\/tiny\/awq\/resolve\/main\/: config\.json: the weights are quantised with AWQ/],
   ["no name", /A model on the hub is named like org\/name, found "no name"/],

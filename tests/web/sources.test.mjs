@@ -127,7 +127,7 @@ const REFUSED = [
   ["html-typed/mixtral", /html-typed\/mixtral\/model\.safetensors: the server answered with a web page/],
   ["gguf/mixtral", /gguf\/mixtral\/model\.safetensors is not a valid safetensors file: it is a GGUF file/],
   ["cut/deepseek_v3", /cut\/deepseek_v3\/model-00002-of-00003\.safetensors is not a valid safetensors file: its tensors take \d+ bytes, but \d+ follow/],
-  ["plain/mixtral/model-Q4_K_M.gguf", /model-Q4_K_M\.gguf names a GGUF file, the format of llama\.cpp, which is not read/],
+  ["plain/mixtral/model-Q4_K_M.gguf", /model-Q4_K_M\.gguf: there is no such file \(HTTP 404\)/],
 ];
 
 for (const [address, said] of REFUSED) {

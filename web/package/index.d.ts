@@ -11,8 +11,8 @@ declare module "./moebius.js" {
 }
 
 /**
- * `org/name` or `org/name@revision` on the Hugging Face hub, the address of a folder with `config.json` and the weights, or such a folder with
- * the address of a list of its files: JSON of the form `{ [file]: { size, sha256 } }`.
+ * `org/name`, `org/name@revision` or `org/name:Q4_K_M` (for one of several GGUF files) on the Hugging Face hub, the address of a GGUF file or of
+ * a folder with `config.json` and the weights, or such a folder with the address of a list of its files: JSON of the form `{ [file]: { size, sha256 } }`.
  */
 export type ModelName = string | URL | { url: string | URL; list: string | URL };
 
@@ -74,6 +74,9 @@ export function fileFromUrl(url: string | URL): Promise<ModelFile>;
 
 /** The model in a folder that a person chose (`<input type="file" webkitdirectory>`), and the name of the folder. */
 export function filesFromFolder(list: File[]): { name: string; files: ModelFiles };
+
+/** The model in a GGUF file that a person chose, or in all files of one that is split. */
+export function filesFromParts(list: File[]): { name: string; files: ModelFiles };
 
 /** A request that failed. `kind` says how: `offline`, `timeout`, `cors`, `missing`, `denied`, `damaged` and others. */
 export class NetError extends Error {

@@ -9,7 +9,7 @@ export { fileFromBlob, fileFromUrl } from "./files.js";
 export * from "./moebius.js";
 export { default } from "./moebius.js";
 export { NetError } from "./net.js";
-export { filesFromFolder } from "./sources.js";
+export { filesFromFolder, filesFromParts } from "./sources.js";
 export { listStored, removeModel, verifyModel } from "./store.js";
 
 /** The files of a model by its name or address. */

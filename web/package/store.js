@@ -4,7 +4,7 @@
 import { fileFromBlob } from "./files.js";
 import { Sha256 } from "./moebius.js";
 import { NetError, ask, fileOf, pieces } from "./net.js";
-import { filesOf } from "./sources.js";
+import { filesOf, urlOf } from "./sources.js";
 import { bytes } from "./units.js";
 
 const FOLDER = "moebius-models";
@@ -60,10 +60,10 @@ function whyNotStored(error, plan) {
 /** The files where nothing can be stored: read in parts from the network, or held in memory where a server sends only whole files. */
 async function unstored(base, plan, { tell, signal }) {
   const held = { ...plan };
-  for (const [name, { ranges, blob, sha256 }] of Object.entries(plan)) {
-    if (blob || ranges || sha256) continue;
-    const onBytes = (done) => tell({ type: "fetch", file: name, doneBytes: done, totalBytes: plan[name].size ?? 0 });
-    held[name] = { blob: await fileOf(base + name, { onBytes, signal }) };
+  for (const [name, planned] of Object.entries(plan)) {
+    if (planned.blob || planned.ranges || planned.sha256) continue;
+    const onBytes = (done) => tell({ type: "fetch", file: name, doneBytes: done, totalBytes: planned.size ?? 0 });
+    held[name] = { blob: await fileOf(urlOf(base, name, planned), { onBytes, signal }) };
   }
   return filesOf(base, held, signal);
 }
@@ -191,7 +191,7 @@ async function fetchAll(folder, base, plan, { tell, signal }) {
       await writeRecord(folder, record);
       const onBytes = (count) => tell({ type: "fetch", file: name, doneBytes: done + count, totalBytes: total });
       const onWait = (seconds) => tell({ type: "wait", file: name, seconds });
-      record.files[name] = await keep({ folder, url: base + name, name, expected, resumes, signal, onBytes, onWait }).catch((error) => {
+      record.files[name] = await keep({ folder, url: urlOf(base, name, expected), name, expected, resumes, signal, onBytes, onWait }).catch((error) => {
         const goesOn = expected.size > 0 && (expected.sha256 || expected.tag);
         if (goesOn && ["cut", "timeout"].includes(error.kind)) error.hint = "what has arrived is kept: load it again to go on from there";
         throw error;

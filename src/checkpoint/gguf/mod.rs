@@ -23,13 +23,14 @@ use header::{Header, read_header};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One GGUF file, or all parts of a split one, with headers read and checked.
 #[derive(Debug)]
 pub struct Gguf {
     metadata: Metadata,
     tensors: Vec<GgufTensor>,
-    sources: Vec<ByteSource>,
+    sources: Vec<Arc<ByteSource>>,
 }
 
 /// Where one tensor lies, and how it is written.
@@ -61,7 +62,7 @@ impl Gguf {
         }
         let source = ByteSource::open(&first).await?;
         let Header { metadata, tensors } = read_header(&source, 0).await?;
-        let mut gguf = Gguf { metadata, tensors, sources: vec![source] };
+        let mut gguf = Gguf { metadata, tensors, sources: vec![Arc::new(source)] };
         gguf.metadata.architecture()?;
         let count = split_count(&gguf.metadata)?;
         check_part(&gguf.metadata, name.as_ref(), 0, count)?;
@@ -72,11 +73,6 @@ impl Gguf {
         }
         gguf.check_whole()?;
         Ok(gguf)
-    }
-
-    /// Metadata, tensors and files.
-    pub fn into_parts(self) -> (Metadata, Vec<GgufTensor>, Vec<ByteSource>) {
-        (self.metadata, self.tensors, self.sources)
     }
 
     /// The metadata, of several files that of the first.
@@ -106,7 +102,7 @@ impl Gguf {
     }
 
     /// The files, in the order of their numbers.
-    pub fn sources(&self) -> &[ByteSource] {
+    pub fn sources(&self) -> &[Arc<ByteSource>] {
         &self.sources
     }
 
@@ -119,7 +115,7 @@ impl Gguf {
         let Header { metadata, tensors } = read_header(&source, self.sources.len()).await?;
         check_part(&metadata, Some(name), index, split_count(&metadata)?)?;
         self.tensors.extend(tensors);
-        self.sources.push(source);
+        self.sources.push(Arc::new(source));
         Ok(())
     }
 

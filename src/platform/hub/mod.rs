@@ -253,8 +253,8 @@ fn fetch_into_cache(
     progress: &mut OnProgress<'_>,
 ) -> Result<PathBuf> {
     let snapshot = Snapshot::open(options, id, progress)?;
-    if gguf::is_meant(id, &snapshot.files) {
-        return gguf::fetch(snapshot, id, progress);
+    if let Some(parts) = gguf::meant(id, &snapshot)? {
+        return gguf::fetch(snapshot, &parts, progress);
     }
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, progress)?;

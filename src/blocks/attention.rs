@@ -6,7 +6,7 @@ use super::recorder::{Input, Projection, Recorder, Target};
 use crate::error::Result;
 use crate::gpu::Buffer;
 use crate::kernels::{attention, attention_merge, matmul, qk_rope, qkv};
-use crate::quant::padded;
+use crate::quant::{Quant, padded};
 use crate::reference::attention as twin;
 use crate::reference::matmul::{add_bias, matmul as matmul_twin, sigmoid};
 use crate::reference::{qk_rope as qk_rope_twin, qkv as qkv_twin};
@@ -111,8 +111,8 @@ fn project_qkv(recorder: &mut Recorder, spec: &AttentionSpec) -> Result<Projecte
     if let Some(filter) = &spec.filter {
         local_filter::record(recorder, spec, filter, &qkv)?;
     } else {
-        let (matrix, bias, input) = (recorder.matrix(Role::Qkv), recorder.vector(Role::QkvBias), recorder.input());
-        recorder.project(&Projection { bias, ..Projection::new(matrix, &input, &qkv) })?;
+        let input = recorder.input();
+        recorder.project_qkv(&input, &qkv, padded(spec.qkv_rows()))?;
     }
     let raw = attention::Problem { raw: Some(spec), ..problem(recorder, spec) };
     if attention::turns(recorder.device.caps(), &raw) {
@@ -124,12 +124,12 @@ fn project_qkv(recorder: &mut Recorder, spec: &AttentionSpec) -> Result<Projecte
 
 /// In one kernel.
 fn project_and_rotate(recorder: &mut Recorder, spec: &AttentionSpec, rope: &Buffer) -> Result<Projected> {
-    let (weights, bias) = (recorder.matrix(Role::Qkv), recorder.vector(Role::QkvBias));
+    let bias = recorder.vector(Role::QkvBias);
     // With a bias no binding is left for the weight of the norm.
     let input = if bias.is_some() { recorder.normed_input()? } else { recorder.input() };
     let q = recorder.scratch("q", padded(spec.query_width()));
     let (memory, cache) = (recorder.own_memory(), recorder.memory.cache);
-    let problem = qkv::Problem {
+    let problem = |quant: Quant| qkv::Problem {
         num_tokens: recorder.pass.num_tokens,
         hidden_size: recorder.model.hidden_size,
         num_heads: spec.num_heads,
@@ -140,12 +140,12 @@ fn project_and_rotate(recorder: &mut Recorder, spec: &AttentionSpec, rope: &Buff
         bias: spec.qkv_bias,
         clip: spec.clip,
         norm: input.norm.map(|norm| norm.fused),
-        quant: weights.quant,
+        quant,
     };
-    let buffers = qkv::Buffers {
+    let buffers = |weight| qkv::Buffers {
         rows: &recorder.memory.rows,
         x: &input.x,
-        weight: &weights.shards,
+        weight,
         bias,
         norm: input.norm.map(|norm| norm.weight),
         rope,
@@ -153,7 +153,10 @@ fn project_and_rotate(recorder: &mut Recorder, spec: &AttentionSpec, rope: &Buff
         k_cache: memory.state("k_cache"),
         v_cache: memory.state("v_cache"),
     };
-    qkv::record(recorder.device, &mut recorder.recording, Some(recorder.layer), &problem, &buffers)?;
+    for matrix in recorder.matrices(Role::Qkv) {
+        let (problem, buffers) = (problem(matrix.quant), buffers(&matrix.shards));
+        qkv::record(recorder.device, &mut recorder.recording, Some(recorder.layer), &problem, &buffers)?;
+    }
     Ok(Projected::Rotated(q))
 }
 

@@ -4,7 +4,7 @@ use super::HostOutput;
 use super::attention::{self as heads, OverCache};
 use super::experts::{RouterBuffers, route, sort};
 use super::host::{HostBlock, HostPass};
-use super::recorder::{Placed, Projection, Recorder};
+use super::recorder::{Placed, Recorder};
 use super::taps::RouterOutput;
 use crate::batch::LayerRouting;
 use crate::batch::regroup::{Regroup, Strides};
@@ -51,7 +51,7 @@ pub(super) fn record(recorder: &mut Recorder, spec: &AttentionExpertsSpec) -> Re
     recorder.regroup(alternate_heads(attention, padded(width), row), [&h, &qkv])?;
     // Key and value, which all of them share.
     let shared = spec.shared_rows();
-    recorder.project(&Projection::new(recorder.matrix(Role::Qkv), &input, &attended))?;
+    recorder.project_qkv(&input, &attended, padded(shared))?;
     let first = attention.query_width();
     recorder.place(&Placed { x: &attended, x_stride: padded(shared), len: shared, y: &qkv, y_stride: row, first })?;
     let query = heads::rotate(recorder, attention, &qkv, None)?;

@@ -40,8 +40,7 @@ pub(super) fn record(recorder: &mut Recorder, attention: &AttentionSpec, filter:
     recorder.norm(layer, &Normed { norm, weight, x: &sum, y: &normed, first_row: 0, num_rows, residual: None })?;
 
     let input = Input { x: normed, cols: hidden, norm: None };
-    let (matrix, bias) = (recorder.matrix(Role::Qkv), recorder.vector(Role::QkvBias));
-    recorder.project(&Projection { bias, y_stride: row, ..Projection::new(matrix, &input, qkv) })?;
+    recorder.project_qkv(&input, qkv, row)?;
     let values = attention.value_rows();
     // They wait where the output of the heads comes to lie.
     let waiting = recorder.scratch("attended", padded(attention.qkv_rows()));

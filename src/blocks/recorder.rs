@@ -178,6 +178,11 @@ impl<'a> Recorder<'a> {
         self.find_matrix(role).unwrap_or_else(|| panic!("layer {} has no {role:?}", self.layer))
     }
 
+    /// A matrix whose rows may be in several formats.
+    pub(super) fn matrices(&self, role: Role) -> &'a [Matrix] {
+        self.weights.matrices(role.of_layer(self.layer))
+    }
+
     pub(super) fn slabs(&self, role: Role) -> &'a Slabs {
         self.weights.slabs(self.layer, role)
     }
@@ -289,6 +294,15 @@ impl<'a> Recorder<'a> {
         let norm = input.norm.map(|norm| norm.weight);
         let buffers = matmul::Buffers { x: &input.x, weight: &matrix.shards, bias, norm, y };
         matmul::record(self.device, &mut self.recording, Some(self.layer), &problem, &buffers)
+    }
+
+    /// Query, key and value to rows of `y_stride` of `y`, where each may be in a format of its own.
+    pub(super) fn project_qkv(&mut self, input: &Input, y: &Buffer, y_stride: usize) -> Result<()> {
+        let bias = self.vector(Role::QkvBias);
+        for matrix in self.matrices(Role::Qkv) {
+            self.project(&Projection { bias, y_stride, ..Projection::new(matrix, input, y) })?;
+        }
+        Ok(())
     }
 
     /// `target += bias`, for every token, where there is one.

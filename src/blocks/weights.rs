@@ -17,11 +17,12 @@ pub(crate) struct DeviceWeights {
 #[derive(Debug)]
 pub(crate) enum DeviceWeight {
     Vector(Buffer),
-    Matrix(Matrix),
+    /// One, or several that have the rows of one weight between them, in formats of their own.
+    Matrices(Vec<Matrix>),
     Slabs(Slabs),
 }
 
-/// A weight matrix and its format.
+/// Rows of a weight matrix and their format.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     pub shards: Sharded,
@@ -43,11 +44,23 @@ impl DeviceWeights {
         }
     }
 
-    /// A weight that the spec may be without.
+    /// A weight in one format that the spec may be without.
+    ///
+    /// # Panics
+    /// If it is in several formats.
     pub fn matrix(&self, key: WeightKey) -> Option<&Matrix> {
-        match self.by_key.get(&key)? {
-            DeviceWeight::Matrix(matrix) => Some(matrix),
-            _ => None,
+        match self.matrices(key) {
+            [] => None,
+            [only] => Some(only),
+            _ => panic!("{key:?} has several formats"),
+        }
+    }
+
+    /// A weight by its formats, from its first rows to its last; none if the spec is without it.
+    pub fn matrices(&self, key: WeightKey) -> &[Matrix] {
+        match self.by_key.get(&key) {
+            Some(DeviceWeight::Matrices(matrices)) => matrices,
+            _ => &[],
         }
     }
 

@@ -18,7 +18,7 @@ mod unused;
 
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub(crate) use shards::{INDEX, SINGLE};
-pub use store::{ModelFiles, WeightStore};
+pub use store::{ModelFiles, RowRun, WeightStore};
 pub use synthetic::Synthetic;
 
 use crate::platform::ByteSource;
@@ -236,6 +236,25 @@ impl Checkpoint {
         blocks.map_or(QuantFormat::exact_for(Dtype::F32), |blocks| blocks::common(&blocks))
     }
 
+    /// The same for runs of rows: in a GGUF file query, key and value may lie in blocks of their own types, and each keeps its format. Elsewhere
+    /// all rows are one run in [`stored_quant`](Self::stored_quant).
+    pub fn stored_runs(&self, key: WeightKey) -> Vec<RowRun> {
+        let recipe = Recipe::of(key, &self.spec);
+        let in_blocks = recipe.parts.iter().any(|part| self.shards_have_blocks(part));
+        if self.packed.is_some() || recipe.interleaved || !in_blocks {
+            return vec![RowRun { rows: 0..key.shape(&self.spec).0, quant: self.stored_quant(key) }];
+        }
+        let mut runs: Vec<RowRun> = Vec::new();
+        for part in &recipe.parts {
+            let (first, quant) = (runs.last().map_or(0, |run| run.rows.end), self.part_quant(part));
+            match runs.last_mut().filter(|run| run.quant == quant) {
+                Some(run) => run.rows.end += part.rows,
+                None => runs.push(RowRun { rows: first..first + part.rows, quant }),
+            }
+        }
+        runs
+    }
+
     /// The narrowest format that keeps the stored values of one part exactly.
     fn part_quant(&self, part: &Part) -> Quant {
         let stored = &self.shards[&*part.tensor.name];
@@ -250,6 +269,10 @@ impl Checkpoint {
                 None => QuantFormat::exact_for(Dtype::F32),
             },
         }
+    }
+
+    fn shards_have_blocks(&self, part: &Part) -> bool {
+        self.shards.get(&part.tensor.name).is_some_and(|stored| stored.blocks().is_some())
     }
 
     /// The blocks of a part whose rows are whole blocks, of a GGUF file.
@@ -357,23 +380,26 @@ impl Checkpoint {
     /// `rows` of `key` in `quant`, block by block as they are stored; `None` where they do not lie in blocks, or are asked for in another format.
     async fn read_blocks(&self, key: WeightKey, rows: &Range<usize>, quant: Quant) -> Result<Option<Vec<u8>>> {
         let recipe = Recipe::of(key, &self.spec);
-        if recipe.parts.iter().any(|part| self.blocks_of(part).is_none()) || self.stored_quant(key) != quant {
+        let ranges = recipe.rows_of_parts(rows);
+        let mut asked = recipe.parts.iter().zip(&ranges).filter(|(_, rows)| !rows.is_empty()).map(|(part, _)| part);
+        let is_shared = self.stored_quant(key) == quant;
+        if !asked.all(|part| self.blocks_of(part).is_some_and(|block| is_shared || blocks::held_in(block) == quant)) {
             return Ok(None);
         }
         let mut pieces = Vec::with_capacity(recipe.parts.len());
-        for (part, rows) in recipe.parts.iter().zip(recipe.rows_of_parts(rows)) {
+        for (part, rows) in recipe.parts.iter().zip(ranges) {
             pieces.push(self.part_in_blocks(part, rows, quant).await?);
         }
         Ok(Some(recipe.joined(pieces, quant.row_bytes(recipe.cols), rows.clone())))
     }
 
     async fn part_in_blocks(&self, part: &Part, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
-        let (Layout::Rows { first }, Some(block)) = (&part.layout, self.blocks_of(part)) else {
-            unreachable!("read_blocks has looked");
-        };
         if rows.is_empty() {
             return Ok(Vec::new());
         }
+        let (Layout::Rows { first }, Some(block)) = (&part.layout, self.blocks_of(part)) else {
+            unreachable!("read_blocks has looked");
+        };
         let (len, cols) = (block.len as u64, part.cols as u64);
         let range = (first + rows.start as u64 * cols) / len..(first + rows.end as u64 * cols) / len;
         let bytes = self.elements(&part.tensor.name, range.clone(), block.bytes).await?;

@@ -83,6 +83,13 @@ impl ModelFiles {
     }
 }
 
+/// Rows of a weight that share a format.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowRun {
+    pub rows: Range<usize>,
+    pub quant: Quant,
+}
+
 /// Somewhere to read [`WeightKey`]s from, for as long as a model is loaded.
 #[derive(Debug)]
 pub enum WeightStore {
@@ -116,6 +123,14 @@ impl WeightStore {
         match self {
             WeightStore::Checkpoint(checkpoint) => checkpoint.stored_quant(key),
             WeightStore::Synthetic(_) => QuantFormat::exact_for(Dtype::F16),
+        }
+    }
+
+    /// As [`Checkpoint::stored_runs`].
+    pub fn stored_runs(&self, key: WeightKey) -> Vec<RowRun> {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.stored_runs(key),
+            WeightStore::Synthetic(_) => vec![RowRun { rows: 0..key.shape(self.spec()).0, quant: self.stored_quant(key) }],
         }
     }
 

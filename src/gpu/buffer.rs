@@ -3,6 +3,7 @@
 use super::device::Device;
 use crate::error::Result;
 use crate::platform;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A piece of device memory that kernels bind whole.
@@ -100,16 +101,17 @@ impl Device {
         Ok(())
     }
 
-    /// Empty shards for a matrix of `num_rows` rows of `row_bytes`, cut at multiples of `unit_rows`.
+    /// Empty shards for `rows` of a matrix, of `row_bytes` each, cut at multiples of `unit_rows`.
     ///
     /// # Errors
     /// [`Error::DeviceLimit`](crate::Error::DeviceLimit) if not even `unit_rows` rows fit in one binding.
-    pub fn sharded(&self, label: &str, num_rows: usize, row_bytes: usize, unit_rows: usize) -> Result<Sharded> {
-        let per_shard = self.rows_per_shard(label, num_rows, row_bytes, unit_rows)?;
-        let shards = (0..num_rows)
+    pub fn sharded(&self, label: &str, rows: Range<usize>, row_bytes: usize, unit_rows: usize) -> Result<Sharded> {
+        let per_shard = self.rows_per_shard(label, rows.len(), row_bytes, unit_rows)?;
+        let end_row = rows.end;
+        let shards = rows
             .step_by(per_shard)
             .map(|first_row| {
-                let num_rows = per_shard.min(num_rows - first_row);
+                let num_rows = per_shard.min(end_row - first_row);
                 Shard { buffer: self.storage(label, (num_rows * row_bytes) as u64), first_row, num_rows }
             })
             .collect();
@@ -131,6 +133,12 @@ impl Device {
 }
 
 impl Sharded {
+    /// Those of the matrix that are here.
+    pub fn rows(&self) -> Range<usize> {
+        let first = self.shards.first().map_or(0, |shard| shard.first_row);
+        first..self.shards.last().map_or(first, |shard| shard.first_row + shard.num_rows)
+    }
+
     /// Writes packed rows from `first_row` on.
     pub fn write_rows(&self, device: &Device, first_row: usize, row_bytes: usize, content: &[u8]) {
         let end_row = first_row + content.len() / row_bytes;

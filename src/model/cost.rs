@@ -40,21 +40,21 @@ impl TokenCost {
         let mut cost = TokenCost::default();
         for key in WeightKey::all(spec).filter(|&key| is_active(spec, key)) {
             let (rows, cols) = key.shape(spec);
-            let row_bytes = formats.of(key).row_bytes(cols) as u64;
+            let bytes: u64 = formats.bytes_of(key, spec).iter().map(|(_, bytes)| bytes).sum();
             let flops = 2 * rows as u64 * cols as u64;
-            let rows = rows as u64;
+            let row_bytes = bytes / rows as u64;
             match key.role {
                 Role::Embedding if spec.tied_embeddings => {
-                    cost.weight_bytes += (1 + rows) * row_bytes;
+                    cost.weight_bytes += row_bytes + bytes;
                     cost.head_flops += flops;
                 }
                 Role::Embedding => cost.weight_bytes += row_bytes,
                 Role::Head => {
-                    cost.weight_bytes += rows * row_bytes;
+                    cost.weight_bytes += bytes;
                     cost.head_flops += flops;
                 }
                 _ => {
-                    cost.weight_bytes += rows * row_bytes;
+                    cost.weight_bytes += bytes;
                     // A vector has one row and is added, or multiplied by, once.
                     cost.flops += if rows > 2 { flops } else { 0 };
                 }

@@ -2,12 +2,12 @@
 
 use super::formats::Formats;
 use crate::blocks::{DeviceWeight, DeviceWeights, Matrix};
-use crate::checkpoint::WeightStore;
+use crate::checkpoint::{RowRun, WeightStore};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device};
 use crate::kernels::{SlabShape, Slabs};
 use crate::platform::Listener;
-use crate::quant::{Quant, padded};
+use crate::quant::padded;
 use crate::spec::{BlockSpec, Kind, LayerSpec, ModelSpec, ROLES, Role, Weight, WeightKey};
 
 /// Weights are read, packed and uploaded in pieces of about this many values.
@@ -47,8 +47,10 @@ pub(super) async fn allocate(device: &Device, spec: &ModelSpec, formats: &Format
         let allocate = || match kind {
             Kind::Vector => Ok(DeviceWeight::Vector(device.storage(&label, (rows * padded(cols) * 4) as u64))),
             Kind::Matrix => {
-                let shards = device.sharded(&label, rows, quant.row_bytes(cols), unit_rows)?;
-                Ok(DeviceWeight::Matrix(Matrix { shards, quant }))
+                let matrix = |RowRun { rows, quant }| {
+                    Ok(Matrix { shards: device.sharded(&label, rows, quant.row_bytes(cols), unit_rows)?, quant })
+                };
+                Ok(DeviceWeight::Matrices(formats.runs(key, rows).into_iter().map(matrix).collect::<Result<_>>()?))
             }
             Kind::Slab | Kind::SlabBias(_) => {
                 let shape = SlabShape { num_slots: weight.copies(), rows, cols, quant, bias: has_bias };
@@ -98,10 +100,13 @@ impl Uploader<'_> {
         for (key, weight, _) in placed(self.spec) {
             match weights.by_key.get(&key) {
                 Some(DeviceWeight::Vector(buffer)) => self.vector(key, buffer).await?,
-                Some(DeviceWeight::Matrix(Matrix { shards, quant })) => {
-                    let (device, row_bytes) = (self.device, quant.row_bytes(weight.cols));
-                    let write_rows = |first_row: usize, packed: &[u8]| shards.write_rows(device, first_row, row_bytes, packed);
-                    self.stream(key, quant, write_rows).await?;
+                Some(DeviceWeight::Matrices(matrices)) => {
+                    for Matrix { shards, quant } in matrices {
+                        let (device, row_bytes) = (self.device, quant.row_bytes(weight.cols));
+                        let write_rows =
+                            |first_row: usize, packed: &[u8]| shards.write_rows(device, first_row, row_bytes, packed);
+                        self.stream(key, RowRun { rows: shards.rows(), quant }, write_rows).await?;
+                    }
                 }
                 Some(DeviceWeight::Slabs(slabs)) => {
                     for slot in 0..slabs.shape.num_slots {
@@ -133,7 +138,8 @@ impl Uploader<'_> {
     async fn slab(&mut self, key: WeightKey, slabs: &Slabs) -> Result<()> {
         let device = self.device;
         let write_rows = |first_row: usize, packed: &[u8]| slabs.write_rows(device, key.expert, first_row, packed);
-        self.stream(key, slabs.shape.quant, write_rows).await?;
+        let all = RowRun { rows: 0..key.shape(self.spec).0, quant: slabs.shape.quant };
+        self.stream(key, all, write_rows).await?;
         let biases = ROLES.iter().find(|facts| facts.kind == Kind::SlabBias(key.role));
         if let Some(bias) = biases.filter(|_| slabs.shape.bias) {
             let bias = WeightKey { role: bias.role, ..key };
@@ -144,13 +150,12 @@ impl Uploader<'_> {
         Ok(())
     }
 
-    /// Reads and packs a weight piece by piece and hands each to `write_rows` with its first row.
-    async fn stream(&mut self, key: WeightKey, quant: Quant, write_rows: impl Fn(usize, &[u8])) -> Result<()> {
-        let (rows, cols) = key.shape(self.spec);
-        let (rows_per_piece, label) = (piece_rows(cols), key.packed_name());
-        for first_row in (0..rows).step_by(rows_per_piece) {
-            let end_row = rows.min(first_row + rows_per_piece);
-            let packed = self.store.packed(key, first_row..end_row, quant).await?;
+    /// Reads and packs rows of a weight piece by piece and hands each to `write_rows` with its first row.
+    async fn stream(&mut self, key: WeightKey, run: RowRun, write_rows: impl Fn(usize, &[u8])) -> Result<()> {
+        let (rows_per_piece, label) = (piece_rows(key.shape(self.spec).1), key.packed_name());
+        for first_row in run.rows.clone().step_by(rows_per_piece) {
+            let end_row = run.rows.end.min(first_row + rows_per_piece);
+            let packed = self.store.packed(key, first_row..end_row, run.quant).await?;
             write(self.device, &label, || write_rows(first_row, &packed)).await?;
             self.device.settle_uploads(&format!("uploading {label}")).await?;
             self.advance(packed.len());

@@ -1,5 +1,7 @@
 //! GGUF files made for a test.
 
+use std::path::Path;
+
 /// A value as it stands in a file.
 #[derive(Debug, Clone)]
 pub struct GgufValue {
@@ -91,9 +93,17 @@ struct MadeTensor {
     dimensions: Vec<u64>,
     type_id: u32,
     bytes: Vec<u8>,
+    /// Zeros after the bytes, which take no room on a disk.
+    hole: u64,
 }
 
-const ALIGNMENT: usize = 32;
+impl MadeTensor {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64 + self.hole
+    }
+}
+
+const ALIGNMENT: u64 = 32;
 
 impl GgufFile {
     /// A file of the architecture `llama`.
@@ -114,7 +124,14 @@ impl GgufFile {
 
     /// A tensor of `dimensions`, the length of a row first.
     pub fn tensor(mut self, name: &str, dimensions: &[u64], type_id: u32, bytes: Vec<u8>) -> Self {
-        self.tensors.push(MadeTensor { name: name.to_owned(), dimensions: dimensions.to_vec(), type_id, bytes });
+        self.tensors.push(MadeTensor { name: name.to_owned(), dimensions: dimensions.to_vec(), type_id, bytes, hole: 0 });
+        self
+    }
+
+    /// A tensor of `len` zeros in a file that [`write_sparse`](Self::write_sparse) writes.
+    pub fn hole(mut self, name: &str, dimensions: &[u64], type_id: u32, len: u64) -> Self {
+        let (name, dimensions) = (name.to_owned(), dimensions.to_vec());
+        self.tensors.push(MadeTensor { name, dimensions, type_id, bytes: Vec::new(), hole: len });
         self
     }
 
@@ -140,7 +157,7 @@ impl GgufFile {
             file.extend(tensor.dimensions.iter().flat_map(|len| len.to_le_bytes()));
             file.extend(tensor.type_id.to_le_bytes());
             file.extend(offset.to_le_bytes());
-            offset += tensor.bytes.len().next_multiple_of(ALIGNMENT) as u64;
+            offset += tensor.len().next_multiple_of(ALIGNMENT);
         }
         file
     }
@@ -148,10 +165,20 @@ impl GgufFile {
     pub fn bytes(&self) -> Vec<u8> {
         let mut file = self.header();
         for tensor in &self.tensors {
-            file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
+            file.resize(file.len().next_multiple_of(ALIGNMENT as usize), 0);
             file.extend(&tensor.bytes);
         }
         file
+    }
+
+    /// Writes a file whose tensors are all holes: as long as a model, with no more on the disk than its header.
+    pub fn write_sparse(&self, path: &Path) {
+        assert!(self.tensors.iter().all(|tensor| tensor.bytes.is_empty()));
+        let header = self.header();
+        let tensors: u64 = self.tensors.iter().map(|tensor| tensor.len().next_multiple_of(ALIGNMENT)).sum();
+        let len = (header.len() as u64).next_multiple_of(ALIGNMENT) + tensors;
+        std::fs::write(path, header).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();
     }
 }
 

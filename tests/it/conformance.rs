@@ -133,7 +133,7 @@ fn weights_are_cut_where_bindings_are_small() {
     // 192 bytes a row: 84 rows fit, then 20 rows of four slots.
     let cuts: Vec<_> = slabs.parts.iter().map(|part| (part.cut.first_row, part.cut.num_rows, part.shards.len())).collect();
     assert_eq!(cuts, [(0, 84, 5), (84, 20, 2)]);
-    let sharded = device.sharded("weight", 430, 192, 4).unwrap();
+    let sharded = device.sharded("weight", 0..430, 192, 4).unwrap();
     assert_eq!(
         sharded.shards.iter().map(|shard| (shard.first_row, shard.num_rows)).collect::<Vec<_>>(),
         [(0, 84), (84, 84), (168, 84), (252, 84), (336, 84), (420, 10)]

@@ -4,7 +4,7 @@
 
 use crate::common::{Golden, LOGITS_WITHIN, golden, gpu_or_skip, ids};
 use moebius::batch::LayerRouting;
-use moebius::checkpoint::ModelFiles;
+use moebius::checkpoint::{ModelFiles, RowRun};
 use moebius::generate::{GenerateOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::quant::QuantFormat;
@@ -210,8 +210,9 @@ fn weights_take_as_many_bytes_as_their_types_say() {
         let bytes: u64 = WeightKey::all(engine.spec())
             .map(|key| {
                 let (rows, cols) = key.shape(engine.spec());
-                let quant = if key.class().is_some() { store.stored_quant(key) } else { QuantFormat::exact_for(Dtype::F32) };
-                (rows * quant.row_bytes(cols)) as u64
+                let f32 = || vec![RowRun { rows: 0..rows, quant: QuantFormat::exact_for(Dtype::F32) }];
+                let runs = key.class().map_or_else(f32, |_| store.stored_runs(key));
+                runs.iter().map(|run| (run.rows.len() * run.quant.row_bytes(cols)) as u64).sum::<u64>()
             })
             .sum();
         // The slot of each expert of each router is a number in four bytes.

@@ -27,6 +27,7 @@ mod functions;
 mod gating;
 mod gguf;
 mod gguf_blocks;
+mod gguf_memory;
 mod gguf_models;
 mod hub;
 mod hub_faults;

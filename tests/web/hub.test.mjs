@@ -52,11 +52,11 @@ for (const [name, said] of [
   ["tiny/nothing", /huggingface\.co\/api\/models\/tiny\/nothing\/tree\/main: the hub has no public model tiny\/nothing at main/],
   ["tiny/mixtral@v9", /the hub has no public model tiny\/mixtral at v9/],
   ["tiny/gated", /the hub has no public model tiny\/gated at main\. Hint: .*gated or private/],
-  ["tiny/portal", /api\/models\/tiny\/portal\/tree\/main: the server answered with a web page in place of the file\. Hint: .*login page/],
+  ["tiny/portal", /api\/models\/tiny\/portal\/tree\/main\?recursive=true: the server answered with a web page in place of the file\. Hint: .*login page/],
   ["tiny/gguf", /huggingface\.co\/tiny\/gguf\/resolve\/main\/tiny-Q4_K_M\.gguf cannot be read as GGUF: the version takes 4 bytes, but 0 are left for the header/],
   ["tiny/pickle", /huggingface\.co\/tiny\/pickle\/resolve\/main\/ has no model\.safetensors; it has `pytorch_model\.bin`: weights as Python pickles/],
   ["tiny/awq", /huggingface\.co\/tiny\/awq\/resolve\/main\/: config\.json: the weights are quantised with AWQ/],
-  ["no name", /A model on the hub is named like org\/name, found "no name"/],
+  ["no name", /A model on the hub is named like org\/name, or org\/name:Q4_K_M for one of its GGUF files, found "no name"/],
 ]) {
   test(`${name} is refused in words, before weights are fetched`, async () => {
     const { notice } = await load(name);

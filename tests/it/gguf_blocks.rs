@@ -9,7 +9,11 @@ struct Stored(Vec<u8>);
 
 impl Stored {
     fn open() -> Self {
-        Stored(std::fs::read(golden("gguf/blocks.safetensors")).unwrap())
+        Stored::read("gguf/blocks.safetensors")
+    }
+
+    fn read(name: &str) -> Self {
+        Stored(std::fs::read(golden(name)).unwrap())
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -44,7 +48,7 @@ fn every_format_has_the_bits_of_ggml() {
         }
         num_values += found.len();
     });
-    assert_eq!(num_values, 18 * 2048 + 8 * 1024 + 10 * 512);
+    assert_eq!(num_values, 25 * 2048 + 15 * 1024 + 10 * 512);
 }
 
 #[test]
@@ -68,21 +72,33 @@ fn a_block_has_the_bytes_and_values_that_ggml_says() {
     let stored = Stored::open();
     let (_, header) = SafeTensors::read_metadata(&stored.0).unwrap();
     let types: serde_json::Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["types"]).unwrap();
-    let mut refused = Vec::new();
-    for (name, said) in types.as_object().unwrap() {
-        let id = said["type"].as_u64().unwrap() as u32;
-        match BlockType::find(id) {
-            Some(block) => {
-                assert_eq!(block.name.to_lowercase(), name.to_lowercase());
-                assert_eq!(
-                    (block.len as u64, block.bytes as u64),
-                    (said["values"].as_u64().unwrap(), said["bytes"].as_u64().unwrap())
-                );
-            }
-            None => refused.push(name.as_str()),
+    let types = types.as_object().unwrap();
+    for (name, said) in types {
+        let block = BlockType::find(said["type"].as_u64().unwrap() as u32).unwrap_or_else(|| panic!("{name} is not read"));
+        assert_eq!(block.name.to_lowercase(), name.to_lowercase());
+        assert_eq!((block.len as u64, block.bytes as u64), (said["values"].as_u64().unwrap(), said["bytes"].as_u64().unwrap()));
+    }
+    assert_eq!(types.len(), BLOCK_TYPES.iter().filter(|block| block.dtype().is_none()).count());
+}
+
+/// The blocks of `blocks.safetensors` name only some rows of the tables.
+#[test]
+fn every_row_of_every_table_is_that_of_ggml() {
+    let stored = Stored::read("gguf/rows.safetensors");
+    for (name, num_rows) in
+        [("IQ1_S", 2048), ("IQ1_M", 2048), ("IQ2_XXS", 256), ("IQ2_XS", 512), ("IQ2_S", 1024), ("IQ3_XXS", 256), ("IQ3_S", 512)]
+    {
+        let block = BLOCK_TYPES.iter().find(|block| block.name == name).unwrap();
+        let stem = name.to_lowercase();
+        let mut found = Vec::new();
+        block.widen(&stored.bytes(&format!("{stem}.raw")), &mut found).unwrap();
+        let row_len = if name.starts_with("IQ3") { 4 } else { 8 };
+        assert_eq!(found.len(), num_rows * row_len, "{name}");
+        let expected = stored.bytes(&format!("{stem}.f16"));
+        for (n, (found, expected)) in found.iter().zip(expected.as_chunks().0).enumerate() {
+            assert_eq!(*found, half::f16::from_le_bytes(*expected).to_f32(), "{name} row {} value {}", n / row_len, n % row_len);
         }
     }
-    assert_eq!(refused, ["iq2_xxs", "iq2_xs", "iq3_xxs", "iq1_s", "iq3_s", "iq2_s", "iq1_m"]);
 }
 
 #[test]
@@ -99,9 +115,16 @@ fn blocks_of_many_are_read_as_each_of_them() {
 
 #[test]
 fn a_scale_that_is_no_number_is_found_where_it_is() {
-    for (name, at, index) in
-        [("Q4_0", 18, 32), ("Q4_1", 22, 32), ("Q8_0", 34, 32), ("Q2_K", 84 + 82, 256), ("Q6_K", 2 * 210 - 2, 256)]
-    {
+    for (name, at, index) in [
+        ("Q4_0", 18, 32),
+        ("Q4_1", 22, 32),
+        ("Q8_0", 34, 32),
+        ("Q2_K", 84 + 82, 256),
+        ("Q6_K", 2 * 210 - 2, 256),
+        ("IQ1_S", 2 * 50, 512),
+        ("IQ2_XXS", 66, 256),
+        ("IQ3_S", 110, 256),
+    ] {
         let block = BLOCK_TYPES.iter().find(|block| block.name == name).unwrap();
         for bad in [half::f16::INFINITY, half::f16::NEG_INFINITY, half::f16::NAN] {
             // Scales of the K formats are products, and zero times infinity is none.
@@ -111,6 +134,21 @@ fn a_scale_that_is_no_number_is_found_where_it_is() {
             assert_eq!(block.widen(&bytes, &mut Vec::new()), Err(index), "{name} {bad}");
             assert_eq!(block.codes(&bytes, &mut Codes::default()), Err(index), "{name} {bad}");
         }
+    }
+}
+
+/// IQ1_M has its scale in four places, the upper halves of every second of the last eight bytes.
+#[test]
+fn a_scale_in_four_places_that_is_no_number_is_found() {
+    let block = BLOCK_TYPES.iter().find(|block| block.name == "IQ1_M").unwrap();
+    for bad in [half::f16::INFINITY, half::f16::NEG_INFINITY, half::f16::NAN] {
+        let mut bytes = vec![1; 3 * block.bytes];
+        assert_eq!(block.widen(&bytes, &mut Vec::new()), Ok(()));
+        for place in 0..4 {
+            bytes[56 + 49 + 2 * place] = ((bad.to_bits() >> (4 * place) & 15) << 4) as u8;
+        }
+        assert_eq!(block.widen(&bytes, &mut Vec::new()), Err(256), "{bad}");
+        assert_eq!(block.codes(&bytes, &mut Codes::default()), Err(256), "{bad}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::common::{Golden, LOGITS_WITHIN, golden, gpu_or_skip, ids};
 use moebius::batch::LayerRouting;
+use moebius::checkpoint::gguf::Gguf;
 use moebius::checkpoint::{ModelFiles, RowRun};
 use moebius::generate::{GenerateOptions, StopRules};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
@@ -13,6 +14,7 @@ use moebius::tensor::Dtype;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Differences of logits and of log-probabilities that rounding explains, as the files' README says.
@@ -23,14 +25,11 @@ fn folder() -> PathBuf {
     std::env::var_os("GGUF_FILES").map_or_else(|| golden("gguf"), PathBuf::from)
 }
 
-/// Has types of blocks that are not read.
-const ZOO: &str = "mixtral2-zoo";
-
-/// Files of a folder that are whole models or the first part of one, sorted, without [`ZOO`].
+/// Files of a folder that are whole models or the first part of one, sorted.
 fn files(of: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder().join(of)).unwrap().map(|entry| entry.unwrap().path());
     let is_later = |name: &str| name.contains("-of-") && !name.contains("-00001-of-");
-    let mut files: Vec<PathBuf> = entries.filter(|path| !is_later(stem(path)) && stem(path) != ZOO).collect();
+    let mut files: Vec<PathBuf> = entries.filter(|path| !is_later(stem(path))).collect();
     files.sort();
     files
 }
@@ -164,14 +163,32 @@ fn families_through_gguf_are_those_of_their_checkpoints() {
     }
 }
 
-/// Whoever names the file of a model without what it needs hears which tensor it is.
+/// What is wrong with a type shows in the numbers that [`quantised_files_compute_what_their_weights_say`] compares.
+#[test]
+fn one_of_the_files_has_seventeen_types() {
+    let gguf = block_on(Gguf::open(&golden("gguf/quants/mixtral2-zoo.gguf"))).unwrap();
+    let types: BTreeSet<&str> = gguf.tensors().iter().map(|tensor| tensor.block.name).collect();
+    assert_eq!(types.len(), 17, "{types:?}");
+    for name in ["IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"] {
+        assert!(types.contains(name), "{name}");
+    }
+}
+
+/// Whoever names the file of a model in a type that is not read hears which tensor it is.
 #[test]
 fn types_of_blocks_that_are_not_read_are_refused_by_tensor_before_a_device_is_opened() {
-    let options = LoadOptions::default();
-    let error =
-        block_on(Engine::load(&golden("gguf/quants").join(format!("{ZOO}.gguf")), &options, &mut |_| panic!("no device yet")));
+    let mut bytes = std::fs::read(golden("gguf/quants/mixtral-q4_0.gguf")).unwrap();
+    let name = b"blk.0.ffn_down_exps.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len();
+    // The number of dimensions, three of them, and the type.
+    assert_eq!(bytes[at..at + 4], 3u32.to_le_bytes());
+    bytes[at + 28..at + 32].copy_from_slice(&36u32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let error = block_on(Engine::load(&path, &LoadOptions::default(), &mut |_| panic!("no device yet")));
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("`blk.") && error.contains("IQ1_M"), "{error}");
+    assert!(error.contains("`blk.0.ffn_down_exps.weight`") && error.contains("IQ4_NL_4_4"), "{error}");
 }
 
 #[test]

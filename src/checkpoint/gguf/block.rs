@@ -70,8 +70,15 @@ pub static BLOCK_TYPES: &[BlockType] = &[
     with_minimum(12, "Q4_K", 256, 144, blocks::q4_k),
     with_minimum(13, "Q5_K", 256, 176, blocks::q5_k),
     scaled(14, "Q6_K", 256, 210, blocks::q6_k),
+    scaled(16, "IQ2_XXS", 256, 66, blocks::iq2_xxs),
+    scaled(17, "IQ2_XS", 256, 74, blocks::iq2_xs),
+    scaled(18, "IQ3_XXS", 256, 98, blocks::iq3_xxs),
+    scaled(19, "IQ1_S", 256, 50, blocks::iq1_s),
     scaled(20, "IQ4_NL", 32, 18, blocks::iq4_nl),
+    scaled(21, "IQ3_S", 256, 110, blocks::iq3_s),
+    scaled(22, "IQ2_S", 256, 82, blocks::iq2_s),
     scaled(23, "IQ4_XS", 256, 136, blocks::iq4_xs),
+    scaled(29, "IQ1_M", 256, 56, blocks::iq1_m),
     scaled(34, "TQ1_0", 256, 54, blocks::tq1_0),
     scaled(35, "TQ2_0", 256, 66, blocks::tq2_0),
     scaled(39, "MXFP4", 32, 17, blocks::mxfp4),
@@ -93,27 +100,20 @@ const fn with_minimum(id: u32, name: &'static str, len: usize, bytes: usize, rea
 }
 
 /// What an error lists as readable.
-const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, \
-                        NVFP4, Q1_0, Q2_0";
+const READABLE: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, \
+                        IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0, Q2_0";
 
 /// Types that exist and are not read.
-const REFUSED: [(u32, &str); 22] = [
+const REFUSED: [(u32, &str); 15] = [
     (4, "Q4_2, which was removed from the format"),
     (5, "Q4_3, which was removed from the format"),
     (9, "Q8_1, which is for activations only"),
     (15, "Q8_K, which is for activations only"),
-    (16, "IQ2_XXS, whose tables of values this version does not have"),
-    (17, "IQ2_XS, whose tables of values this version does not have"),
-    (18, "IQ3_XXS, whose tables of values this version does not have"),
-    (19, "IQ1_S, whose tables of values this version does not have"),
-    (21, "IQ3_S, whose tables of values this version does not have"),
-    (22, "IQ2_S, whose tables of values this version does not have"),
     (24, "I8, which no weights are in"),
     (25, "I16, which no weights are in"),
     (26, "I32, which no weights are in"),
     (27, "I64, which no weights are in"),
     (28, "F64, which no weights are in"),
-    (29, "IQ1_M, whose tables of values this version does not have"),
     (31, "Q4_0_4_4, which was removed from the format"),
     (32, "Q4_0_4_8, which was removed from the format"),
     (33, "Q4_0_8_8, which was removed from the format"),

@@ -1,9 +1,12 @@
 //! What the bytes of each type of blocks mean. Fractions of 16 bits are little-endian.
 
+mod grids;
+mod iq;
 mod k;
 mod short;
 mod ternary;
 
+pub(super) use iq::{iq1_m, iq1_s, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs};
 pub(super) use k::{iq4_xs, q2_k, q3_k, q4_k, q5_k, q6_k};
 pub(super) use short::{iq4_nl, mxfp4, nvfp4, q1_0, q2_0, q4_0, q4_1, q5_0, q5_1, q8_0};
 pub(super) use ternary::{tq1_0, tq2_0};

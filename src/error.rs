@@ -151,6 +151,12 @@ pub enum Error {
     )]
     OutOfMemory { what: String, device: String, needed_bytes: u64, available_bytes: Option<u64> },
 
+    /// Experts would have fewer slots than one token needs.
+    #[error(
+        "an expert memory of {given} holds {slots} of the {experts} experts of layer {layer}, but a token uses {least_slots}: at least {enough} is needed"
+    )]
+    ExpertMemory { given: String, layer: usize, slots: usize, experts: usize, least_slots: usize, enough: String },
+
     /// The device offers less than the smallest variant of a kernel needs.
     #[error("{what} needs {expected}, but {device} offers {found}")]
     DeviceLimit { what: String, device: String, expected: String, found: String },
@@ -242,6 +248,9 @@ impl Error {
             ),
             Error::OutOfMemory { .. } => {
                 Some("use a smaller --quant or --ctx, another --device, or --device cpu for the reference".to_owned())
+            }
+            Error::ExpertMemory { .. } => {
+                Some("give twice that or more: with less, hardly an expert stays until it is used again".to_owned())
             }
             Error::DeviceLimit { .. } => Some("choose another --device, or --device cpu for the reference".to_owned()),
             Error::DeviceLost { .. } => Some("load the model again; the tokens so far are a prompt to continue from".to_owned()),

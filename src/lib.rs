@@ -29,7 +29,7 @@
 //!
 //! Below [`Engine`], in the order in which they build on each other: [`spec`] says what a model is, [`checkpoint`] reads its weights,
 //! [`mod@reference`] computes it in plain Rust, [`gpu`] and [`kernels`] compute it on a device, [`conformance`] compares
-//! the two, [`model`] puts a whole decoder together, [`generate`] turns it into text,
+//! the two, [`paging`] decides which experts are on the device, [`model`] puts a whole decoder together, [`generate`] turns it into text,
 //! and [`mod@bench`] measures how fast all of it is.
 
 pub mod batch;
@@ -44,6 +44,7 @@ pub mod generate;
 pub mod gpu;
 pub mod kernels;
 pub mod model;
+pub mod paging;
 pub mod platform;
 pub mod quant;
 pub mod reference;

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "gpu",
     "kernels",
     "conformance",
+    "paging",
     "blocks",
     "model",
     "trace",

@@ -13,7 +13,7 @@ use crate::gating::RoutingOverride;
 use crate::generate::{Candidate, GenerateOptions, Generation, GenerationContext, Tokenizer};
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{
-    Decoder, Forward, GpuDecoder, LoadParts, LoadStats, LoadStep, ReferenceDecoder, Tap, TapChoice, cache_format,
+    Decoder, Forward, GpuDecoder, LoadParts, LoadStats, LoadStep, ReferenceDecoder, Tap, TapChoice, cache_format, expert_bytes,
 };
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
@@ -132,6 +132,8 @@ pub struct Engine {
     ignored_tensors: Vec<String>,
     notes: Vec<String>,
     load_stats: LoadStats,
+    /// Of one expert of each layer with a router, in the formats that were asked for.
+    expert_bytes: Vec<u64>,
     /// The tokens whose keys and values the KV cache holds.
     cached: Vec<u32>,
     routing: RoutingOverride,
@@ -154,6 +156,7 @@ impl Engine {
         let (ignored_tensors, notes) = (checkpoint.ignored().to_vec(), checkpoint.notes().to_vec());
 
         let store: Arc<WeightStore> = checkpoint.into();
+        let expert_bytes = expert_bytes(&store, &spec, options.quant)?;
         let (decoder, device, load_stats) = if options.device.choice == DeviceChoice::Cpu {
             let description = DeviceDescription::reference();
             on_event(LoadEvent::Device(description.clone()));
@@ -189,6 +192,7 @@ impl Engine {
             ignored_tensors,
             notes,
             load_stats,
+            expert_bytes,
             cached: Vec::new(),
             routing: RoutingOverride::default(),
         };
@@ -244,10 +248,12 @@ impl Engine {
 
     /// The layers with a router, as they route now.
     pub fn traced_layers(&self) -> Vec<TracedLayer> {
-        let layers = self.spec.moe_layers().map(|(layer, moe)| TracedLayer {
+        let layers = self.spec.moe_layers().zip(&self.expert_bytes).map(|((layer, moe), &expert_bytes)| TracedLayer {
             layer,
             experts: moe.router.num_experts,
             experts_per_token: self.routing.experts_per_token.unwrap_or(moe.router.num_experts_per_tok),
+            weightless: moe.router.num_experts - moe.router.num_weighted(),
+            expert_bytes: Some(expert_bytes),
         });
         layers.collect()
     }

@@ -4,7 +4,7 @@ use super::formats::Formats;
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::quant::QuantChoice;
-use crate::spec::{ModelSpec, Role, WeightKey};
+use crate::spec::{ModelSpec, Role, Share, WeightKey};
 
 /// Bytes of all weights on a device, and what one token takes, without a device.
 ///
@@ -22,6 +22,20 @@ pub fn footprint(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> 
 pub fn format_names(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> Result<(Vec<&'static str>, u64)> {
     let formats = Formats::of_model(source, spec, quant)?;
     Ok((formats.names(spec), formats.total_bytes(spec)))
+}
+
+/// Bytes that one expert takes on a device, for each layer with a router: its matrices and their biases.
+///
+/// # Errors
+/// As [`footprint`].
+pub fn expert_bytes(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> Result<Vec<u64>> {
+    let formats = Formats::of_model(source, spec, quant)?;
+    let of_layer = |layer: usize| -> u64 {
+        let weights = spec.layer_weights(layer);
+        let parts = weights.iter().filter(|weight| weight.role.facts().share == Share::Experts);
+        parts.map(|part| (part.rows * formats.of(part.role.of_expert(layer, 0)).row_bytes(part.cols)) as u64).sum()
+    };
+    Ok(spec.moe_layers().map(|(layer, _)| of_layer(layer)).collect())
 }
 
 /// Work of one token, attention over earlier tokens apart.

@@ -19,7 +19,7 @@ mod upload;
 
 pub use crate::blocks::TAPS;
 pub use cancel::Cancel;
-pub use cost::{TokenCost, footprint, format_names};
+pub use cost::{TokenCost, expert_bytes, footprint, format_names};
 pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use load_stats::{LoadStats, LoadStep};

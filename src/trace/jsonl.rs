@@ -6,6 +6,8 @@
 //! {"format":"moebius-trace 1","model":"demo","device":"..","routing":"as trained","layers":[{"layer":0,"experts":8,"experts_per_token":2}]}
 //! ```
 //!
+//! A layer may also have `expert_bytes`, the bytes of one expert on a device, and `weightless`, how many of its last experts have no weights.
+//!
 //! Every other line is one token in one layer, all layers of a token one after the other:
 //!
 //! ```json
@@ -93,6 +95,9 @@ pub fn read(text: &str, file: &str) -> Result<Trace> {
             format!("layer {} cannot choose {} of {} experts", layer.layer, layer.experts_per_token, layer.experts),
         ));
     }
+    if let Some(layer) = trace.layers.iter().find(|layer| layer.weightless >= layer.experts || layer.expert_bytes == Some(0)) {
+        return Err(wrong(0, format!("the experts of layer {} have no weights at all", layer.layer)));
+    }
     let mut place = 0;
     for (number, text) in lines {
         let record: Record = serde_json::from_str(text).map_err(|error| wrong(number, error.to_string()))?;
@@ -118,6 +123,10 @@ impl Trace {
         }
         if let Some(expert) = record.experts.iter().find(|&&expert| expert as usize >= layer.experts) {
             return Err(format!("expert {expert} is beyond the {} of layer {}", layer.experts, layer.layer));
+        }
+        let repeated = record.experts.iter().enumerate().find(|(index, expert)| record.experts[..*index].contains(expert));
+        if let Some((_, expert)) = repeated {
+            return Err(format!("expert {expert} is chosen twice"));
         }
         let domain = self.domain(&record.domain);
         let (position, id) = (record.position, record.token);

@@ -18,13 +18,23 @@ pub use statistics::{
 use crate::batch::LayerRouting;
 
 /// A layer with a router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TracedLayer {
     /// Index in the model.
     pub layer: usize,
     pub experts: usize,
     pub experts_per_token: usize,
+    /// The last so many of the experts have no weights.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub weightless: usize,
+    /// Bytes of one expert on a device, in the format that was asked for; not in every trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert_bytes: Option<u64>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a trace was taken from.

@@ -24,7 +24,8 @@ fn source() -> Source {
 
 /// One layer with 4 experts, 2 of which every token has. Domain `x`: `a b a`, domain `y`: `a a`.
 fn small() -> Trace {
-    let mut trace = Trace::new(source(), vec![TracedLayer { layer: 3, experts: 4, experts_per_token: 2 }]);
+    let mut trace =
+        Trace::new(source(), vec![TracedLayer { layer: 3, experts: 4, experts_per_token: 2, ..TracedLayer::default() }]);
     for (domain, texts, expert_ids) in
         [("x", vec!["a", "b", "a"], vec![0, 1, 2, 0, 0, 1]), ("y", vec!["a", "a"], vec![1, 0, 1, 2])]
     {
@@ -96,6 +97,13 @@ fn a_trace_survives_its_file() {
         r#"{"domain":"x","position":1,"token":7,"text":"b","layer":3,"experts":[2,0],"weights":[0.5,0.5]}"#
     );
     assert_eq!(read(&text, "t.jsonl").unwrap(), trace);
+    // What only some traces say is only in their headers.
+    assert!(text.lines().next().unwrap().ends_with(r#""layers":[{"layer":3,"experts":4,"experts_per_token":2}]}"#));
+    let mut sized = trace.clone();
+    sized.layers[0] = TracedLayer { weightless: 1, expert_bytes: Some(9), ..sized.layers[0] };
+    let text = header_line(&sized.source, &sized.layers) + &sized.records();
+    assert!(text.lines().next().unwrap().ends_with(r#""experts_per_token":2,"weightless":1,"expert_bytes":9}]}"#));
+    assert_eq!(read(&text, "t.jsonl").unwrap(), sized);
 }
 
 #[test]
@@ -112,6 +120,9 @@ fn a_damaged_trace_is_refused_with_its_line() {
         (changed("\"layer\":3,\"experts\":[0", "\"layer\":4,\"experts\":[0"), "line 2: expected layer 3, found 4"),
         (changed("[2,0]", "[2]"), "line 3: expected 2 experts and weights, found 1 and 2"),
         (changed("[2,0]", "[2,4]"), "line 3: expert 4 is beyond the 4 of layer 3"),
+        (changed("[2,0]", "[2,2]"), "line 3: expert 2 is chosen twice"),
+        (changed("\"experts\":4", "\"experts\":4,\"weightless\":4"), "line 1: the experts of layer 3 have no weights"),
+        (changed("\"experts\":4", "\"experts\":4,\"expert_bytes\":0"), "line 1: the experts of layer 3 have no weights"),
         (changed("[2,0]", "[2,-1]"), "line 3: "),
         (changed("[2,0]", "oops"), "line 3: "),
         (two_layers, "line 2: expected layer 1, found 3"),
@@ -121,7 +132,7 @@ fn a_damaged_trace_is_refused_with_its_line() {
         assert!(error.hint().is_some());
     }
     // Cut off inside of a token.
-    let layers = [3, 4].map(|layer| TracedLayer { layer, experts: 4, experts_per_token: 2 });
+    let layers = [3, 4].map(|layer| TracedLayer { layer, experts: 4, experts_per_token: 2, ..TracedLayer::default() });
     let cut = header_line(&trace.source, &layers) + trace.records().lines().next().unwrap();
     assert!(read(&cut, "t.jsonl").unwrap_err().to_string().contains("cut off"));
 }
@@ -145,7 +156,7 @@ fn the_page_needs_nothing_else_and_shows_text_as_text() {
 
 /// As much as a large model gives: 48 layers, 128 experts, eight texts. Tokens and experts are drawn with a fixed seed.
 fn large() -> Trace {
-    let layers = (0..48).map(|layer| TracedLayer { layer, experts: 128, experts_per_token: 8 });
+    let layers = (0..48).map(|layer| TracedLayer { layer, experts: 128, experts_per_token: 8, ..TracedLayer::default() });
     let mut trace = Trace::new(source(), layers.collect());
     let mut state = 1u64;
     let mut draw = |bound: u64| {

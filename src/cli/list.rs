@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moebius::kernels::KERNELS;
 use moebius::model::TAPS;
+use moebius::paging::{POLICIES, PolicyKind};
 use moebius::quant::{MaxError, QUANTS};
 use moebius::spec::ARCHS;
 use std::io::Write;
@@ -16,7 +17,7 @@ Examples:
   moebius list quants --json
   moebius list kernels --markdown";
 
-/// List architectures, kernels, quant formats or taps.
+/// List architectures, kernels, quant formats, taps or policies.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
@@ -40,6 +41,8 @@ enum What {
     Quants,
     /// Buffers of a device that `moebius logits --taps` keeps
     Taps,
+    /// Ways to choose which expert gives up its slot
+    Policies,
 }
 
 impl ListArgs {
@@ -49,6 +52,7 @@ impl ListArgs {
             What::Kernels => kernels(),
             What::Quants => quants(),
             What::Taps => taps(),
+            What::Policies => policies(),
         };
         let mut stdout = std::io::stdout().lock();
         if self.json {
@@ -79,6 +83,11 @@ fn kernels() -> Listing {
 
 fn taps() -> Listing {
     (vec!["tap", "holds"], TAPS.iter().map(|(name, holds)| vec![(*name).to_owned(), (*holds).to_owned()]).collect())
+}
+
+fn policies() -> Listing {
+    let row = |policy: &PolicyKind| vec![policy.name.to_owned(), policy.summary.to_owned()];
+    (vec!["policy", "does"], POLICIES.iter().map(row).collect())
 }
 
 fn quants() -> Listing {

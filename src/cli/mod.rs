@@ -6,6 +6,7 @@ mod auto;
 mod bench;
 mod bench_figures;
 mod bundled;
+mod cache_sim;
 mod chat;
 mod chat_command;
 mod chat_input;
@@ -102,6 +103,7 @@ enum Command {
     Perplexity(With<perplexity::PerplexityArgs, Loading>),
     Trace(Box<With<trace::TraceArgs, Loading>>),
     TraceReport(trace_report::TraceReportArgs),
+    CacheSim(Box<cache_sim::CacheSimArgs>),
     Check(With<check::CheckArgs, DeviceOnly>),
     Bench(Box<With<bench::BenchArgs, Measuring>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
@@ -131,6 +133,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Perplexity(with) => with.own.run(&with.shared.global()).await,
         Command::Trace(with) => with.own.run(&with.shared.global()).await,
         Command::TraceReport(args) => args.run(),
+        Command::CacheSim(args) => args.run().await,
         Command::Check(with) => with.own.run(&with.shared.global()).await,
         Command::Bench(with) => with.own.run(&with.shared.global()).await,
         Command::Tune(with) => with.own.run(&with.shared.global()).await,

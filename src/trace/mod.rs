@@ -2,13 +2,19 @@
 //!
 //! Everything here is a function of [`Trace`]; nothing knows a model or a device.
 
+mod cache;
+mod cache_html;
 mod colours;
+mod curves;
 mod html;
 mod jsonl;
+mod page;
 mod sample;
 mod statistics;
 mod svg;
 
+pub use cache::{Order, SimulatedLayer, Simulation, SimulationOptions, simulate};
+pub use cache_html::cache_html;
 pub use html::html;
 pub use jsonl::{FORMAT, header_line, read};
 pub use statistics::{

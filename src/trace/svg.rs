@@ -169,7 +169,8 @@ pub fn scale(most: &str) -> String {
     svg
 }
 
-fn open(title: &str, width: usize, height: usize) -> String {
+/// The beginning of a picture, in pixels.
+pub(super) fn open(title: &str, width: usize, height: usize) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\">\
          <title>{}</title>\n",
@@ -177,7 +178,8 @@ fn open(title: &str, width: usize, height: usize) -> String {
     )
 }
 
-fn label(svg: &mut String, class: &str, x: usize, y: usize, text: &str) {
+/// A text whose anchor is that of `class`.
+pub(super) fn label(svg: &mut String, class: &str, x: usize, y: usize, text: &str) {
     let _ = write!(svg, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{}</text>", escape(text));
 }
 

@@ -74,6 +74,7 @@ fn the_help_of_every_command_has_an_example() {
             "perplexity",
             "trace",
             "trace-report",
+            "cache-sim",
             "check",
             "bench",
             "tune",
@@ -95,7 +96,9 @@ fn the_help_of_every_command_has_an_example() {
 
 #[test]
 fn every_command_that_prints_figures_offers_json() {
-    for command in ["run", "inspect", "quantize", "logits", "perplexity", "trace", "trace-report", "bench", "devices", "list"] {
+    for command in
+        ["run", "inspect", "quantize", "logits", "perplexity", "trace", "trace-report", "cache-sim", "bench", "devices", "list"]
+    {
         assert!(moebius(&[command, "--help"]).stdout.contains("--json"), "{command}");
     }
 }

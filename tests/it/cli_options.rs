@@ -104,6 +104,7 @@ fn shared_options_are_refused_where_they_do_not_act() {
         &["devices", "--quant", "q4_0"],
         &["list", "archs", "--ctx", "5"],
         &["trace-report", "t.jsonl", "--device", "cpu"],
+        &["cache-sim", "t.jsonl", "--device", "cpu"],
         &["quantize", "a", "b", "--device", "cpu"],
         &["check", "--quant", "q4_0"],
     ] {
@@ -121,7 +122,7 @@ fn help_has_the_commands_own_options_first_and_shared_ones_under_their_heading()
         assert!(help.find("Options:").is_some_and(|place| place < heading), "{command}: {help}");
         assert!(!help.contains("slow reference"), "{command}");
     }
-    for command in ["devices", "list", "trace-report", "completions", "man"] {
+    for command in ["devices", "list", "trace-report", "cache-sim", "completions", "man"] {
         assert!(!stdout(&moebius(&[command, "--help"], &[])).contains("Device and memory"), "{command}");
     }
     assert!(stdout(&moebius(&["devices", "--help"], &[])).starts_with("List the adapters"));

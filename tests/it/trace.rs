@@ -241,6 +241,33 @@ fn windows_are_traced_as_the_forward_pass_routes_them() {
 }
 
 #[test]
+fn layers_say_what_an_expert_takes_and_how_many_need_nothing() {
+    for (fixture, weightless, matrix_values, bias_values) in [
+        // Gate, up and down of 96 x 32, with biases.
+        ("gpt_oss_bf16", 0, 3 * 96 * 32, 2 * 32 + 96),
+        // 40 rows of 72 columns and 72 of 20, in rows of whole blocks of 32.
+        ("longcat_flash", 4, 40 * 96 + 72 * 32, 0),
+    ] {
+        let load = |quant: &str| {
+            let device = DeviceOptions { choice: DeviceChoice::Cpu, ..DeviceOptions::default() };
+            let options = LoadOptions { device, quant: quant.parse().unwrap(), ..LoadOptions::default() };
+            block_on(Engine::load(&Golden::load(fixture).directory, &options, &mut |_| {})).unwrap()
+        };
+        for (quant, bytes) in [("f32", 4 * matrix_values), ("bf16", 2 * matrix_values)] {
+            let layers = load(quant).traced_layers();
+            assert!(!layers.is_empty());
+            for layer in layers {
+                assert_eq!(
+                    (layer.weightless, layer.expert_bytes),
+                    (weightless, Some(bytes + 4 * bias_values)),
+                    "{fixture} in {quant}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_generation_is_traced_with_the_number_of_experts_that_it_has() {
     let mut engine = load(&demo_model(), None);
     block_on(engine.set_routing(&RoutingOverride { experts_per_token: Some(3), ..RoutingOverride::default() })).unwrap();

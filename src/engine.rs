@@ -15,6 +15,7 @@ use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{
     Decoder, Forward, GpuDecoder, LoadParts, LoadStats, LoadStep, ReferenceDecoder, Tap, TapChoice, cache_format, expert_bytes,
 };
+use crate::paging::{ExpertMemory, PagingStats};
 use crate::platform::{self, Fetching, HostPeak, Listener};
 use crate::quant::{CacheChoice, CacheFormat, QuantChoice};
 use crate::spec::{ModelSpec, Parameters};
@@ -39,6 +40,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// How to route otherwise than the model was trained to, as [`Engine::set_routing`] does.
     pub routing: RoutingOverride,
+    /// Device memory for routed experts; the others are loaded when they are chosen. The reference keeps all in host memory.
+    pub expert_memory: ExpertMemory,
 }
 
 impl LoadOptions {
@@ -176,7 +179,8 @@ impl Engine {
             let description = DeviceDescription::of(&device);
             on_event(LoadEvent::Device(description.clone()));
             let (quant, cache) = (options.quant, options.kv_cache);
-            let parts = LoadParts { device, spec: &spec, store: store.clone(), quant, cache, context };
+            let expert_memory = options.expert_memory;
+            let parts = LoadParts { device, spec: &spec, store: store.clone(), quant, cache, context, expert_memory };
             let mut report = |step| on_event(LoadEvent::from(step));
             let decoder = GpuDecoder::load(parts, &mut report).await?;
             let load_stats = *decoder.load_stats();
@@ -244,6 +248,14 @@ impl Engine {
     /// What loading took.
     pub fn load_stats(&self) -> &LoadStats {
         &self.load_stats
+    }
+
+    /// What has been loaded since; `None` where all experts are in memory.
+    pub fn paging(&self) -> Option<&PagingStats> {
+        match &self.decoder {
+            Decoder::Gpu(decoder) => decoder.paging(),
+            Decoder::Reference(_) => None,
+        }
     }
 
     /// The layers with a router, as they route now.

@@ -79,6 +79,7 @@ struct WebLoadOptions {
     quant: Option<String>,
     kv_cache: Option<String>,
     context: Option<usize>,
+    expert_memory: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,12 +142,14 @@ impl Engine {
     /// Loads a model from its files: `config.json`, `tokenizer.json` and the weights. They are read in slices, the weights straight into
     /// the device's memory.
     pub async fn load(files: JsFiles, options: Option<JsLoadOptions>, on_event: Option<OnLoadEvent>) -> JsResult<Engine> {
-        let WebLoadOptions { name, device, quant, kv_cache, context } = parse(options.map(JsValue::from).as_ref())?;
+        let WebLoadOptions { name, device, quant, kv_cache, context, expert_memory } =
+            parse(options.map(JsValue::from).as_ref())?;
         let device = device.as_deref().unwrap_or("auto").parse::<DeviceChoice>().map_err(thrown)?;
         let quant = quant.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let kv_cache = kv_cache.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
+        let expert_memory = expert_memory.as_deref().unwrap_or("auto").parse().map_err(thrown)?;
         let device = DeviceOptions { choice: device, ..DeviceOptions::default() };
-        let options = LoadOptions { device, quant, kv_cache, context, ..LoadOptions::default() };
+        let options = LoadOptions { device, quant, kv_cache, context, expert_memory, ..LoadOptions::default() };
         let mount = mount(&files, name.as_deref());
         let mut progress = |event: LoadEvent| {
             if let Some(on_event) = on_event.as_ref().and_then(|function| function.dyn_ref::<js_sys::Function>()) {

@@ -6,6 +6,7 @@ use crate::engine::{Engine, LoadOptions};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, SamplingOptions, StopRules};
 use crate::gpu::{Device, DeviceChoice, DeviceKind, TunedFor, list_adapters};
+use crate::paging::ExpertMemory;
 use crate::platform::{self, Stopwatch};
 use crate::quant::{CacheChoice, CacheFormat};
 use crate::spec::Parameters;
@@ -101,6 +102,7 @@ pub enum ReferenceChoice {
 /// What reading the config and opening the checkpoint can fail with.
 pub async fn may_be_reference(directory: &Path, options: &LoadOptions) -> Result<ReferenceChoice> {
     let asked = !options.quant.is_as_stored() || options.kv_cache != CacheChoice::Auto;
+    let asked = asked || options.expert_memory != ExpertMemory::Auto;
     if asked || options.device.choice != DeviceChoice::Auto {
         return Ok(ReferenceChoice::Never);
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::generate::SamplingOptions;
 use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::model::{GpuDecoder, LoadParts, LoadStep};
+use crate::paging::ExpertMemory;
 use crate::platform::{self, Listener};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
@@ -38,6 +39,8 @@ pub struct SubjectOptions {
     pub context: Option<usize>,
     /// How to measure what the device can do at most.
     pub roofs: RoofOptions,
+    /// Device memory for routed experts.
+    pub expert_memory: ExpertMemory,
 }
 
 impl Subject {
@@ -108,7 +111,8 @@ impl Subject {
             Subject::Synthetic { .. } => Synthetic::new(spec).into(),
         };
         let spec = &store.spec().clone();
-        GpuDecoder::load(LoadParts { device, spec, store, quant, cache, context }, progress).await
+        let expert_memory = options.expert_memory;
+        GpuDecoder::load(LoadParts { device, spec, store, quant, cache, context, expert_memory }, progress).await
     }
 }
 

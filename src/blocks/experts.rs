@@ -40,6 +40,12 @@ pub(super) fn add_experts(recorder: &mut Recorder, spec: &MoeSpec, stream: &'sta
     let routed = RouterBuffers::of_experts(recorder, &spec.router);
     choose(recorder, spec, stream, &routed)?;
     let RouterSpec { num_experts, num_experts_per_tok, weight_on, .. } = spec.router;
+    if spec.router.identity_experts > 0 && !recorder.pass.is_decode() {
+        // No slab writes what an expert without weights gives, and its weight multiplies whatever is there.
+        let outputs = recorder.scratch("expert_output", num_experts_per_tok * padded(recorder.model.hidden_size));
+        recorder.recording.clear(&outputs);
+    }
+    recorder.begin_experts(&routed.output.ids, &routed.slots);
     let sorted = match recorder.pass.is_decode() {
         true => None,
         false => Some(sort(recorder, &spec.router, Role::Router, &routed.output.ids)?),
@@ -48,14 +54,11 @@ pub(super) fn add_experts(recorder: &mut Recorder, spec: &MoeSpec, stream: &'sta
         Some([tiles, order]) => Routing::Sorted { tiles, order },
         None => Routing::Direct { slots: &routed.slots },
     };
-    if spec.router.identity_experts > 0 && routing.is_sorted() {
-        // No slab writes what an expert without weights gives, and its weight multiplies whatever is there.
-        let outputs = recorder.scratch("expert_output", num_experts_per_tok * padded(recorder.model.hidden_size));
-        recorder.recording.clear(&outputs);
-    }
     let weights = &routed.output.weights;
     let assigned = Assigned { num_experts, num_experts_per_tok, weight_on, weights, routing };
-    run(recorder, (&spec.expert, ROLES), &assigned, target)?;
+    compute(recorder, (&spec.expert, ROLES), &assigned, target)?;
+    recorder.end_experts();
+    combine(recorder, &assigned, target)?;
     add_identity(recorder, &spec.router, &routed.output, target)?;
     if let Some(shared) = &spec.shared {
         add_shared(recorder, shared, target)?;
@@ -231,7 +234,8 @@ pub(super) fn everyone(recorder: &mut Recorder, own: &Everyone) -> Result<()> {
     };
     let weight_on = WeightOn::Output;
     let assigned = Assigned { num_experts: 1, num_experts_per_tok: 1, weight_on, weights: own.weights, routing };
-    run(recorder, (own.spec, own.roles), &assigned, own.target)
+    compute(recorder, (own.spec, own.roles), &assigned, own.target)?;
+    combine(recorder, &assigned, own.target)
 }
 
 /// Which experts the tokens go to, and with which weight.
@@ -243,7 +247,8 @@ struct Assigned<'b> {
     routing: Routing<'b>,
 }
 
-fn run(
+/// What the experts of each assignment give: of a single token added to the target, of a batch kept for [`combine`].
+fn compute(
     recorder: &mut Recorder,
     (spec, [gate_up, down]): (&MlpSpec, [Role; 2]),
     assigned: &Assigned,
@@ -277,8 +282,18 @@ fn run(
     }
     let outputs = recorder.scratch("expert_output", num_experts_per_tok * padded(hidden_size));
     let buffers = expert_down::Buffers { h: &h, routing, weights, y: &outputs, slabs: down };
-    expert_down::record(device, &mut recorder.recording, layer, &problem, &buffers)?;
-    let (num_tokens, scale) = (problem.num_tokens, target.scale);
+    expert_down::record(device, &mut recorder.recording, layer, &problem, &buffers)
+}
+
+/// `target += ` what [`compute`] kept.
+fn combine(recorder: &mut Recorder, assigned: &Assigned, target: &Target) -> Result<()> {
+    let Assigned { num_experts_per_tok, weight_on, weights, routing, .. } = *assigned;
+    if !routing.is_sorted() {
+        return Ok(());
+    }
+    let (device, layer, hidden_size) = (recorder.device, Some(recorder.layer), recorder.model.hidden_size);
+    let outputs = recorder.scratch("expert_output", num_experts_per_tok * padded(hidden_size));
+    let (num_tokens, scale) = (recorder.pass.num_tokens, target.scale);
     let problem = expert_combine::Problem { num_tokens, num_experts_per_tok, hidden_size, weight_on, scale };
     let buffers = expert_combine::Buffers { y: &outputs, weights, x: &target.buffer };
     expert_combine::record(device, &mut recorder.recording, layer, &problem, &buffers)

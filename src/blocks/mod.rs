@@ -20,7 +20,7 @@ mod weights;
 pub(crate) use host::{HostBlock, HostPass, HostWeights, norm_if};
 pub(crate) use memory::{LayerMemory, Memory, caches};
 pub(crate) use parallel::keep_input;
-pub(crate) use recorder::{Normed, Parts, Pass, Recorder};
+pub(crate) use recorder::{Cut, Normed, Parts, Pass, Recorder};
 pub use scratch::TAPS;
 pub(crate) use scratch::{Arena, Scratch, Sizes};
 pub(crate) use taps::LayerTaps;

@@ -36,6 +36,20 @@ pub(crate) struct Parts<'a> {
     pub memory: &'a Memory,
 }
 
+/// A place between two commands where experts may be loaded: the router of a layer has chosen, and its experts have not run.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    pub layer: usize,
+    /// Index of the first command after the choice.
+    pub routed: usize,
+    /// Index of the first command that follows the experts. In between nothing else is done, and of a batch it may be done again for other experts.
+    pub computed: usize,
+    /// `[num_tokens, experts_per_token]`, what was chosen.
+    pub ids: Buffer,
+    /// Likewise the cache slots, which are read of a single token.
+    pub slots: Buffer,
+}
+
 /// Records the blocks of a pass, one after the other.
 pub(crate) struct Recorder<'a> {
     pub device: &'a Device,
@@ -45,6 +59,8 @@ pub(crate) struct Recorder<'a> {
     pub arena: Arena<'a>,
     pub pass: Pass,
     pub recording: Recording,
+    /// One for every layer with a router of experts.
+    pub cuts: Vec<Cut>,
     /// Index of the layer that is being recorded.
     pub layer: usize,
     /// Index of the block in its layer.
@@ -124,8 +140,8 @@ impl<'a> Recorder<'a> {
     pub fn new(parts: Parts<'a>, arena: Arena<'a>, pass: Pass) -> Self {
         let Parts { device, model, weights, memory } = parts;
         let recording = if arena.is_rehearsal() { Recording::rehearsal() } else { Recording::default() };
-        let (fused_norm, known_routing) = (None, None);
-        Recorder { device, model, weights, memory, arena, pass, recording, layer: 0, block: 0, fused_norm, known_routing }
+        let (fused_norm, known_routing, cuts) = (None, None, Vec::new());
+        Recorder { device, model, weights, memory, arena, pass, recording, cuts, layer: 0, block: 0, fused_norm, known_routing }
     }
 
     /// Begins a block of the current layer.
@@ -201,6 +217,18 @@ impl<'a> Recorder<'a> {
     pub(super) fn taps(&self) -> &'a LayerTaps {
         let found = self.memory.taps.iter().find(|taps| taps.layer == self.layer);
         found.expect("every layer with a router has taps")
+    }
+
+    /// The experts in `ids` have been chosen, and their `slots` looked up.
+    pub(super) fn begin_experts(&mut self, ids: &Buffer, slots: &Buffer) {
+        let here = self.recording.commands().len();
+        self.cuts.push(Cut { layer: self.layer, routed: here, computed: here, ids: ids.clone(), slots: slots.clone() });
+    }
+
+    /// The chosen experts have run.
+    pub(super) fn end_experts(&mut self) {
+        let here = self.recording.commands().len();
+        self.cuts.last_mut().expect("experts have begun").computed = here;
     }
 
     /// What every block reads: the normed residual stream, or the stream itself where the norm comes after or is left to the kernel.

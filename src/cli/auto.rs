@@ -18,7 +18,8 @@ pub async fn resolve(directory: &Path, global: &Global) -> Result<Global> {
     // Where nothing is kept, nothing is measured each time.
     let kept_in = device.tunings.as_ref().map(|path| path.with_file_name("devices.json"));
     let (quant, kv_cache, context) = (global.quant, global.kv_cache, global.ctx.map(|tokens| tokens.get()));
-    let options = LoadOptions { device, quant, kv_cache, context, ..LoadOptions::default() };
+    let expert_memory = global.expert_memory;
+    let options = LoadOptions { device, quant, kv_cache, context, expert_memory, ..LoadOptions::default() };
     let Some(path) = kept_in else { return Ok(global.clone()) };
     let model = match may_be_reference(directory, &options).await? {
         ReferenceChoice::IfQuicker(model) => model,

@@ -47,7 +47,7 @@ mod tune;
 
 use clap::{Args, Parser, Subcommand};
 pub use shared::Global;
-use shared::{DeviceOnly, Loading, Measuring, Shared};
+use shared::{Benching, DeviceOnly, Loading, Measuring, Shared};
 use std::process::ExitCode;
 use style::Color;
 
@@ -105,7 +105,7 @@ enum Command {
     TraceReport(trace_report::TraceReportArgs),
     CacheSim(Box<cache_sim::CacheSimArgs>),
     Check(With<check::CheckArgs, DeviceOnly>),
-    Bench(Box<With<bench::BenchArgs, Measuring>>),
+    Bench(Box<With<bench::BenchArgs, Benching>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
     Report(Box<With<report::ReportArgs, Measuring>>),
     Devices(devices::DevicesArgs),

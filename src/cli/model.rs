@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::progress::{self, Download, Progress, Unit};
 use super::talk::{on_stderr, talk};
-use super::{Global, bundled, model_name, tune};
+use super::{Global, bundled, model_name, stats, tune};
 use anyhow::Result;
 use moebius::checkpoint::ModelFiles;
 use moebius::gating::RoutingOverride;
@@ -109,6 +109,7 @@ pub async fn load_with(directory: &Path, global: &Global, routing: RoutingOverri
         quant: global.quant,
         kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),
+        expert_memory: global.expert_memory,
         routing,
     };
     let mut progress = Some(Progress::new("load", Unit::Bytes, "looking at the files"));
@@ -133,6 +134,9 @@ pub async fn load_with(directory: &Path, global: &Global, routing: RoutingOverri
     let engine = engine?;
     for note in engine.notes().iter().chain(engine.tokenizer().notes()) {
         talk!("note     {}", on_stderr(note));
+    }
+    if let Some(paging) = engine.paging() {
+        talk!("experts  {}; the others are loaded when they are chosen", stats::slots(paging));
     }
     if global.verbose {
         say_more(&engine);

@@ -3,6 +3,7 @@
 use super::number;
 use clap::Args;
 use moebius::gpu::DeviceChoice;
+use moebius::paging::ExpertMemory;
 use moebius::quant::{CacheChoice, QuantChoice};
 use std::num::NonZeroUsize;
 
@@ -13,6 +14,7 @@ pub struct Global {
     pub quant: QuantChoice,
     pub kv_cache: CacheChoice,
     pub ctx: Option<NonZeroUsize>,
+    pub expert_memory: ExpertMemory,
     pub verbose: bool,
     /// Why this device, where `auto` was looked into.
     pub why: Option<String>,
@@ -55,6 +57,15 @@ struct Cache {
 
 #[derive(Args)]
 #[command(next_help_heading = "Device and memory")]
+struct Experts {
+    /// Device memory for routed experts: auto (all if they fit, otherwise what is left), all, a size such as 6GiB, or a share such as 50%. Experts
+    /// without room are loaded when they are chosen, and the text is the same.
+    #[arg(long, default_value = "auto", value_name = "BUDGET", env = "MOEBIUS_EXPERT_MEMORY", hide_env_values = true)]
+    expert_memory: ExpertMemory,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Device and memory")]
 struct Verbose {
     /// Say more on stderr, such as which tensors were ignored, or every case of a check.
     #[arg(short, long)]
@@ -67,7 +78,18 @@ pub struct Loading {
     #[command(flatten)]
     measuring: Measuring,
     #[command(flatten)]
+    experts: Experts,
+    #[command(flatten)]
     verbose: Verbose,
+}
+
+// For the command that measures how fast one is.
+#[derive(Args)]
+pub struct Benching {
+    #[command(flatten)]
+    measuring: Measuring,
+    #[command(flatten)]
+    experts: Experts,
 }
 
 // For commands that measure one, or say what it takes.
@@ -92,7 +114,14 @@ pub struct DeviceOnly {
 
 impl Shared for Loading {
     fn global(&self) -> Global {
-        Global { verbose: self.verbose.verbose, ..self.measuring.global() }
+        let expert_memory = self.experts.expert_memory;
+        Global { verbose: self.verbose.verbose, expert_memory, ..self.measuring.global() }
+    }
+}
+
+impl Shared for Benching {
+    fn global(&self) -> Global {
+        Global { expert_memory: self.experts.expert_memory, ..self.measuring.global() }
     }
 }
 

@@ -8,6 +8,7 @@ use moebius::bench;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceKind};
 use moebius::model::LoadStats;
+use moebius::paging::{PagingCounts, PagingStats};
 use moebius::quant::CacheFormat;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -22,6 +23,9 @@ pub fn print(engine: &Engine) {
         return;
     };
     talk!("memory   {}", memory(engine.load_stats(), device));
+    if let Some(paging) = engine.paging() {
+        talk!("experts  {}; {}", slots(paging), loads(paging));
+    }
     let pipelines = device.pipelines();
     talk!("profile  {}: {} kernels in {} pipelines", device.caps().profile.name(), num_kernels(device), pipelines.len());
     say_tuning(device);
@@ -53,6 +57,45 @@ pub fn memory(stats: &LoadStats, device: &Device) -> String {
     format!("weights {weights}, KV cache {kv_cache} in {format}, activations {activations} on the device; {host}")
 }
 
+/// `1.2 GiB, 50 of 128 slots per layer`
+pub fn slots(paging: &PagingStats) -> String {
+    let mut kinds: Vec<String> =
+        paging.slots.iter().zip(&paging.experts).map(|(slots, experts)| format!("{slots} of {experts}")).collect();
+    kinds.sort();
+    kinds.dedup();
+    format!("{} on the device, {} experts of each layer", human_bytes(paging.slot_bytes), kinds.join(" or "))
+}
+
+/// `decode 91.2 % hits, 33.8 loads and 85 MiB per token, waited 9.1 s; prompt 300 loads, 1.1 GiB, waited 2.0 s`
+fn loads(PagingStats { decode, prefill, .. }: &PagingStats) -> String {
+    let hits = |counts: &PagingCounts| format!("{:.1} % hits", counts.hit_rate() * 100.0);
+    let tokens = decode.tokens.max(1);
+    let per_token = decode.loads as f64 / tokens as f64;
+    let decoding = format!(
+        "decode {}, {per_token:.1} loads and {} per token, {:.2} s of waiting",
+        hits(decode),
+        human_bytes(decode.loaded_bytes / tokens),
+        decode.seconds
+    );
+    let bytes = human_bytes(prefill.loaded_bytes);
+    format!("{decoding}; prompt {}, {} loads and {bytes}, {:.2} s of waiting", hits(prefill), prefill.loads, prefill.seconds)
+}
+
+fn paging_json(paging: &PagingStats) -> Value {
+    let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill } = paging;
+    let counts = |counts: &PagingCounts| {
+        let PagingCounts { tokens, requests, hits, stops, loads, loaded_bytes, seconds } = *counts;
+        json!({
+            "tokens": tokens, "requests": requests, "hits": hits, "stops": stops, "loads": loads, "loaded_bytes": loaded_bytes,
+            "wait_seconds": seconds,
+        })
+    };
+    json!({
+        "budget": memory.to_string(), "policy": policy, "slots": slots, "experts": experts, "slot_bytes": slot_bytes,
+        "decode": counts(decode), "prefill": counts(prefill),
+    })
+}
+
 /// Fields of `run --stats --json`.
 pub fn json(engine: &Engine) -> Value {
     let pipelines = |device: &Device| {
@@ -66,7 +109,11 @@ pub fn json(engine: &Engine) -> Value {
             "pipelines": pipelines.iter().map(variant).collect::<Vec<_>>(),
         })
     };
-    json!({ "memory": bench::memory_json(engine.load_stats()), "compute": engine.gpu().map(pipelines) })
+    json!({
+        "memory": bench::memory_json(engine.load_stats()),
+        "paging": engine.paging().map(paging_json),
+        "compute": engine.gpu().map(pipelines),
+    })
 }
 
 fn num_kernels(device: &Device) -> usize {

@@ -37,6 +37,7 @@ pub fn options(global: &Global) -> SubjectOptions {
         quant: global.quant,
         kv_cache: global.kv_cache,
         context: global.ctx.map(|tokens| tokens.get()),
+        expert_memory: global.expert_memory,
         ..SubjectOptions::default()
     }
 }

@@ -76,6 +76,11 @@ impl Recording {
         &self.commands
     }
 
+    /// Takes off the commands from `at` on.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        Recording { commands: self.commands.split_off(at), is_rehearsal: self.is_rehearsal }
+    }
+
     pub fn num_dispatches(&self) -> usize {
         self.commands.iter().filter(|command| matches!(command, Command::Dispatch(_))).count()
     }

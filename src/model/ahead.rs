@@ -116,6 +116,10 @@ impl GpuDecoder {
     /// the device runs so far ahead at most.
     pub(super) async fn decode(&mut self, wanted: usize) -> Result<u32> {
         let fed = self.last_sampled;
+        if self.paged.is_some() {
+            // Whether its experts are there is known only once it has been routed, layer by layer.
+            return self.prefill(&[fed], self.position).await;
+        }
         if self.extend_history(&[fed], self.position).await? {
             // Another pass has overwritten the row.
             self.upload_rows(&[fed], self.position).await?;
@@ -178,7 +182,7 @@ impl GpuDecoder {
             after.push(recording);
         }
         let plan = &self.plans[&key];
-        let recordings: Vec<&Recording> = after.iter().flat_map(|after| [plan, after]).collect();
+        let recordings: Vec<&Recording> = after.iter().flat_map(|after| plan.recordings().into_iter().chain([after])).collect();
         let commands = recordings.iter().map(|recording| recording.commands().len()).sum();
         let pieces = self.step_time.pieces(device.pace(), steps, commands);
         let result =

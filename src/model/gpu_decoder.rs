@@ -6,7 +6,8 @@ use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
 use super::load_stats::{LoadStats, LoadStep};
-use super::plan::{Output, PlanKey, Planner};
+use super::paged::{Paged, choose_slots};
+use super::plan::{Output, Plan, PlanKey, Planner, Recorded};
 use super::sampler::RING;
 use super::upload::{Uploader, allocate};
 use super::{Cancel, Forward, check_memory, chunk_rows, go_on};
@@ -16,6 +17,7 @@ use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
+use crate::paging::{ExpertMemory, PagingStats};
 use crate::platform::{HostPeak, Listener, Progress};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
@@ -31,13 +33,15 @@ pub struct GpuDecoder {
     pub(super) device: Device,
     pub(super) spec: ModelSpec,
     /// Where the weights came from: they can be read again.
-    store: Arc<WeightStore>,
+    pub(super) store: Arc<WeightStore>,
     pub(super) weights: DeviceWeights,
     pub(super) buffers: Buffers,
     cost: TokenCost,
     load_stats: LoadStats,
     formats: Vec<&'static str>,
-    pub(super) plans: BTreeMap<PlanKey, Recording>,
+    pub(super) plans: BTreeMap<PlanKey, Arc<Plan>>,
+    /// Where not all experts are on the device.
+    pub(super) paged: Option<Paged>,
     /// The tokens whose keys and values the cache holds.
     pub(super) history: Vec<u32>,
     /// The rotary tables are those of texts beyond the model's original length.
@@ -64,6 +68,8 @@ pub struct LoadParts<'a> {
     pub cache: CacheChoice,
     /// Its positions.
     pub context: usize,
+    /// Device memory for routed experts.
+    pub expert_memory: ExpertMemory,
 }
 
 impl GpuDecoder {
@@ -73,15 +79,18 @@ impl GpuDecoder {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) or [`Error::DeviceLimit`](crate::Error::DeviceLimit) before anything is read;
     /// otherwise what reading or uploading can fail with.
     pub async fn load(parts: LoadParts<'_>, progress: &mut Listener<'_, LoadStep>) -> Result<Self> {
-        let LoadParts { device, spec, store, quant, cache, context } = parts;
+        let LoadParts { device, spec, store, quant, cache, context, expert_memory } = parts;
         let cache = cache_format(&store, spec, quant, cache);
         let cache = CacheShape { context, format: cache };
         let formats = Formats::of_model(&store, spec, quant)?;
-        let (weight_bytes, kv_cache_bytes) = (formats.total_bytes(spec), kv_bytes(spec, cache));
-        check_memory(&device, weight_bytes + kv_cache_bytes)?;
+        let kv_cache_bytes = kv_bytes(spec, cache);
+        let paged = choose_slots(expert_memory, &device, (spec, &formats), kv_cache_bytes)?;
+        let weight_bytes = formats.total_bytes(spec) - paged.as_ref().map_or(0, Paged::expert_bytes);
+        let slot_bytes = paged.as_ref().map_or(0, Paged::slot_bytes);
+        check_memory(&device, weight_bytes + slot_bytes + kv_cache_bytes)?;
         let allocated = || device.allocated_bytes();
         let (host_peak, before_weights) = (HostPeak::start(), allocated());
-        let weights = allocate(&device, spec, &formats).await?;
+        let weights = allocate(&device, spec, &formats, paged.as_ref()).await?;
         let weight_bytes_allocated = allocated() - before_weights;
         let sizes = measure(&device, spec, &weights, cache).await?;
         let before_buffers = allocated();
@@ -94,7 +103,7 @@ impl GpuDecoder {
             progress: &mut |done_bytes| progress(LoadStep::Weights { done_bytes, total_bytes: weight_bytes }),
             done_bytes: 0,
         };
-        uploader.fill(&weights).await?;
+        uploader.fill(&weights, paged.is_some()).await?;
         let load_stats = LoadStats {
             weight_bytes: weight_bytes_allocated,
             kv_cache_bytes,
@@ -112,6 +121,7 @@ impl GpuDecoder {
             load_stats,
             formats: formats.names(spec),
             plans: BTreeMap::new(),
+            paged,
             history: Vec::new(),
             is_long: false,
             position: 0,
@@ -142,7 +152,7 @@ impl GpuDecoder {
         for &key in &keys {
             self.prepare(key).await?;
         }
-        let unused = Recording::unused(keys.iter().filter_map(|key| self.plans.get(key)));
+        let unused = Recording::unused(keys.iter().filter_map(|key| self.plans.get(key)).flat_map(|plan| plan.recordings()));
         let total = unused.len() as u64;
         for (done, dispatch) in unused.into_iter().enumerate() {
             progress(done as u64, total);
@@ -175,12 +185,20 @@ impl GpuDecoder {
         &self.store
     }
 
+    /// What has been loaded while it ran; `None` where all experts are on the device.
+    pub fn paging(&self) -> Option<&PagingStats> {
+        self.paged.as_ref().map(Paged::stats)
+    }
+
     pub fn device(&self) -> &Device {
         &self.device
     }
 
     /// See [`Decoder::set_spec`](super::Decoder::set_spec).
     pub(super) async fn set_spec(&mut self, spec: ModelSpec) -> Result<()> {
+        if let Some(paged) = &self.paged {
+            paged.check(&spec)?;
+        }
         let per_token = |spec: &ModelSpec| spec.moe_layers().map(|(_, moe)| moe.router.num_experts_per_tok).collect::<Vec<_>>();
         if per_token(&spec) != per_token(&self.spec) {
             // Other shapes need other activations; the KV cache is the same.
@@ -347,13 +365,19 @@ impl GpuDecoder {
     async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
         self.prepare(key).await?;
         self.upload_rows(ids, position).await?;
-        self.run_recording("running the model", &self.plans[&key], key.num_tokens).await
+        let plan = self.plans[&key].clone();
+        self.run("running the model", &plan, key.num_tokens).await
     }
 
     /// Runs what is recorded for so many tokens.
-    pub(super) async fn run_recording(&self, attempted: &str, recording: &Recording, num_tokens: usize) -> Result<()> {
-        let pieces = self.step_time.pieces(self.device.pace(), num_tokens, recording.commands().len());
-        self.device.submit_in_pieces(attempted, &[recording], pieces).await
+    pub(super) async fn run(&mut self, attempted: &str, plan: &Plan, num_tokens: usize) -> Result<()> {
+        match plan {
+            Plan::Whole(recording) => {
+                let pieces = self.step_time.pieces(self.device.pace(), num_tokens, recording.commands().len());
+                self.device.submit_in_pieces(attempted, &[recording], pieces).await
+            }
+            Plan::Cut { stages, rest } => self.run_stages(attempted, stages, rest, num_tokens).await,
+        }
     }
 
     /// Records a pass of this shape.
@@ -371,8 +395,8 @@ impl GpuDecoder {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
         let record = || self.planner(key.pass()).record(&self.buffers.sampler, key.output);
-        let recorded = self.device.catch("preparing the kernels", record).await?;
-        self.plans.insert(key, recorded.recording);
+        let Recorded { recording, cuts, .. } = self.device.catch("preparing the kernels", record).await?;
+        self.plans.insert(key, Arc::new(Plan::new(recording, cuts, self.paged.is_some())));
         Ok(())
     }
 

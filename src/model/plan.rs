@@ -4,7 +4,7 @@ use super::faults::Probe;
 use super::sampler::{RING, Sampler};
 use super::scratch_taps::ScratchTaps;
 use crate::batch::{LayerPart, Place};
-use crate::blocks::{self, Arena, DeviceWeights, Matrix, Normed, Parts, Pass, Recorder, Sizes, keep_input};
+use crate::blocks::{self, Arena, Cut, DeviceWeights, Matrix, Normed, Parts, Pass, Recorder, Sizes, keep_input};
 use crate::error::Result;
 use crate::gating::WeightOn;
 use crate::gpu::{Buffer, Recording};
@@ -50,8 +50,55 @@ pub(super) struct Planner<'a> {
 /// A recorded pass, with what looked on while it was recorded.
 pub(super) struct Recorded {
     pub recording: Recording,
+    pub cuts: Vec<Cut>,
     pub probe: Option<Probe>,
     pub taps: Option<ScratchTaps>,
+}
+
+/// What is run for a pass.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// All experts are there.
+    Whole(Recording),
+    /// Between its parts experts may have to be loaded.
+    Cut { stages: Vec<Stage>, rest: Recording },
+}
+
+/// A pass up to the experts of one layer.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Up to and with the router.
+    pub before: Recording,
+    pub experts: Recording,
+    pub cut: Cut,
+}
+
+impl Plan {
+    /// `cuts` of a recording, where they are needed.
+    pub fn new(mut recording: Recording, cuts: Vec<Cut>, needs_cuts: bool) -> Self {
+        if !needs_cuts {
+            return Plan::Whole(recording);
+        }
+        let mut stages = Vec::with_capacity(cuts.len());
+        for cut in cuts.into_iter().rev() {
+            let rest = recording.split_off(cut.computed);
+            let experts = recording.split_off(cut.routed);
+            stages.push((rest, experts, cut));
+        }
+        // From the last cut to the first, what is left of the recording lies before each.
+        let mut before = recording;
+        let cut = |(rest, experts, cut)| Stage { before: std::mem::replace(&mut before, rest), experts, cut };
+        let stages = stages.into_iter().rev().map(cut).collect();
+        Plan::Cut { stages, rest: before }
+    }
+
+    /// All of its commands, in order.
+    pub fn recordings(&self) -> Vec<&Recording> {
+        match self {
+            Plan::Whole(recording) => vec![recording],
+            Plan::Cut { stages, rest } => stages.iter().flat_map(|stage| [&stage.before, &stage.experts]).chain([rest]).collect(),
+        }
+    }
 }
 
 /// The scratch that a pass of this shape asks for, beside what `sizes` knows already.
@@ -96,7 +143,8 @@ impl<'a> Planner<'a> {
             }
             Output::Logits => self.head(sampler, 0, num_tokens)?,
         }
-        Ok(Recorded { recording: self.recorder.recording, probe: self.probe, taps: self.taps })
+        let Recorder { recording, cuts, .. } = self.recorder;
+        Ok(Recorded { recording, cuts, probe: self.probe, taps: self.taps })
     }
 
     /// From the rows of the pass to the residual stream after the last layer.

@@ -1,7 +1,7 @@
 //! Scratch of a pass, kept: which layer of a model is the first to go wrong.
 
 use super::gpu_decoder::GpuDecoder;
-use super::plan::Output;
+use super::plan::{Output, Plan};
 use crate::blocks::{Pass, Recorder, TAPS};
 use crate::error::{Error, Result, nearest};
 use crate::gpu::Buffer;
@@ -128,7 +128,8 @@ impl GpuDecoder {
             let recorded = self.device.catch(attempted, record).await?;
             let taps = recorded.taps.expect("they were asked for");
             taps.check()?;
-            self.run_recording(attempted, &recorded.recording, chunk.len()).await?;
+            let plan = Plan::new(recorded.recording, recorded.cuts, self.paged.is_some());
+            self.run(attempted, &plan, chunk.len()).await?;
             for (position, (tap, copy)) in taps.kept.into_iter().enumerate() {
                 let words: Vec<u32> = self.device.read_as(attempted, &copy, chunk.len() * tap.width).await?;
                 match all.get_mut(position) {

@@ -1,6 +1,7 @@
 //! Allocates the weights of a model on a device, and fills them from their store.
 
 use super::formats::Formats;
+use super::paged::{Paged, is_paged};
 use crate::blocks::{DeviceWeight, DeviceWeights, Matrix};
 use crate::checkpoint::{RowRun, WeightStore};
 use crate::error::{Error, Result};
@@ -35,7 +36,12 @@ fn placed(spec: &ModelSpec) -> Vec<(WeightKey, Weight, bool)> {
 ///
 /// # Errors
 /// What allocating on the device can fail with.
-pub(super) async fn allocate(device: &Device, spec: &ModelSpec, formats: &Formats) -> Result<DeviceWeights> {
+pub(super) async fn allocate(
+    device: &Device,
+    spec: &ModelSpec,
+    formats: &Formats,
+    paged: Option<&Paged>,
+) -> Result<DeviceWeights> {
     let mut weights = DeviceWeights::default();
     for (key, weight, has_bias) in placed(spec) {
         let (label, quant) = (key.packed_name(), formats.of(key));
@@ -53,14 +59,19 @@ pub(super) async fn allocate(device: &Device, spec: &ModelSpec, formats: &Format
                 Ok(DeviceWeight::Matrices(formats.runs(key, rows).into_iter().map(matrix).collect::<Result<_>>()?))
             }
             Kind::Slab | Kind::SlabBias(_) => {
-                let shape = SlabShape { num_slots: weight.copies(), rows, cols, quant, bias: has_bias };
+                let num_slots = paged.and_then(|paged| paged.slots_of(key)).unwrap_or(weight.copies());
+                let shape = SlabShape { num_slots, rows, cols, quant, bias: has_bias };
                 Ok(DeviceWeight::Slabs(Slabs::new(device, &label, shape)?))
             }
         };
         weights.by_key.insert(key, device.catch(&label, allocate).await?);
     }
     for (key, num_experts) in routers(spec) {
-        let table = device.catch("slot_table", || Ok(identity_slots(device, num_experts))).await?;
+        let slots: Vec<u32> = match paged.and_then(|paged| paged.table_of(key)) {
+            Some(table) => table.to_vec(),
+            None => (0..num_experts as u32).collect(),
+        };
+        let table = device.catch("slot_table", || Ok(slot_table(device, &slots))).await?;
         weights.slot_tables.insert(key, table);
     }
     Ok(weights)
@@ -75,11 +86,10 @@ fn routers(spec: &ModelSpec) -> Vec<(WeightKey, usize)> {
     spec.layers.iter().enumerate().flat_map(of_layer).collect()
 }
 
-/// Everything is resident: the slot of an expert is its id. Experts without weights have a slot that no slab has.
-fn identity_slots(device: &Device, num_experts: usize) -> Buffer {
-    let identity: Vec<u32> = (0..num_experts as u32).collect();
-    let table = device.storage("slot_table", (num_experts * 4) as u64);
-    device.write(&table, 0, bytemuck::cast_slice(&identity));
+/// The slot of every expert. Where everything is resident, that is its id, and experts without weights have a slot that no slab has.
+fn slot_table(device: &Device, slots: &[u32]) -> Buffer {
+    let table = device.storage("slot_table", size_of_val(slots) as u64);
+    device.write(&table, 0, bytemuck::cast_slice(slots));
     table
 }
 
@@ -94,10 +104,12 @@ pub(super) struct Uploader<'a> {
 }
 
 impl Uploader<'_> {
+    /// All weights, or all but routed experts.
+    ///
     /// # Errors
     /// What reading the weights or writing them to the device can fail with.
-    pub async fn fill(&mut self, weights: &DeviceWeights) -> Result<()> {
-        for (key, weight, _) in placed(self.spec) {
+    pub async fn fill(&mut self, weights: &DeviceWeights, without_experts: bool) -> Result<()> {
+        for (key, weight, _) in placed(self.spec).into_iter().filter(|(key, ..)| !(without_experts && is_paged(*key))) {
             match weights.by_key.get(&key) {
                 Some(DeviceWeight::Vector(buffer)) => self.vector(key, buffer).await?,
                 Some(DeviceWeight::Matrices(matrices)) => {

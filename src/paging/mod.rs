@@ -6,7 +6,9 @@
 mod budget;
 mod policy;
 mod residency;
+mod stats;
 
 pub use budget::{ExpertMemory, PlaceShape};
 pub use policy::{HALF_LIFE, POLICIES, Policy, PolicyKind, PolicySetup};
 pub use residency::{ABSENT, Load, Plan, Residency, WEIGHTLESS, Wave, Waves};
+pub use stats::{PagingCounts, PagingStats};

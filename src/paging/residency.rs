@@ -215,11 +215,17 @@ impl Place {
         ordered
     }
 
-    fn commit(&mut self, loads: &[Load]) {
+    fn evict(&mut self, loads: &[Load]) {
         for load in loads {
-            if let Some(evicted) = load.evicts {
+            if let Some(evicted) = self.holds[load.slot].take() {
                 self.table[evicted] = ABSENT;
             }
+        }
+    }
+
+    fn commit(&mut self, loads: &[Load]) {
+        self.evict(loads);
+        for load in loads {
             self.table[load.expert] = load.slot as u32;
             self.holds[load.slot] = Some(load.expert);
         }
@@ -229,6 +235,11 @@ impl Place {
 impl Plan<'_> {
     pub fn loads(&self) -> &[Load] {
         &self.loads
+    }
+
+    /// The slots are about to be overwritten: what they hold is gone, whatever becomes of the plan.
+    pub fn evict(&mut self) {
+        self.place.evict(&self.loads);
     }
 
     /// The records are there. Returns what was loaded.
@@ -254,6 +265,13 @@ impl Waves<'_> {
         }
         wave.loads.iter().for_each(|load| table[load.expert] = load.slot as u32);
         Some((wave, table))
+    }
+
+    /// As [`Plan::evict`], for the first wave that is not committed.
+    pub fn evict_current(&mut self) {
+        if let Some(wave) = self.waves.get(self.committed) {
+            self.place.evict(&wave.loads);
+        }
     }
 
     /// The records of the first wave that is not committed are there.

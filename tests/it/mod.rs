@@ -41,6 +41,7 @@ mod loading;
 mod nonsense;
 mod overrides;
 mod page_hints;
+mod paged;
 mod paging;
 mod parameters;
 mod parts;

@@ -391,6 +391,31 @@ fn a_token_loads_what_is_absent_into_free_slots_first() {
 }
 
 #[test]
+fn what_was_about_to_be_overwritten_is_gone_when_a_plan_is_given_up() {
+    let mut residency = residency(5, 2, "lru");
+    drop(residency.plan(0, &[0, 1]).commit());
+    residency.used(0, &[0]);
+    residency.used(0, &[1]);
+    let mut plan = residency.plan(0, &[3]);
+    assert_eq!(plan.loads()[0].evicts, Some(0));
+    plan.evict();
+    drop(plan);
+    assert_eq!(residency.resident(0), [1]);
+    assert_eq!(residency.table(0)[3], ABSENT);
+    // Its slot is free for the next one, and nothing else has to go.
+    let loads = residency.plan(0, &[3]).commit();
+    assert_eq!(loads.iter().map(|load| load.evicts).collect::<Vec<_>>(), [None]);
+    assert_eq!(residency.resident(0), [1, 3]);
+
+    let mut counts = vec![0; 5];
+    counts[2] = 4;
+    let mut waves = residency.waves(0, &counts);
+    waves.evict_current();
+    drop(waves);
+    assert_eq!(residency.resident(0).len(), 1);
+}
+
+#[test]
 #[should_panic(expected = "3 experts are wanted in 2 slots")]
 fn more_experts_than_slots_are_a_mistake_of_the_caller() {
     drop(residency(5, 2, "lru").plan(0, &[0, 1, 2]));

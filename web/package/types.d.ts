@@ -20,6 +20,11 @@ export interface LoadOptions {
   kvCache?: string;
   /** Positions of the KV cache. */
   context?: number;
+  /**
+   * Device memory for routed experts: `auto`, `all`, a size such as `512MiB` or a share such as `50%`. Experts without room are loaded when they
+   * are chosen. By default all are on the device.
+   */
+  expertMemory?: string;
 }
 
 /** Whether the reference may stand in for a software GPU, and what a comparison of the two is kept under. */

@@ -9,6 +9,7 @@ use crate::conformance::{CaseReport, KernelSummary, Report};
 use crate::engine::DeviceDescription;
 use crate::gpu::{AdapterSummary, Device};
 use crate::model::LoadStats;
+use crate::paging::{PagingCounts, PagingStats};
 use serde_json::{Value, json};
 
 /// The version of what [`DeviceReport::json`] writes; `docs/device-report.schema.json` describes it.
@@ -131,6 +132,22 @@ pub fn memory_json(stats: &LoadStats) -> Value {
     })
 }
 
+/// Budget and counts of a model whose experts do not all have room.
+pub fn paging_json(paging: &PagingStats) -> Value {
+    let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill } = paging;
+    let counts = |counts: &PagingCounts| {
+        let PagingCounts { tokens, requests, hits, stops, loads, loaded_bytes, seconds } = *counts;
+        json!({
+            "tokens": tokens, "requests": requests, "hits": hits, "stops": stops, "loads": loads, "loaded_bytes": loaded_bytes,
+            "wait_seconds": seconds,
+        })
+    };
+    json!({
+        "budget": memory.to_string(), "policy": policy, "slots": slots, "experts": experts, "slot_bytes": slot_bytes,
+        "decode": counts(decode), "prefill": counts(prefill),
+    })
+}
+
 /// What was measured of `subject`, for a report: a folder's name may be that of a person or a project, so the model is called by its family.
 pub fn nameless_json(subject: &Subject, bench: &Bench, tests: &[TestReport]) -> Value {
     let mut json = bench_json(subject, bench, tests, &[]);
@@ -146,7 +163,7 @@ pub fn bench_json(subject: &Subject, bench: &Bench, tests: &[TestReport], kernel
     let spec = bench.spec();
     let Roofs { bytes, read_gb_s, copy_gb_s, fma_gflop_s, gap_us } = bench.roofs();
     let kernels = kernels.iter().flat_map(|(test, kernels)| kernels.iter().map(|kernel| kernel_json(test, kernel)));
-    json!({
+    let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": device_json(&DeviceDescription::of(bench.device())),
         "model": subject.path(),
@@ -166,7 +183,11 @@ pub fn bench_json(subject: &Subject, bench: &Bench, tests: &[TestReport], kernel
         },
         "tests": tests.iter().map(test_json).collect::<Vec<_>>(),
         "kernels": kernels.collect::<Vec<_>>(),
-    })
+    });
+    if let Some(paging) = bench.paging() {
+        json["paging"] = paging_json(paging);
+    }
+    json
 }
 
 fn test_json(report: &TestReport) -> Value {

@@ -14,6 +14,7 @@ mod tune;
 
 pub use json::{
     DeviceReport, System, adapter_json, adapter_of, bench_json, case_json, check_json, device_json, memory_json, nameless_json,
+    paging_json,
 };
 pub use kernels::KernelReport;
 pub use plot::{Curve, svg};

@@ -8,6 +8,7 @@ use crate::batch::rng::pcg;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Pace};
 use crate::model::{Decoder, GpuDecoder, LoadStats, LoadStep};
+use crate::paging::PagingStats;
 use crate::platform::{Listener, Stopwatch};
 use crate::spec::ModelSpec;
 
@@ -66,6 +67,11 @@ impl Bench {
     /// What loading took.
     pub fn load_stats(&self) -> &LoadStats {
         self.gpu().load_stats()
+    }
+
+    /// Experts that were loaded while it ran; `None` where all are on the device.
+    pub fn paging(&self) -> Option<&PagingStats> {
+        self.gpu().paging()
     }
 
     /// Everything that was allocated on the device, in bytes, that of the probes included.

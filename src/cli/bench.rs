@@ -102,6 +102,9 @@ impl BenchArgs {
             Output::Md => write!(stdout, "{}", figures.markdown())?,
             Output::Csv => write!(stdout, "{}", figures.csv())?,
         }
+        if let Some(paging) = bench.paging() {
+            talk!("\nexperts  {}", stats::paging(paging));
+        }
         if figures.exceed_roofs() {
             talk!(
                 "\na share above 100 % is no speed that the device cannot have: the roof was measured too low, because something else ran, or"

@@ -8,7 +8,7 @@ use super::talk::talk;
 use anyhow::Result;
 use clap::Args;
 use moebius::error::human_bytes;
-use moebius::model::{QuantizeOptions, Quantized, quantize};
+use moebius::model::{QuantizeOptions, Quantized, quantize, quantize_synthetic};
 use moebius::platform::{HostPeak, NewDirectory, Stopwatch};
 use moebius::quant::QuantChoice;
 use serde_json::json;
@@ -21,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   moebius quantize examples/models/demo demo-q8_0
   moebius quantize mistralai/Mixtral-8x7B-v0.1 mixtral-q4_0 --quant q4_0,head=q8_0
+  moebius quantize --synthetic config.json random-q4_0 --quant q4_0   random weights in its shapes, to try a size out
   moebius run mixtral-q4_0 \"Dear Sir,\"              as run with that --quant, but loads faster
 ";
 
@@ -40,6 +41,12 @@ pub struct QuantizeArgs {
     /// Mebibytes of weights in one file, at most, but for a single tensor that is larger.
     #[arg(long, value_name = "MIB", default_value = "4096", value_parser = number::positive_u64)]
     file_size: NonZeroU64,
+    /// MODEL is a `config.json`: write random weights in its shapes, with which sizes and speeds can be tried out without a download.
+    #[arg(long)]
+    synthetic: bool,
+    /// With --synthetic: only the first so many layers.
+    #[arg(long, requires = "synthetic", value_parser = number::whole)]
+    layers: Option<usize>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -49,9 +56,9 @@ impl QuantizeArgs {
     pub async fn run(&self) -> Result<ExitCode> {
         // Before anything is downloaded; the check is all that is wanted here.
         drop(NewDirectory::prepare(&self.out)?);
-        let directory = model::directory(Some(&self.model)).await?;
         let options = QuantizeOptions { quant: self.quant, max_file_bytes: self.file_size.get().saturating_mul(1 << 20) };
 
+        let directory = if self.synthetic { PathBuf::from(&self.model) } else { model::directory(Some(&self.model)).await? };
         let watch = Watch::start();
         let (clock, host_peak) = (Stopwatch::start(), HostPeak::start());
         let line = Progress::new("quantise", Unit::Bytes, "looking at the weights");
@@ -59,7 +66,11 @@ impl QuantizeArgs {
             line.set(done, total);
             !watch.requested()
         };
-        let written = quantize(&directory, &self.out, &options, &mut progress).await;
+        let written = if self.synthetic {
+            quantize_synthetic(&directory, self.layers, &self.out, &options, &mut progress).await
+        } else {
+            quantize(&directory, &self.out, &options, &mut progress).await
+        };
         drop(line);
         let Quantized { quant, formats, num_files, weight_bytes } = written?;
         let files = if num_files == 1 { "one file".to_owned() } else { format!("{num_files} files") };

@@ -24,7 +24,7 @@ pub fn print(engine: &Engine) {
     };
     talk!("memory   {}", memory(engine.load_stats(), device));
     if let Some(paging) = engine.paging() {
-        talk!("experts  {}; {}", slots(paging), loads(paging));
+        talk!("experts  {}", self::paging(paging));
     }
     let pipelines = device.pipelines();
     talk!("profile  {}: {} kernels in {} pipelines", device.caps().profile.name(), num_kernels(device), pipelines.len());
@@ -66,6 +66,11 @@ pub fn slots(paging: &PagingStats) -> String {
     format!("{} on the device, {} experts of each layer", human_bytes(paging.slot_bytes), kinds.join(" or "))
 }
 
+/// One line about experts that had to be loaded.
+pub fn paging(paging: &PagingStats) -> String {
+    format!("{}; {}", slots(paging), loads(paging))
+}
+
 /// `decode 91.2 % hits, 33.8 loads and 85 MiB per token, waited 9.1 s; prompt 300 loads, 1.1 GiB, waited 2.0 s`
 fn loads(PagingStats { decode, prefill, .. }: &PagingStats) -> String {
     let hits = |counts: &PagingCounts| format!("{:.1} % hits", counts.hit_rate() * 100.0);
@@ -79,21 +84,6 @@ fn loads(PagingStats { decode, prefill, .. }: &PagingStats) -> String {
     );
     let bytes = human_bytes(prefill.loaded_bytes);
     format!("{decoding}; prompt {}, {} loads and {bytes}, {:.2} s of waiting", hits(prefill), prefill.loads, prefill.seconds)
-}
-
-fn paging_json(paging: &PagingStats) -> Value {
-    let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill } = paging;
-    let counts = |counts: &PagingCounts| {
-        let PagingCounts { tokens, requests, hits, stops, loads, loaded_bytes, seconds } = *counts;
-        json!({
-            "tokens": tokens, "requests": requests, "hits": hits, "stops": stops, "loads": loads, "loaded_bytes": loaded_bytes,
-            "wait_seconds": seconds,
-        })
-    };
-    json!({
-        "budget": memory.to_string(), "policy": policy, "slots": slots, "experts": experts, "slot_bytes": slot_bytes,
-        "decode": counts(decode), "prefill": counts(prefill),
-    })
 }
 
 /// Fields of `run --stats --json`.
@@ -111,7 +101,7 @@ pub fn json(engine: &Engine) -> Value {
     };
     json!({
         "memory": bench::memory_json(engine.load_stats()),
-        "paging": engine.paging().map(paging_json),
+        "paging": engine.paging().map(bench::paging_json),
         "compute": engine.gpu().map(pipelines),
     })
 }

@@ -25,7 +25,7 @@ pub use cost::{TokenCost, expert_bytes, footprint, format_names};
 pub use formats::cache_format;
 pub use gpu_decoder::{GpuDecoder, LoadParts};
 pub use load_stats::{LoadStats, LoadStep};
-pub use quantize::{QuantizeOptions, Quantized, quantize};
+pub use quantize::{QuantizeOptions, Quantized, quantize, quantize_synthetic};
 pub use reference_decoder::ReferenceDecoder;
 pub use reference_pass::{ReferenceForward, ReferencePass};
 pub use scratch_taps::{Tap, TapChoice};

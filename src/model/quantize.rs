@@ -4,11 +4,11 @@ use super::formats::Formats;
 use super::upload::piece_rows;
 use crate::checkpoint::gguf;
 use crate::checkpoint::packed::{metadata, packed_shape};
-use crate::checkpoint::{Checkpoint, INDEX, ModelFiles, SINGLE, WeightStore};
+use crate::checkpoint::{Checkpoint, INDEX, ModelFiles, SINGLE, Synthetic, WeightStore};
 use crate::error::{Error, Result};
-use crate::platform::NewDirectory;
+use crate::platform::{self, NewDirectory};
 use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
-use crate::spec::{ModelSpec, WeightKey};
+use crate::spec::{ModelSpec, WeightKey, parse_json};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -98,15 +98,65 @@ pub async fn quantize(
     }
     let quant = options.quant.unwrap_or_else(|| default_choice(&checkpoint, &spec));
     let store = WeightStore::Checkpoint(checkpoint);
-    let formats = Formats::of_model(&store, &spec, quant)?;
-    let total_bytes = formats.total_bytes(&spec);
-    let files = files(&formats, &spec, options.max_file_bytes);
     let new = NewDirectory::prepare(out)?;
     for name in COMPANIONS {
         new.copy(directory, name)?;
     }
+    write_weights(new, &store, (quant, options.max_file_bytes), progress).await
+}
 
-    let mut writer = Writer { store: &store, new: &new, quant, done_bytes: 0, progress: &mut |done| progress(done, total_bytes) };
+/// Writes random weights in the shapes that the `config.json` at `config` gives, or of the first `layers` of them, as [`quantize`] writes those
+/// of a model. There is no tokenizer: what comes out can be measured, and gives no text.
+///
+/// # Errors
+/// What a config can be wrong about; [`Error::Argument`] for a number of layers that it does not have; as [`quantize`].
+pub async fn quantize_synthetic(
+    config: &Path,
+    layers: Option<usize>,
+    out: &Path,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Quantized> {
+    const NUM_LAYERS: &str = "num_hidden_layers";
+    let name = config.display().to_string();
+    let mut text = platform::read_text(config).await?;
+    if let Some(layers) = layers {
+        let mut value = parse_json(&text, &name)?;
+        match value.get(NUM_LAYERS).and_then(Value::as_u64) {
+            Some(all) if layers > 0 && layers as u64 <= all => value[NUM_LAYERS] = layers.into(),
+            Some(all) => {
+                let expected = format!("1 to {all}, which the config has");
+                return Err(Error::Argument { what: "number of layers", expected, found: layers.to_string() });
+            }
+            None => {
+                let (expected, found) = ("a number, to cut layers off".to_owned(), "nothing".to_owned());
+                return Err(Error::Config { file: name, key: NUM_LAYERS.to_owned(), expected, found });
+            }
+        }
+        text = value.to_string();
+    }
+    let spec = ModelSpec::parse(&text, &name)?;
+    spec.check_runnable()?;
+    let quant = options.quant.unwrap_or_else(|| QuantChoice::all(QuantFormat::find("q8_0").expect("it is one of the formats")));
+    let new = NewDirectory::prepare(out)?;
+    let mut file = new.create(COMPANIONS[0])?;
+    file.write(text.as_bytes())?;
+    file.finish()?;
+    write_weights(new, &WeightStore::Synthetic(Synthetic::new(&spec)), (quant, options.max_file_bytes), progress).await
+}
+
+/// All weights, in as many files as that takes.
+async fn write_weights(
+    new: NewDirectory,
+    store: &WeightStore,
+    (quant, max_file_bytes): (QuantChoice, u64),
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Quantized> {
+    let spec = store.spec();
+    let formats = Formats::of_model(store, spec, quant)?;
+    let total_bytes = formats.total_bytes(spec);
+    let files = files(&formats, spec, max_file_bytes);
+    let mut writer = Writer { store, new: &new, quant, done_bytes: 0, progress: &mut |done| progress(done, total_bytes) };
     let mut weight_map = Map::new();
     for (index, tensors) in files.iter().enumerate() {
         let name = file_name(index, files.len());
@@ -120,7 +170,7 @@ pub async fn quantize(
         file.finish()?;
     }
     new.commit()?;
-    Ok(Quantized { quant, formats: formats.names(&spec), num_files: files.len(), weight_bytes: total_bytes })
+    Ok(Quantized { quant, formats: formats.names(spec), num_files: files.len(), weight_bytes: total_bytes })
 }
 
 fn default_choice(checkpoint: &Checkpoint, spec: &ModelSpec) -> QuantChoice {

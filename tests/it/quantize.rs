@@ -1,9 +1,9 @@
 //! Models written by `quantize`: they run as the original does with that `--quant`, and say what they are.
 
 use crate::common::{Golden, demo_model, golden, gpu_or_skip, open, spec_of};
-use moebius::checkpoint::Checkpoint;
+use moebius::checkpoint::{Checkpoint, ModelFiles, Synthetic, WeightStore};
 use moebius::gpu::{DeviceChoice, DeviceOptions};
-use moebius::model::{QuantizeOptions, Quantized, quantize};
+use moebius::model::{QuantizeOptions, Quantized, quantize, quantize_synthetic};
 use moebius::quant::{CacheChoice, CacheFormat, QuantFormat};
 use moebius::spec::{Role, WeightKey};
 use moebius::{Engine, Error, LoadOptions};
@@ -264,4 +264,30 @@ fn metadata_that_make_no_sense_are_refused_with_what_is_wrong() {
         assert!(error.hint().is_some(), "{error}");
     }
     assert_eq!(block_on(Checkpoint::packed_info_of(&golden.directory)).unwrap(), None);
+}
+
+#[test]
+fn random_weights_in_the_shapes_of_a_config_are_a_packed_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("random");
+    let config = golden("fixtures/mixtral/config.json");
+    let options = QuantizeOptions { quant: Some("q4_0".parse().unwrap()), ..QuantizeOptions::default() };
+    let written = block_on(quantize_synthetic(&config, Some(1), &out, &options, &mut |_, _| true)).unwrap();
+    let weights = block_on(block_on(ModelFiles::open(&out)).unwrap().weights()).unwrap();
+    assert_eq!(weights.spec().layers.len(), 1);
+    assert_eq!(weights.packed_info().unwrap().quant, "q4_0");
+    let files: u64 = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(files > written.weight_bytes);
+    // The values are those that a benchmark without files computes with.
+    let key = Role::ExpertDown.of_expert(0, 1);
+    let random = WeightStore::Synthetic(Synthetic::new(weights.spec()));
+    let (rows, quant) = (0..key.shape(weights.spec()).0, weights.stored_quant(key));
+    let stored = block_on(weights.read_packed(key, rows.clone(), quant)).unwrap();
+    assert_eq!(stored, *block_on(random.packed(key, rows, quant)).unwrap());
+
+    for (layers, said) in [(0, "1 to "), (99, "1 to ")] {
+        let error = block_on(quantize_synthetic(&config, Some(layers), &folder.path().join("x"), &options, &mut |_, _| true));
+        assert!(error.unwrap_err().to_string().contains(said));
+    }
+    assert!(!folder.path().join("x").exists());
 }

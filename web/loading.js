@@ -83,14 +83,14 @@ export async function load() {
   try {
     const model = chosenModel();
     stopMeasuring();
-    const info = await call("load", { model, device: $("device").value, measured: measured() });
+    const info = await call("load", { model, device: $("device").value, expertMemory: $("expert-memory").value, measured: measured() });
     loads++;
     loadedModel = model;
     forModel(info);
     showChanged();
     suggest(info.suggested, loads === 1);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    status(`Ready in ${seconds} s, from ${info.from}. It runs on ${info.device.name || "the GPU"} (${info.device.kind}).`);
+    status(`Ready in ${seconds} s, from ${info.from}. It runs on ${info.device.name || "the GPU"} (${info.device.kind}).${onDevice(info.paging)}`);
     explainChoice(info.why);
     if (info.why?.kind === "guessed") measureOnce(model, info.why.key, (comparison) => explainChoice({ ...info.why, kind: "measured", comparison }));
     const withoutGpu = !info.why && info.device.kind === "reference" && $("device").value !== "cpu";
@@ -108,6 +108,13 @@ export async function load() {
     $("progress").hidden = true;
     setRunning(false);
   }
+}
+
+/** How many experts are where they compute, unless all are. */
+function onDevice(paging) {
+  if (!paging) return "";
+  const [slots, experts] = [paging.slots[0], paging.experts[0]];
+  return ` ${slots} of ${experts} experts of each layer are on the device at a time, ${bytes(paging.slotBytes)}; the others are loaded when they are chosen.`;
 }
 
 /** The sentences beside the text speak of the model that is loaded. */

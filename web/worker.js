@@ -46,13 +46,13 @@ async function replaceBy(next, tell) {
 }
 
 /** `makeRoom()` is called once everything has been checked that can be without reading weights. */
-async function open({ files, name, device }, tell, makeRoom = () => {}) {
+async function open({ files, name, device, expertMemory }, tell, makeRoom = () => {}) {
   const onEvent = (event) => {
     if (event.type === "device") makeRoom();
     else tell(event);
   };
   try {
-    return await Engine.load(files, { device, name }, onEvent);
+    return await Engine.load(files, { device, name, expertMemory }, onEvent);
   } catch (error) {
     // Without a GPU the same numbers come from the reference.
     if (error.name !== "NoAdapterError" || device !== "auto") throw error;
@@ -79,8 +79,10 @@ async function paced() {
 const adapterAsked = navigator.gpu?.requestAdapter().catch(() => null);
 
 /** The device to load a model on, and why where that is the page's choice. */
-async function chooseDevice(wanted, { files, name }, measured) {
+async function chooseDevice(wanted, { files, name }, { measured, expertMemory }) {
   if (wanted !== "auto") return { device: wanted === "gpu" ? "auto" : wanted };
+  // The reference has no memory of its own that could be too small.
+  if (expertMemory !== "auto") return { device: "auto" };
   const software = softwareName((await adapterAsked)?.info);
   if (!software) return { device: "auto" };
   // What is wrong with the files is said when they are loaded.
@@ -98,7 +100,7 @@ function titleOf({ kind, id, url, files }) {
 }
 
 const methods = {
-  async load({ model, device, measured }) {
+  async load({ model, device, expertMemory = "auto", measured }) {
     await ready;
     const notes = [];
     const tell = (data) => {
@@ -106,10 +108,10 @@ const methods = {
       emit("progress", data);
     };
     const next = await gather(model, tell);
-    const choice = await chooseDevice(device, next, measured);
+    const choice = await chooseDevice(device, next, { measured, expertMemory });
     await settled();
     try {
-      await replaceBy({ ...next, title: titleOf(model), device: choice.device }, tell);
+      await replaceBy({ ...next, title: titleOf(model), device: choice.device, expertMemory }, tell);
     } catch (error) {
       // Every message says which model it is about.
       if (error instanceof Error && !error.message.includes(next.name)) error.message = `${next.name}: ${error.message}`;

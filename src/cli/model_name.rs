@@ -10,7 +10,7 @@ use moebius::platform::{self, is_gguf_name};
 use std::path::{Path, PathBuf};
 
 /// Names of Ollama's library, without what follows the colon, and where those models are on the hub.
-const OLLAMA: [(&str, &str); 14] = [
+const OLLAMA: [(&str, &str); 20] = [
     ("mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
     ("dolphin-mixtral", "cognitivecomputations/dolphin-2.7-mixtral-8x7b"),
     ("wizardlm2", "alpindale/WizardLM-2-8x22B"),
@@ -25,25 +25,16 @@ const OLLAMA: [(&str, &str); 14] = [
     ("dbrx", "databricks/dbrx-instruct"),
     ("granite3-moe", "ibm-granite/granite-3.0-1b-a400m-instruct"),
     ("granite3.1-moe", "ibm-granite/granite-3.1-1b-a400m-instruct"),
+    ("llama2", "meta-llama/Llama-2-7b-chat-hf"),
+    ("llama3", "meta-llama/Meta-Llama-3-8B-Instruct"),
+    ("llama3.1", "meta-llama/Llama-3.1-8B-Instruct"),
+    ("llama3.2", "meta-llama/Llama-3.2-3B-Instruct"),
+    ("llama3.3", "meta-llama/Llama-3.3-70B-Instruct"),
+    ("tinyllama", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
 ];
 
-/// Names there of models without experts.
-const DENSE: [&str; 14] = [
-    "llama2",
-    "llama3",
-    "llama3.1",
-    "llama3.2",
-    "llama3.3",
-    "mistral",
-    "mistral-nemo",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "phi3",
-    "phi4",
-    "qwen2.5",
-    "tinyllama",
-];
+/// Names there of models without experts that are not run.
+const DENSE: [&str; 8] = ["mistral", "mistral-nemo", "gemma", "gemma2", "gemma3", "phi3", "phi4", "qwen2.5"];
 
 /// Hosts whose addresses name models of the hub.
 const HUB_HOSTS: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
@@ -200,10 +191,11 @@ fn missing_folder(name: &str) -> Failure {
     let missing = missing.map_or_else(String::new, |part| part.as_os_str().to_string_lossy().into_owned());
     let names: Vec<String> = entries(parent)
         .into_iter()
-        .filter(|entry| entry.is_dir())
+        .filter(|entry| entry.is_dir() || is_gguf_name(entry))
         .filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned()))
         .collect();
-    let problem = format!("there is no folder {name}");
+    let kind = if is_gguf_name(path) { "file" } else { "folder" };
+    let problem = format!("there is no {kind} {name}");
     match nearest(&missing, names.iter().map(String::as_str)) {
         Some(near) => Failure::new(problem, format!("did you mean {}?", parent.join(near).display())),
         None if name.starts_with('~') => Failure::new(problem, "a shell replaces ~ only where it is not quoted"),
@@ -227,7 +219,8 @@ fn bare_word(name: &str) -> Failure {
         return Failure::new(problem, format!("on the hub it is {id}"));
     }
     if DENSE.contains(&base) {
-        let problem = format!("`{name}` is a dense model: Moebius runs Mixture-of-Experts models, and this one has no experts");
+        let problem =
+            format!("`{name}` is a dense model: Moebius runs Mixture-of-Experts models, and of dense ones Llama and Qwen3");
         return Failure::new(problem, "`moebius list archs` prints what can be run");
     }
     if name.ends_with(".gguf") {

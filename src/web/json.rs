@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::gating::RouterSpec;
 use crate::generate::{Candidate, SamplingOptions, StopReason, Summary, TextStream, Tokenizer};
 use crate::gpu::Device;
+use crate::paging::{PagingCounts, PagingStats};
 use crate::spec::Parameters;
 use crate::{Engine, LoadEvent};
 use serde::Serialize;
@@ -43,11 +44,25 @@ pub(super) fn description(engine: &Engine) -> Value {
             "context": engine.context(),
             "chatTemplate": engine.tokenizer().chat_template().is_some(),
         },
+        "paging": engine.paging().map(paging),
         "notes": notes,
         "suggested": {
             "temperature": suggested.temperature, "topK": suggested.top_k, "topP": suggested.top_p, "minP": suggested.min_p,
             "repeatPenalty": suggested.repeat_penalty,
         },
+    })
+}
+
+fn paging(stats: &PagingStats) -> Value {
+    let counts = |counts: &PagingCounts| {
+        json!({
+            "tokens": counts.tokens, "requests": counts.requests, "hits": counts.hits, "stops": counts.stops, "loads": counts.loads,
+            "loadedBytes": counts.loaded_bytes, "waitSeconds": counts.seconds,
+        })
+    };
+    json!({
+        "slots": stats.slots, "experts": stats.experts, "slotBytes": stats.slot_bytes, "decode": counts(&stats.decode),
+        "prefill": counts(&stats.prefill),
     })
 }
 

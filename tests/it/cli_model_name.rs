@@ -59,6 +59,7 @@ fn folder() -> TempDir {
 fn what_is_no_model_is_explained_with_what_to_write() {
     let folder = folder();
     for (name, parts) in [
+        ("./smoe.gguf", &["there is no file ./smoe.gguf", "did you mean ./some.gguf?"]),
         ("./models/frist", &["there is no folder ./models/frist", "did you mean ./models/first?"][..]),
         ("models/first/deeper", &["there is no folder", "models/first is there, but has no deeper"]),
         ("~/models", &["there is no folder ~/models", "a shell replaces ~"]),
@@ -76,7 +77,8 @@ fn what_is_no_model_is_explained_with_what_to_write() {
         ("hf.co/bartowski/OLMoE-GGUF:Q4_K_M", &["`bartowski/OLMoE-GGUF`", "HF_HUB_OFFLINE"]),
         ("bartowski/OLMoE-GGUF:Q4_K_M", &["`bartowski/OLMoE-GGUF`", "HF_HUB_OFFLINE"]),
         ("mixtral:8x7b", &["Ollama", "mistralai/Mixtral-8x7B-Instruct-v0.1"]),
-        ("llama3.1:8b", &["dense", "no experts", "moebius list archs"]),
+        ("llama3.1:8b", &["Ollama", "on the hub it is meta-llama/Llama-3.1-8B-Instruct"]),
+        ("gemma3:4b", &["dense", "Llama and Qwen3", "moebius list archs"]),
         ("mixtrall", &["no folder here", "did you mean mixtral?"]),
         ("dmeo", &["did you mean demo?"]),
         ("nothere.gguf", &["there is no file nothere.gguf here", "org/name"]),

@@ -144,6 +144,28 @@ export interface Summary {
   expertLoads: number[][];
 }
 
+/** How often experts were there when a router chose them. */
+export interface PagingCounts {
+  tokens: number;
+  requests: number;
+  hits: number;
+  /** How often a layer had to wait. */
+  stops: number;
+  loads: number;
+  loadedBytes: number;
+  waitSeconds: number;
+}
+
+export interface Paging {
+  /** Of each layer with a router: experts that have room on the device, and experts in all. */
+  slots: number[];
+  experts: number[];
+  slotBytes: number;
+  /** Of single tokens, and of prompts. */
+  decode: PagingCounts;
+  prefill: PagingCounts;
+}
+
 export interface Description {
   device: {
     name: string;
@@ -171,6 +193,8 @@ export interface Description {
     /** Whether the model knows conversations; without, they become lines of `User:` and `Assistant:`. */
     chatTemplate: boolean;
   };
+  /** Experts that were loaded when they were chosen, since the model was loaded; `null` where all are on the device. */
+  paging: Paging | null;
   /** What was decided about the files, or left aside in them, a sentence each. */
   notes: string[];
   /** How the makers of the model want it to be sampled. */

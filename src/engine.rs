@@ -478,7 +478,7 @@ async fn load_reference(
     on_event: &mut Listener<'_, LoadEvent>,
 ) -> Result<ReferenceDecoder> {
     let total_bytes = Parameters::of(spec).total() * 4;
-    let needed_bytes = total_bytes + spec.kv_bytes_per_token(CacheFormat::F32) * cache.context as u64;
+    let needed_bytes = total_bytes + spec.memory_bytes(cache.context, CacheFormat::F32);
     let available_bytes = platform::available_memory_bytes();
     if available_bytes.is_some_and(|available| needed_bytes > available) {
         return Err(Error::OutOfMemory {

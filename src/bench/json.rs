@@ -127,6 +127,7 @@ pub fn memory_json(stats: &LoadStats) -> Value {
         "weight_bytes": stats.weight_bytes,
         "kv_cache_bytes": stats.kv_cache_bytes,
         "kv_cache_format": stats.kv_cache_format.name(),
+        "state_bytes": stats.state_bytes,
         "activation_bytes": stats.activation_bytes,
         "peak_host_bytes": stats.peak_host_bytes,
     })
@@ -207,6 +208,7 @@ fn test_json(report: &TestReport) -> Value {
         "submits_per_token": report.submits_per_token,
         "readbacks_per_token": report.readbacks_per_token,
         "weight_bytes_per_token": report.weight_bytes_per_token,
+        "state_bytes_per_token": report.state_bytes_per_token,
         "read_roof_share": report.read_roof_share,
         "fma_roof_share": report.fma_roof_share,
     })

@@ -119,9 +119,9 @@ pub async fn may_be_reference(directory: &Path, options: &LoadOptions) -> Result
 pub async fn reference_choice(directory: &Path, options: &LoadOptions) -> Result<ReferenceChoice> {
     let files = ModelFiles::open(directory).await?;
     let spec = files.spec();
-    let context = options.context.unwrap_or(spec.max_positions.min(4096)) as u64;
+    let context = options.context.unwrap_or(spec.max_positions.min(4096));
     let parameters = Parameters::of(spec).total();
-    let needed_bytes = parameters * 4 + spec.kv_bytes_per_token(CacheFormat::F32) * context;
+    let needed_bytes = parameters * 4 + spec.memory_bytes(context, CacheFormat::F32);
     let room_bytes = platform::available_memory_bytes().map_or(MAX_BYTES, |free| (free as f64 * MAX_SHARE) as u64);
     if needed_bytes > room_bytes {
         return Ok(ReferenceChoice::TooLarge { needed_bytes, room_bytes });

@@ -194,8 +194,9 @@ impl Bench {
     /// Back to the end of the first `depth` tokens, with a next token chosen.
     pub(super) async fn rewind(&mut self, depth: usize) -> Result<()> {
         let last = depth.saturating_sub(1);
-        let ids = self.ids(last, 1);
-        self.decoder.prefill(&ids, last).await?;
+        let first = self.decoder.resumable(last);
+        let ids = self.ids(first, last + 1 - first);
+        self.decoder.prefill(&ids, first).await?;
         Ok(())
     }
 

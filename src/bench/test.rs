@@ -62,7 +62,9 @@ pub struct TestReport {
     pub readbacks_per_token: f64,
     /// Bytes of the weights that one token reads: see [`TokenCost`].
     pub weight_bytes_per_token: u64,
-    /// Bytes of weights read per second, over what the device can read; only when decoding, because the tokens of a prompt share what is
+    /// Bytes of a state that one token reads and writes; 0 for most models.
+    pub state_bytes_per_token: u64,
+    /// Bytes of weights and state read per second, over what the device can read; only when decoding, because the tokens of a prompt share what is
     /// read.
     pub read_roof_share: Option<f64>,
     /// Multiply-adds with weights over what the device can do; only of prefill. Attention over earlier tokens is not counted.
@@ -81,8 +83,11 @@ impl TestReport {
             submits_per_token: per_token(counts.submits),
             readbacks_per_token: per_token(counts.readbacks),
             weight_bytes_per_token: cost.weight_bytes,
+            state_bytes_per_token: cost.state_bytes,
             read_roof_share: match test.work {
-                Work::Decode(_) | Work::Sample(_) => Some(mean * cost.weight_bytes as f64 / (roofs.read_gb_s * 1e9)),
+                Work::Decode(_) | Work::Sample(_) => {
+                    Some(mean * (cost.weight_bytes + cost.state_bytes) as f64 / (roofs.read_gb_s * 1e9))
+                }
                 Work::Prefill(_) => None,
             },
             fma_roof_share: match test.work {

@@ -8,7 +8,7 @@ use crate::reference::expert_down::expert_down;
 use crate::reference::expert_gate_up::{self, expert_gate_up};
 use crate::reference::matmul::{matmul, sigmoid};
 use crate::reference::norm::norm;
-use crate::spec::{BlockSpec, LayerSpec, MlpSpec, ModelSpec, Role, WeightKey};
+use crate::spec::{BlockSpec, LayerSpec, MlpSpec, ModelSpec, Role, STATE_SLOTS, WeightKey};
 use std::collections::BTreeMap;
 
 /// Every weight of a model, shaped as [`WeightKey`] says.
@@ -35,6 +35,8 @@ pub(crate) struct HostBlock {
     pub cache: KvCache,
     /// What a filter remembers: its input and its middle, of every position.
     pub filter: [Vec<f32>; 2],
+    /// By the name of its [`SlotState`](crate::spec::SlotState).
+    carried: BTreeMap<&'static str, Vec<f32>>,
 }
 
 impl HostBlock {
@@ -50,8 +52,14 @@ impl HostBlock {
         self.rope = spec.rope().map(|rope| rope_table(rope, context, total_len)).unwrap_or_default();
     }
 
-    /// Makes room for so many positions, those of all sequences together.
-    pub fn grow(&mut self, spec: &BlockSpec, positions: usize, hidden_size: usize) {
+    /// Makes room for so many sequences of `context` positions each.
+    pub fn grow(&mut self, spec: &BlockSpec, [num_sequences, context]: [usize; 2], hidden_size: usize) {
+        let positions = num_sequences * context;
+        for state in spec.carried(hidden_size) {
+            let values = self.carried.entry(state.name).or_default();
+            // Nobody reads what nobody has written.
+            values.resize(values.len().max(num_sequences * STATE_SLOTS * state.len), f32::NAN);
+        }
         for state in spec.state(hidden_size) {
             let [inputs, middles] = &mut self.filter;
             let values = match state.name {
@@ -62,6 +70,12 @@ impl HostBlock {
             };
             values.resize(values.len().max(positions * state.len), 0.0);
         }
+    }
+
+    /// # Panics
+    /// If the block declares no such state.
+    pub fn carried(&mut self, name: &str) -> &mut [f32] {
+        self.carried.get_mut(name).unwrap_or_else(|| panic!("no state `{name}`"))
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) type LayerMemory = Vec<BlockMemory>;
 #[derive(Debug, Clone)]
 pub(crate) struct BlockMemory {
     pub rope: Option<Buffer>,
-    /// By the name of its [`PositionState`](crate::spec::PositionState).
+    /// By the name of its [`PositionState`](crate::spec::PositionState) or [`SlotState`](crate::spec::SlotState).
     pub states: Vec<(&'static str, Buffer)>,
 }
 
@@ -102,8 +102,10 @@ pub(crate) fn caches(device: &Device, spec: &ModelSpec, cache: CacheShape) -> Ve
                 buffer
             });
             let states = block.state(spec.hidden_size).into_iter();
-            let states = states.map(|state| (state.name, device.storage(state.name, state.bytes(cache.context, cache.format))));
-            blocks.push(BlockMemory { rope, states: states.collect() });
+            let states = states.map(|state| (state.name, state.bytes(cache.context, cache.format)));
+            let carried = block.carried(spec.hidden_size).into_iter().map(|state| (state.name, state.bytes()));
+            let allocated = states.chain(carried).map(|(name, bytes)| (name, device.storage(name, bytes)));
+            blocks.push(BlockMemory { rope, states: allocated.collect() });
         }
         layers.push(blocks);
     }

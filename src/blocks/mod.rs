@@ -14,6 +14,7 @@ mod mlp;
 mod parallel;
 mod recorder;
 mod scratch;
+mod short_conv;
 mod taps;
 mod weights;
 
@@ -40,6 +41,7 @@ pub(crate) fn record(recorder: &mut Recorder, index: usize) -> Result<()> {
         BlockSpec::Mlp(spec) => mlp::record(recorder, spec)?,
         BlockSpec::Experts(spec) => experts::record(recorder, spec)?,
         BlockSpec::Parallel(spec) => parallel::record(recorder, spec)?,
+        BlockSpec::ShortConv(spec) => short_conv::record(recorder, spec)?,
         BlockSpec::Mamba(_) => return Err(cannot_run(recorder.model.family)),
     }
     recorder.close()
@@ -72,6 +74,7 @@ pub(crate) fn reference(block: &BlockSpec, pass: &HostPass, memory: &mut HostBlo
         BlockSpec::Mlp(spec) => HostOutput::plain(mlp::reference(spec, pass)),
         BlockSpec::Experts(spec) => experts::reference(spec, pass),
         BlockSpec::Parallel(spec) => parallel::reference(spec, pass),
+        BlockSpec::ShortConv(_) => HostOutput::plain(short_conv::reference(pass, memory)),
         BlockSpec::Mamba(_) => return Err(cannot_run(pass.model.family)),
     })
 }

@@ -20,6 +20,8 @@ pub static TAPS: &[(&str, &str)] = &[
     ("filter_middle", "what its first convolution gives"),
     ("filter_sum", "what its second convolution gives, with the input added"),
     ("filter_normed", "the same after the norm"),
+    ("convolution_input", "what a short convolution is given: what multiplies before it, after it, and what it is of"),
+    ("convolved", "what a short convolution gives, after its gate"),
     ("router_hidden", "between the two layers of a router, or its queries, keys and values"),
     ("router_input", "the input of a router that has a norm of its own"),
     ("router_logits", "the logits of a router"),

@@ -68,6 +68,7 @@ impl Recipe {
             OnDisk::BiasOf(template) => vector(bias_of(&name(template))),
             OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols),
             OnDisk::Convolution(template) => Recipe::one(Part::convolution(name(template), rows, cols)),
+            OnDisk::Depthwise(template) => Recipe::one(Part::depthwise(name(template), rows, cols)),
             OnDisk::Stacked(template) => {
                 let tensor = Needed::numbers(name(template), vec![weight.copies(), rows, cols]);
                 let layout = Layout::Rows { first: (key.expert * rows * cols) as u64 };
@@ -135,6 +136,12 @@ impl Part {
     /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
     fn convolution(name: String, rows: usize, cols: usize) -> Self {
         Part { tensor: Needed::numbers(name.clone(), vec![rows, cols / 2, 2, 1]), ..Part::matrix(name, rows, cols) }
+    }
+
+    /// A causal convolution of each channel by itself: `[cols, 1, rows]`.
+    fn depthwise(name: String, rows: usize, cols: usize) -> Self {
+        let layout = Layout::Columns { first: 0, stride: rows as u64 };
+        Part { tensor: Needed::numbers(name, vec![cols, 1, rows]), rows, cols, layout }
     }
 
     fn vector(name: String, len: usize) -> Self {

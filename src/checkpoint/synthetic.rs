@@ -75,9 +75,10 @@ impl Content {
         match key.role {
             FinalNorm | AttentionNorm | AttentionPostNorm | FfnNorm | FfnPostNorm | ParallelNorm | QueryNorm | KeyNorm
             | LatentNorm | LatentQueryNorm => Content::Ones,
-            HeadBias | QkvBias | Sinks | AttentionOutputBias | RouterBias | SelectionBias | ExpertGateUpBias | ExpertDownBias => {
-                Content::Uniform { largest: MAX_BIAS }
-            }
+            HeadBias | QkvBias | Sinks | AttentionOutputBias | RouterBias | SelectionBias | ExpertGateUpBias | ExpertDownBias
+            | ConvolutionInputBias | ConvolutionBias => Content::Uniform { largest: MAX_BIAS },
+            // Three or four positions of variance 1 / 3 each.
+            Convolution => Content::Uniform { largest: 1.0 },
             // A row of variance 1 / cols turns values of variance 1 into one of variance 1.
             _ => Content::Uniform { largest: (3.0 / cols as f32).sqrt() },
         }
@@ -89,7 +90,8 @@ fn seed(key: WeightKey, first_row: usize) -> u32 {
     use Role::*;
     let (layer, expert) = match key.role {
         ExpertGateUp | ExpertDown => (key.layer, key.expert),
-        Qkv | AttentionOutput | Router | RouterHidden | SharedGateUp | SharedDown | DenseGateUp | DenseDown => (key.layer, 0),
+        Qkv | ConvolutionInput | Convolution | AttentionOutput | Router | RouterHidden | SharedGateUp | SharedDown
+        | DenseGateUp | DenseDown => (key.layer, 0),
         _ => (0, 0),
     };
     let mixed = [layer, expert, first_row].iter().fold(0, |state, &part| pcg(state ^ part as u32));

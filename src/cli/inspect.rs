@@ -14,7 +14,7 @@ use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform::{self, is_gguf_name};
 use moebius::quant::{CacheChoice, CacheFormat, QUANTS, Quant, QuantFormat};
-use moebius::spec::{AttentionSpec, BlockSpec, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters};
+use moebius::spec::{AttentionSpec, BlockSpec, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters, STATE_SLOTS};
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -274,6 +274,7 @@ impl Inspected {
         let (_, cache) = self.caches;
         let per_token = self.spec.kv_bytes_per_token(cache);
         let all = human_bytes(per_token * self.context as u64);
+        let held = self.spec.held_state_bytes();
         let device = match &self.target {
             None => "no adapter".to_owned(),
             Some(Target { name, bytes: None, .. }) => format!("{name}, which does not tell its memory"),
@@ -291,6 +292,10 @@ impl Inspected {
             ),
             ("device", device),
         ];
+        if held > 0 {
+            let [one, all] = [self.spec.state_bytes(), held].map(human_bytes);
+            facts.insert(1, ("state", format!("{one} for a text of any length, kept {STATE_SLOTS} times to go back to: {all}")));
+        }
         facts.extend(self.roof_fact());
         facts
     }
@@ -315,7 +320,7 @@ impl Inspected {
     }
 
     fn needed_bytes(&self, weights: u64, cache: CacheFormat) -> u64 {
-        weights + self.spec.kv_bytes_per_token(cache) * self.context as u64
+        weights + self.spec.memory_bytes(self.context, cache)
     }
 
     /// The longest context that fits beside the weights; `None` where the device does not tell its memory.
@@ -324,7 +329,7 @@ impl Inspected {
         // The reference keeps its cache in f32 too.
         let cache = target.only.map_or(cache, |_| CacheFormat::F32);
         let rest = target.bytes?.saturating_sub(target.only.map_or(weights, |quant| self.spec.weight_bytes(quant)));
-        let tokens = rest / self.spec.kv_bytes_per_token(cache).max(1);
+        let tokens = rest.saturating_sub(self.spec.held_state_bytes()) / self.spec.kv_bytes_per_token(cache).max(1);
         Some(usize::try_from(tokens).unwrap_or(usize::MAX).min(self.spec.max_positions))
     }
 
@@ -391,6 +396,7 @@ impl Inspected {
             "context": self.context,
             "kv_cache": self.caches.1.name(),
             "kv_bytes_per_token": spec.kv_bytes_per_token(self.caches.1),
+            "state_bytes": spec.held_state_bytes(),
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
             "read_roof": self.roof.map(|roof| json!({ "gb_s": roof.gb_s, "measured_bytes": roof.measured_bytes })),
             "formats": formats.collect::<Vec<_>>(),
@@ -431,6 +437,7 @@ fn block_fact(block: &BlockSpec) -> String {
             latent.latent_dim,
             latent.rope_dim
         ),
+        BlockSpec::ShortConv(conv) => format!("none, a gated convolution over {} tokens", conv.len),
         BlockSpec::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
         BlockSpec::Mlp(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         BlockSpec::Experts(moe) => moe_fact(moe),

@@ -43,7 +43,8 @@ pub fn say_tuning(device: &Device) {
 
 /// One line about the memory of a loaded model.
 pub fn memory(stats: &LoadStats, device: &Device) -> String {
-    let LoadStats { weight_bytes, kv_cache_bytes, kv_cache_format, activation_bytes, peak_host_bytes } = *stats;
+    let LoadStats { weight_bytes, kv_cache_bytes, kv_cache_format, state_bytes, activation_bytes, peak_host_bytes } = *stats;
+    let state = if state_bytes > 0 { format!(", state {}", human_bytes(state_bytes)) } else { String::new() };
     let format = kv_cache_format.name();
     let [weights, kv_cache, activations] = [weight_bytes, kv_cache_bytes, activation_bytes].map(human_bytes);
     let host = match peak_host_bytes {
@@ -54,7 +55,7 @@ pub fn memory(stats: &LoadStats, device: &Device) -> String {
             format!("loading took {} of the host, {share:.2} times the weights{own}", human_bytes(peak))
         }
     };
-    format!("weights {weights}, KV cache {kv_cache} in {format}, activations {activations} on the device; {host}")
+    format!("weights {weights}, KV cache {kv_cache} in {format}{state}, activations {activations} on the device; {host}")
 }
 
 /// `1.2 GiB, 50 of 128 slots per layer`

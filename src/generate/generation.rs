@@ -40,7 +40,7 @@ pub struct Summary {
     /// The text without the thinking and the marks around it.
     pub answer: String,
     pub stop: StopReason,
-    /// Prompt tokens that were run; the others were in the KV cache already.
+    /// Prompt tokens that were run; the others were in the KV cache, or in the state, already.
     pub prefill_tokens: usize,
     /// From the start to the first new token.
     pub prefill_seconds: f64,
@@ -112,7 +112,7 @@ impl<'a> Generation<'a> {
             options: GenerateOptions { sampling: options.sampling, stop },
             prompt_ids: prompt_ids.to_vec(),
             // The last prompt token has to run in any case: its output is the first choice.
-            reused: common.min(prompt_ids.len() - 1),
+            reused: context.decoder.resumable(common.min(prompt_ids.len() - 1)),
             keeps_routing: false,
             cancel: Cancel::default(),
             ids: Vec::new(),
@@ -139,7 +139,7 @@ impl<'a> Generation<'a> {
     /// those that the KV cache holds, only the others are run.
     pub fn keep_routing_beyond(&mut self, known: usize) {
         self.keeps_routing = true;
-        self.reused = self.reused.min(known);
+        self.reused = self.context.decoder.resumable(self.reused.min(known));
     }
 
     /// The last `own` tokens of the prompt are the beginning of this very text, which was broken off there: thinking, stop strings and letters of

@@ -24,6 +24,7 @@ pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
+pub mod short_conv;
 mod slab;
 mod tile;
 
@@ -38,6 +39,7 @@ pub static KERNELS: &[&Kernel] = &[
     &embed::KERNEL,
     &norm::KERNEL,
     &causal_pair::KERNEL,
+    &short_conv::KERNEL,
     &qkv::KERNEL,
     &qk_rope::KERNEL,
     &latent::KERNEL,

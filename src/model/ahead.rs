@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Pace, Readback, Recording};
 use crate::kernels::sample::FAULT;
 use crate::platform::Stopwatch;
+use crate::spec::{SLOT_POSITIONS, STATE_SLOTS};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -18,6 +19,8 @@ use std::ops::Range;
 const MAX_BATCHES: usize = 2;
 /// Slots for snapshots: those of the batches in the queue, and of the one that is being handed out.
 pub(super) const NUM_SLOTS: usize = (MAX_BATCHES + 1) * Pace::MOST_STEPS;
+// A text may end with any token that was handed out, when so many more have run: the end of a block before it has to be there still.
+const _: () = assert!(STATE_SLOTS >= (SLOT_POSITIONS - 1 + NUM_SLOTS - 1) / SLOT_POSITIONS + 2);
 /// What is known about a device before it has run a step: nothing that allows more than one, in pieces of so many commands.
 const FIRST_PIECE: usize = 32;
 /// In seconds of as many single steps. Whoever wants no more of a prompt is heard once the device is waited for.
@@ -34,6 +37,8 @@ pub(super) struct Ahead {
     pub last_slot: Option<usize>,
     /// Runs since the last batch was there.
     pub done: Option<Stopwatch>,
+    /// Steps have been forgotten: the row on the device is not that of the last token that was handed out.
+    pub row_is_later: bool,
 }
 
 /// Steps of one submission.
@@ -65,10 +70,11 @@ impl Ahead {
         self.ready.len() + self.batches.iter().map(|batch| batch.steps).sum::<usize>()
     }
 
-    /// Forgets what was submitted: the text goes on differently. What such steps wrote to the KV cache lies behind its end.
+    /// Forgets what was submitted: the text goes on differently. What such steps wrote to the KV cache lies behind its end, and a state that they
+    /// moved on is still there as it was after an earlier position: see [`Ledger`](super::ledger::Ledger).
     pub fn clear(&mut self) {
-        let next_slot = self.next_slot;
-        *self = Ahead { next_slot, ..Ahead::default() };
+        let (next_slot, row_is_later) = (self.next_slot, self.row_is_later || self.steps() > 0);
+        *self = Ahead { next_slot, row_is_later, ..Ahead::default() };
     }
 }
 
@@ -116,12 +122,14 @@ impl GpuDecoder {
     /// the device runs so far ahead at most.
     pub(super) async fn decode(&mut self, wanted: usize) -> Result<u32> {
         let fed = self.last_sampled;
+        let row_is_later = std::mem::take(&mut self.ahead.row_is_later);
+        let returned = self.return_to(self.position).await?;
         if self.paged.is_some() {
             // Whether its experts are there is known only once it has been routed, layer by layer.
             return self.prefill(&[fed], self.position).await;
         }
-        if self.extend_history(&[fed], self.position).await? {
-            // Another pass has overwritten the row.
+        if self.extend_history(&[fed], self.position).await? || returned || row_is_later {
+            // Another pass has overwritten the row, or a step that is forgotten.
             self.upload_rows(&[fed], self.position).await?;
         }
         // Otherwise the sampler has left the chosen token in row 0: nothing to upload.
@@ -188,6 +196,7 @@ impl GpuDecoder {
         let result =
             if key.taps { (&sampler.tap_steps, ring_bytes + steps as u64 * tap_bytes) } else { (&sampler.sampled, ring_bytes) };
         let readback = device.submit_and_read("decoding", &recordings, pieces, result).await?;
+        self.ledger.ran(position..position + steps);
         self.ahead.batches.push_back(Batch { readback, position: position + 1, steps, slot, submitted: Stopwatch::start() });
         self.ahead.next_slot = (slot + Pace::MOST_STEPS) % NUM_SLOTS;
         Ok(())

@@ -43,6 +43,8 @@ pub fn expert_bytes(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) 
 pub struct TokenCost {
     /// Bytes of the weights that a decode step reads: all but the experts that are not chosen and the embedding of other tokens.
     pub weight_bytes: u64,
+    /// Bytes of a state that does not grow with the text, read and written.
+    pub state_bytes: u64,
     /// Two per weight of the matrices that a token goes through, the head apart.
     pub flops: u64,
     /// The same for the head, which only the last token of a prompt goes through.
@@ -51,7 +53,7 @@ pub struct TokenCost {
 
 impl TokenCost {
     pub(super) fn of(formats: &Formats, spec: &ModelSpec) -> Self {
-        let mut cost = TokenCost::default();
+        let mut cost = TokenCost { state_bytes: 2 * spec.state_bytes(), ..TokenCost::default() };
         for key in WeightKey::all(spec).filter(|&key| is_active(spec, key)) {
             let (rows, cols) = key.shape(spec);
             let bytes: u64 = formats.bytes_of(key, spec).iter().map(|(_, bytes)| bytes).sum();

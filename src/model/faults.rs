@@ -85,6 +85,7 @@ impl GpuDecoder {
         for (index, chunk) in text.chunks(chunk_len).enumerate() {
             let row_bytes = row_bytes * chunk.len() as u64;
             self.upload_rows(chunk, index * chunk_len).await?;
+            self.ledger.ran(index * chunk_len..index * chunk_len + chunk.len());
             let record = || {
                 let buffer = self.device.storage("probe", row_bytes * looks);
                 let mut planner = self.planner(Pass { num_tokens: chunk.len(), keeps_routing: false });

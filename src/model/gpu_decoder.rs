@@ -5,6 +5,7 @@ use super::buffers::{Buffers, Loaded, kv_bytes, measure};
 use super::cost::TokenCost;
 use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
+use super::ledger::Ledger;
 use super::load_stats::{LoadStats, LoadStep};
 use super::paged::{Paged, choose_slots};
 use super::plan::{Output, Plan, PlanKey, Planner, Recorded};
@@ -44,6 +45,8 @@ pub struct GpuDecoder {
     pub(super) paged: Option<Paged>,
     /// The tokens whose keys and values the cache holds.
     pub(super) history: Vec<u32>,
+    /// What else is kept of them.
+    pub(super) ledger: Ledger,
     /// The rotary tables are those of texts beyond the model's original length.
     pub(super) is_long: bool,
     /// Position of the row that the next decode step reads, and its token.
@@ -84,10 +87,10 @@ impl GpuDecoder {
         let cache = CacheShape { context, format: cache };
         let formats = Formats::of_model(&store, spec, quant)?;
         let kv_cache_bytes = kv_bytes(spec, cache);
-        let paged = choose_slots(expert_memory, &device, (spec, &formats), kv_cache_bytes)?;
+        let paged = choose_slots(expert_memory, &device, (spec, &formats), kv_cache_bytes + spec.held_state_bytes())?;
         let weight_bytes = formats.total_bytes(spec) - paged.as_ref().map_or(0, Paged::expert_bytes);
         let slot_bytes = paged.as_ref().map_or(0, Paged::slot_bytes);
-        check_memory(&device, weight_bytes + slot_bytes + kv_cache_bytes)?;
+        check_memory(&device, weight_bytes + slot_bytes + kv_cache_bytes + spec.held_state_bytes())?;
         let allocated = || device.allocated_bytes();
         let (host_peak, before_weights) = (HostPeak::start(), allocated());
         let weights = allocate(&device, spec, &formats, paged.as_ref()).await?;
@@ -95,7 +98,7 @@ impl GpuDecoder {
         let sizes = measure(&device, spec, &weights, cache).await?;
         let before_buffers = allocated();
         let buffers = Buffers::allocate(Loaded { device: &device, spec, weights: &weights }, sizes, cache, None).await?;
-        let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes);
+        let activation_bytes = (allocated() - before_buffers).saturating_sub(kv_cache_bytes + spec.held_state_bytes());
         let mut uploader = Uploader {
             device: &device,
             store: &store,
@@ -108,6 +111,7 @@ impl GpuDecoder {
             weight_bytes: weight_bytes_allocated,
             kv_cache_bytes,
             kv_cache_format: cache.format,
+            state_bytes: spec.held_state_bytes(),
             activation_bytes,
             peak_host_bytes: host_peak.bytes(),
         };
@@ -123,6 +127,7 @@ impl GpuDecoder {
             plans: BTreeMap::new(),
             paged,
             history: Vec::new(),
+            ledger: Ledger::new(spec),
             is_long: false,
             position: 0,
             last_sampled: 0,
@@ -211,6 +216,7 @@ impl GpuDecoder {
         self.spec = spec;
         self.plans.clear();
         self.history.clear();
+        self.ledger.clear();
         self.ahead.clear();
         Ok(())
     }
@@ -283,6 +289,7 @@ impl GpuDecoder {
         }
         self.check_results(&[], &layers).await?;
         self.routing = taps.then_some(layers);
+        self.ahead.row_is_later = false;
         self.position = position + ids.len();
         self.read_sampled().await
     }
@@ -327,30 +334,6 @@ impl GpuDecoder {
         Ok(self.buffers.memory.taps.iter().map(of_layer).collect())
     }
 
-    /// Notes that `ids` come at `position`. Where that makes the text long or short for its rotary embedding, the keys of all earlier
-    /// tokens turn differently: they are run again, and the answer is true.
-    pub(super) async fn extend_history(&mut self, ids: &[u32], position: usize) -> Result<bool> {
-        self.history.truncate(position);
-        self.history.extend_from_slice(ids);
-        let is_long = self.spec.is_long(self.history.len());
-        if is_long == self.is_long {
-            return Ok(false);
-        }
-        self.is_long = is_long;
-        self.device
-            .catch("turning the rotary tables", || {
-                self.buffers.memory.write_ropes(&self.device, &self.spec, self.history.len());
-                Ok(())
-            })
-            .await?;
-        let earlier = self.history[..position].to_vec();
-        for (index, chunk) in earlier.chunks(self.buffers.chunk.max_tokens).enumerate() {
-            let key = PlanKey { num_tokens: chunk.len(), output: Output::Nothing, taps: false };
-            self.pass(chunk, index * self.buffers.chunk.max_tokens, key).await?;
-        }
-        Ok(true)
-    }
-
     pub(super) async fn upload_rows(&self, ids: &[u32], position: usize) -> Result<()> {
         let rows = chunk_rows(ids, position);
         self.device
@@ -362,9 +345,10 @@ impl GpuDecoder {
     }
 
     /// Uploads the rows of one chunk and runs it.
-    async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
+    pub(super) async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
         self.prepare(key).await?;
         self.upload_rows(ids, position).await?;
+        self.ledger.ran(position..position + ids.len());
         let plan = self.plans[&key].clone();
         self.run("running the model", &plan, key.num_tokens).await
     }

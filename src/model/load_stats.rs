@@ -10,6 +10,8 @@ pub struct LoadStats {
     /// Device memory of the KV cache.
     pub kv_cache_bytes: u64,
     pub kv_cache_format: CacheFormat,
+    /// Device memory of a state that does not grow with the text, with its earlier copies; 0 for most models.
+    pub state_bytes: u64,
     /// Device memory of activations, rotary tables and sampler.
     pub activation_bytes: u64,
     /// The most memory of this process while the weights were loaded, beyond what it had before: pieces of weights on their way, and on a

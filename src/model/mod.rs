@@ -8,6 +8,7 @@ mod cost;
 mod faults;
 mod formats;
 mod gpu_decoder;
+mod ledger;
 mod load_stats;
 mod paged;
 mod plan;
@@ -15,6 +16,7 @@ mod quantize;
 mod records;
 mod reference_decoder;
 mod reference_pass;
+mod resume;
 mod sampler;
 mod scratch_taps;
 mod upload;
@@ -117,12 +119,24 @@ impl Decoder {
         }
     }
 
-    /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced.
+    /// The longest beginning of the text so far, of at most `wanted` tokens, that [`prefill`](Self::prefill) and [`forward`](Self::forward) can go on
+    /// from: all of it where keys and values are all that is kept. A state that does not grow is there only as it was after some positions, so that
+    /// up to 63 tokens have to run again.
+    pub fn resumable(&self, wanted: usize) -> usize {
+        match self {
+            Decoder::Gpu(decoder) => decoder.ledger.resumable(wanted),
+            Decoder::Reference(decoder) => decoder.resumable(wanted),
+        }
+    }
+
+    /// Appends `ids` at `position` and chooses the token that follows. What the KV cache holds from `position` on is replaced. The position is one
+    /// that [`resumable`](Self::resumable) gives.
     ///
     /// # Errors
     /// As [`begin`](Self::begin); [`Error::Nonsense`] where what a router or the head gives is not finite; [`Error::Stopped`] as
     /// [`heed`](Self::heed) says.
     pub async fn prefill(&mut self, ids: &[u32], position: usize) -> Result<u32> {
+        debug_assert_eq!(self.resumable(position), position, "the state is not that after the text so far");
         match self {
             Decoder::Gpu(decoder) => decoder.prefill(ids, position).await,
             Decoder::Reference(decoder) => decoder.prefill(ids, position),
@@ -146,6 +160,7 @@ impl Decoder {
     /// # Errors
     /// As [`prefill`](Self::prefill).
     pub async fn forward(&mut self, ids: &[u32], position: usize) -> Result<Forward> {
+        debug_assert_eq!(self.resumable(position), position, "the state is not that after the text so far");
         match self {
             Decoder::Gpu(decoder) => decoder.forward(ids, position).await,
             Decoder::Reference(decoder) => decoder.forward(ids, position),

@@ -2,6 +2,7 @@
 
 use super::faults::nonsense;
 use super::formats::Formats;
+use super::ledger::Ledger;
 use super::reference_pass::{ReferenceForward, ReferencePass};
 use super::{Cancel, Forward, chunk_rows, go_on};
 use crate::batch::{CacheShape, LayerRouting, Place, Row, Sampling, all_finite, mark_seen, seen_words};
@@ -27,6 +28,8 @@ pub struct ReferenceDecoder {
     /// What the next decode step feeds back.
     next: Row,
     loads: Vec<Vec<u64>>,
+    /// What is kept of the text beside keys and values.
+    ledger: Ledger,
     /// Indices of the layers with a router.
     moe_layers: Vec<usize>,
     /// What the routers did in the last prefill or decode step, where it is kept.
@@ -70,6 +73,7 @@ impl ReferenceDecoder {
             next: Row::default(),
             moe_layers: spec.moe_layers().map(|(layer, _)| layer).collect(),
             loads: spec.moe_layers().map(|(_, moe)| vec![0; moe.router.num_experts]).collect(),
+            ledger: Ledger::new(spec),
             routing: None,
             unchecked_results: false,
             cancel: Cancel::default(),
@@ -83,6 +87,11 @@ impl ReferenceDecoder {
 
     pub(super) fn set_spec(&mut self, spec: ModelSpec) {
         self.pass.set_spec(spec);
+        self.ledger.clear();
+    }
+
+    pub(super) fn resumable(&self, wanted: usize) -> usize {
+        self.ledger.resumable(wanted)
     }
 
     pub(super) fn heed(&mut self, cancel: Cancel) {
@@ -146,6 +155,9 @@ impl ReferenceDecoder {
     }
 
     fn pass(&mut self, rows: &[Row]) -> Result<ReferenceForward> {
+        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+            self.ledger.ran(first.position as usize..last.position as usize + 1);
+        }
         let forward = self.pass.forward(rows)?;
         if let Some(place) = forward.fault.filter(|_| !self.unchecked_results) {
             return Err(nonsense(place));

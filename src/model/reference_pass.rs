@@ -107,7 +107,7 @@ impl ReferencePass {
             let (layer_input, waiting) = (x.clone(), deferred.take());
             let num_blocks = layer_spec.blocks.len();
             for (index, (block, memory)) in layer_spec.blocks.iter().zip(memories).enumerate() {
-                memory.grow(block, num_sequences * *context, spec.hidden_size);
+                memory.grow(block, [num_sequences, *context], spec.hidden_size);
                 let [before, after] = block.norm_roles().map(|role| weights.find(role.of_layer(layer)));
                 let normed = norm_if(layer_spec, &x, before);
                 let (model, context, layer_input) = (&*spec, *context, &*layer_input);

@@ -20,6 +20,8 @@ pub(super) struct Sampler {
     pub sampled: Buffer,
     /// Copies of the expert loads after steps that ran ahead, a slot for each.
     pub load_steps: Buffer,
+    /// The expert loads while something runs that is not counted.
+    pub loads_aside: Buffer,
     /// A copy of `sampled`, then of the taps after every step of a batch; filled only where routing is asked for.
     pub tap_steps: Buffer,
     num_layers: usize,
@@ -37,6 +39,7 @@ impl Sampler {
             seen: f32s("seen", seen_words(spec.vocab_size)),
             sampled: f32s("sampled", RING + num_layers),
             load_steps: f32s("load_steps", NUM_SLOTS * num_loads),
+            loads_aside: f32s("loads_aside", num_loads),
             tap_steps: f32s("tap_steps", RING + num_layers + Pace::MOST_STEPS * LayerTaps::len(&memory.taps, 1)),
             num_layers,
         }

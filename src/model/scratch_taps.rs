@@ -120,6 +120,7 @@ impl GpuDecoder {
         let chunk_len = chunk_len(ids.len(), self.buffers.chunk.max_tokens);
         for (index, chunk) in ids.chunks(chunk_len).enumerate() {
             self.upload_rows(chunk, index * chunk_len).await?;
+            self.ledger.ran(index * chunk_len..index * chunk_len + chunk.len());
             let record = || {
                 let mut planner = self.planner(Pass { num_tokens: chunk.len(), keeps_routing: false });
                 planner.taps = Some(ScratchTaps::new(wanted));

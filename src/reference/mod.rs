@@ -24,6 +24,7 @@ pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
+pub mod short_conv;
 
 use crate::quant::CacheFormat;
 

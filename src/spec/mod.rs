@@ -13,6 +13,7 @@ mod mamba;
 mod names;
 mod parameters;
 mod rope;
+mod short_conv;
 mod state;
 mod weight;
 
@@ -24,10 +25,11 @@ pub(crate) use json::foreign_text;
 pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
 pub use mamba::MambaSpec;
-pub use names::{AbsorbedNames, ChoiceNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
+pub use names::{AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
 pub use parameters::Parameters;
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
-pub use state::PositionState;
+pub use short_conv::ShortConvSpec;
+pub use state::{PositionState, SLOT_POSITIONS, STATE_SLOTS, SlotState, slot_of};
 pub use weight::{Kind, OnDisk, ROLES, Role, RoleFacts, Scope, Share, StorageOf, Template, Weight, WeightKey};
 
 use crate::error::{Error, Result};
@@ -78,6 +80,7 @@ pub enum BlockSpec {
     Attention(AttentionSpec),
     AttentionExperts(Box<AttentionExpertsSpec>),
     Latent(LatentSpec),
+    ShortConv(ShortConvSpec),
     /// Can be counted, not run.
     Mamba(MambaSpec),
     Mlp(MlpSpec),
@@ -158,7 +161,8 @@ impl BlockSpec {
     /// Whether it moves information between tokens.
     pub fn is_mixer(&self) -> bool {
         match self {
-            BlockSpec::Attention(_) | BlockSpec::AttentionExperts(_) | BlockSpec::Latent(_) | BlockSpec::Mamba(_) => true,
+            BlockSpec::Attention(_) | BlockSpec::AttentionExperts(_) | BlockSpec::Latent(_) => true,
+            BlockSpec::ShortConv(_) | BlockSpec::Mamba(_) => true,
             BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => false,
         }
     }
@@ -174,8 +178,17 @@ impl BlockSpec {
             BlockSpec::Attention(attention) => attention.state(hidden_size),
             BlockSpec::AttentionExperts(experts) => experts.state(hidden_size),
             BlockSpec::Latent(latent) => latent.state(),
-            // The state of a state space is the same for any length.
-            BlockSpec::Mamba(_) | BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => Vec::new(),
+            // What these keep is the same for any length.
+            BlockSpec::ShortConv(_) | BlockSpec::Mamba(_) => Vec::new(),
+            BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => Vec::new(),
+        }
+    }
+
+    /// What a text leaves, however long it is.
+    pub fn carried(&self, hidden_size: usize) -> Vec<SlotState> {
+        match self {
+            BlockSpec::ShortConv(conv) => conv.carried(hidden_size),
+            _ => Vec::new(),
         }
     }
 
@@ -185,6 +198,7 @@ impl BlockSpec {
             BlockSpec::Attention(attention) => attention.weights(hidden_size),
             BlockSpec::AttentionExperts(experts) => experts.weights(hidden_size),
             BlockSpec::Latent(latent) => latent.weights(hidden_size),
+            BlockSpec::ShortConv(conv) => conv.weights(hidden_size),
             BlockSpec::Mamba(mamba) => mamba.weights(hidden_size),
             BlockSpec::Mlp(mlp) => mlp.weights(hidden_size).into(),
             BlockSpec::Experts(moe) => moe.weights(hidden_size),
@@ -202,6 +216,12 @@ impl From<AttentionSpec> for BlockSpec {
 impl From<AttentionExpertsSpec> for BlockSpec {
     fn from(experts: AttentionExpertsSpec) -> Self {
         BlockSpec::AttentionExperts(Box::new(experts))
+    }
+}
+
+impl From<ShortConvSpec> for BlockSpec {
+    fn from(conv: ShortConvSpec) -> Self {
+        BlockSpec::ShortConv(conv)
     }
 }
 
@@ -227,6 +247,13 @@ impl LayerSpec {
     pub fn latent(&self) -> Option<&LatentSpec> {
         self.blocks.iter().find_map(|block| match block {
             BlockSpec::Latent(latent) => Some(latent),
+            _ => None,
+        })
+    }
+
+    pub fn short_conv(&self) -> Option<&ShortConvSpec> {
+        self.blocks.iter().find_map(|block| match block {
+            BlockSpec::ShortConv(conv) => Some(conv),
             _ => None,
         })
     }

@@ -28,6 +28,7 @@ pub struct TensorNames {
     /// Where experts make query and output.
     pub choice: ChoiceNames,
     pub filter: FilterNames,
+    pub convolution: ConvolutionNames,
     /// Before the feed-forward part.
     pub ffn_norm: &'static str,
     /// After the feed-forward part.
@@ -103,6 +104,16 @@ pub struct FilterNames {
     pub norm: &'static str,
 }
 
+/// Names of the tensors of [`ShortConvSpec`](super::ShortConvSpec).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvolutionNames {
+    /// Rows of b, then c, then u.
+    pub input: &'static str,
+    /// `[channels, 1, len]`
+    pub weight: &'static str,
+    pub output: &'static str,
+}
+
 /// Where query, key and value stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkvStorage {
@@ -174,6 +185,7 @@ impl TensorNames {
         attention_output: "model.layers.{l}.self_attn.o_proj.weight",
         choice: ChoiceNames { router: "", query: "", output: "" },
         filter: FilterNames { first: "", second: "", norm: "" },
+        convolution: ConvolutionNames { input: "", weight: "", output: "" },
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",

@@ -1,7 +1,7 @@
 //! How large a model is, from its spec alone.
 
 use super::weight::{Role, Share, Weight};
-use super::{AttentionExpertsSpec, LayerSpec, ModelSpec};
+use super::{AttentionExpertsSpec, LayerSpec, ModelSpec, STATE_SLOTS};
 use crate::quant::{CacheFormat, Quant, QuantFormat, WeightClass};
 use crate::tensor::Dtype;
 
@@ -140,5 +140,21 @@ impl ModelSpec {
         let blocks = self.layers.iter().flat_map(|layer| &layer.blocks);
         let states = blocks.flat_map(|block| block.state(self.hidden_size));
         states.map(|state| state.bytes(1, cache)).sum()
+    }
+
+    /// Bytes of what one copy of the state of all layers takes that does not grow with the text: what a token reads and what it writes.
+    pub fn state_bytes(&self) -> u64 {
+        self.held_state_bytes() / STATE_SLOTS as u64
+    }
+
+    /// Bytes of that state with the earlier copies that are kept to go back to.
+    pub fn held_state_bytes(&self) -> u64 {
+        let blocks = self.layers.iter().flat_map(|layer| &layer.blocks);
+        blocks.flat_map(|block| block.carried(self.hidden_size)).map(|state| state.bytes()).sum()
+    }
+
+    /// Bytes of what blocks keep of a text of so many tokens: KV cache and state.
+    pub fn memory_bytes(&self, tokens: usize, cache: CacheFormat) -> u64 {
+        self.kv_bytes_per_token(cache) * tokens as u64 + self.held_state_bytes()
     }
 }

@@ -93,6 +93,12 @@ pub enum Role {
     /// As [`ExpertGateUp`](Self::ExpertGateUp), of a layer without experts or of the MLP that runs beside them.
     DenseGateUp,
     DenseDown,
+    /// What is multiplied before a short convolution, after it, and what it is of: as many rows each.
+    ConvolutionInput,
+    ConvolutionInputBias,
+    /// One row for each position that it sees, its own last.
+    Convolution,
+    ConvolutionBias,
     /// To the channels of a state space, and to their gate.
     MambaInput,
     MambaConvolution,
@@ -160,6 +166,8 @@ pub enum OnDisk {
     Norm(Template),
     /// `[rows, cols / 2, 2, 1]`: a causal convolution over two positions.
     Convolution(Template),
+    /// `[cols, 1, rows]`: a causal convolution of each channel by itself.
+    Depthwise(Template),
     /// One matrix of `[experts, rows, cols]`.
     Stacked(Template),
     /// As [`QkvStorage`] says.
@@ -223,7 +231,7 @@ impl RoleFacts {
     }
 }
 
-use OnDisk::{BiasOf, Convolution, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, Stacked, Whole};
+use OnDisk::{BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, Stacked, Whole};
 use Share as S;
 use WeightClass as C;
 
@@ -265,9 +273,8 @@ pub static ROLES: &[RoleFacts] = &[
     vector(Role::LatentNorm, "latent_norm", S::Attention, Whole(|spec, _| spec.names.latent.norm)),
     matrix(Role::LatentKeyUp, "latent_key_up", S::Attention, OnDisk::LatentUp { keys: true }).class(C::Attention),
     matrix(Role::LatentValueUp, "latent_value_up", S::Attention, OnDisk::LatentUp { keys: false }).class(C::Attention),
-    matrix(Role::AttentionOutput, "attention_output", S::Attention, Whole(|spec, _| spec.names.attention_output))
-        .class(C::Attention),
-    vector(Role::AttentionOutputBias, "attention_output_bias", S::Attention, BiasOf(|spec, _| spec.names.attention_output)),
+    matrix(Role::AttentionOutput, "attention_output", S::Attention, Whole(output_name)).class(C::Attention),
+    vector(Role::AttentionOutputBias, "attention_output_bias", S::Attention, BiasOf(output_name)),
     matrix(Role::RouterHidden, "router_hidden", S::Router, Whole(|spec, _| spec.names.router_hidden)),
     matrix(Role::Router, "router", S::Router, OnDisk::Router),
     vector(Role::RouterNorm, "router_norm", S::Router, Whole(|spec, _| spec.names.router_norm)),
@@ -292,6 +299,11 @@ pub static ROLES: &[RoleFacts] = &[
     vector(Role::OutputScale, "output_scale", S::Norms, Whole(|spec, _| spec.names.output_scale)),
     slab(Role::DenseGateUp, "dense_gate_up", S::Dense, GateUp(dense_storage)).class(C::Shared),
     slab(Role::DenseDown, "dense_down", S::Dense, Down(dense_storage)).class(C::Shared),
+    matrix(Role::ConvolutionInput, "convolution_input", S::Attention, Whole(|spec, _| spec.names.convolution.input))
+        .class(C::Attention),
+    vector(Role::ConvolutionInputBias, "convolution_input_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.input)),
+    vector(Role::Convolution, "convolution", S::Attention, Depthwise(|spec, _| spec.names.convolution.weight)),
+    vector(Role::ConvolutionBias, "convolution_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.weight)),
     matrix(Role::MambaInput, "mamba_input", S::Attention, Nowhere).class(C::Attention),
     matrix(Role::MambaConvolution, "mamba_convolution", S::Attention, Nowhere),
     vector(Role::MambaConvolutionBias, "mamba_convolution_bias", S::Attention, Nowhere),
@@ -313,6 +325,10 @@ fn value_name(spec: &ModelSpec, _: usize) -> &'static str {
         QkvStorage::Separate { value, .. } | QkvStorage::Paired { value, .. } => value,
         QkvStorage::Fused(fused) => fused,
     }
+}
+
+fn output_name(spec: &ModelSpec, layer: usize) -> &'static str {
+    if spec.layers[layer].short_conv().is_some() { spec.names.convolution.output } else { spec.names.attention_output }
 }
 
 fn latent_query_name(spec: &ModelSpec, layer: usize) -> &'static str {

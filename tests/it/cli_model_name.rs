@@ -59,8 +59,8 @@ fn folder() -> TempDir {
 fn what_is_no_model_is_explained_with_what_to_write() {
     let folder = folder();
     for (name, parts) in [
-        ("./smoe.gguf", &["there is no file ./smoe.gguf", "did you mean ./some.gguf?"]),
-        ("./models/frist", &["there is no folder ./models/frist", "did you mean ./models/first?"][..]),
+        ("./smoe.gguf", &["there is no file ./smoe.gguf", "did you mean ./some.gguf?"][..]),
+        ("./models/frist", &["there is no folder ./models/frist", "did you mean ./models/first?"]),
         ("models/first/deeper", &["there is no folder", "models/first is there, but has no deeper"]),
         ("~/models", &["there is no folder ~/models", "a shell replaces ~"]),
         ("models", &["models has no config.json", "2 folders in it are models", "models/first"]),

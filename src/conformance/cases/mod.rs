@@ -20,6 +20,7 @@ mod router;
 mod router_attention;
 mod router_topk;
 mod sample;
+mod short_conv;
 
 use super::{Case, Tolerance};
 use crate::batch::Row;
@@ -34,6 +35,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = embed::cases();
     cases.extend(norm::cases());
     cases.extend(causal_pair::cases());
+    cases.extend(short_conv::cases());
     cases.extend(qkv::cases());
     cases.extend(qk_rope::cases());
     cases.extend(latent::cases());
@@ -93,6 +95,14 @@ fn kept(format: CacheFormat, values: Vec<f32>) -> Vec<f32> {
 fn rows_with_gaps(num_tokens: usize, context: usize) -> Vec<Row> {
     let row = |token: usize| Row::new(0, ((token / 2 * 3 + token % 2 * 5) % context) as u32, (token % 2) as u32);
     (0..num_tokens).map(row).collect()
+}
+
+/// For each text, by the position of its first row and their number, its rows: one sequence each, one after the other.
+fn consecutive_rows(texts: &[[usize; 2]]) -> Vec<Row> {
+    let rows = |(sequence, [first, count]): (usize, &[usize; 2])| {
+        (*first..first + count).map(move |position| Row::new(0, position as u32, sequence as u32)).collect::<Vec<_>>()
+    };
+    texts.iter().enumerate().flat_map(rows).collect()
 }
 
 const NORM_EPS: f32 = 1e-5;

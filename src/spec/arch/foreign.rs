@@ -89,7 +89,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("nemotron_h", STATE),
     ("falcon_h1", STATE),
     ("zamba", STATE),
-    ("lfm2_moe", "its layers mix tokens with short convolutions"),
     ("switch_transformers", ENCODER),
     ("nllb-moe", ENCODER),
     ("nllb_moe", ENCODER),

@@ -26,6 +26,7 @@ mod hy_v3;
 mod jamba;
 mod jetmoe;
 mod latent;
+mod lfm2_moe;
 mod llama;
 mod llama4;
 mod llama_moe;
@@ -95,6 +96,7 @@ pub static ARCHS: &[&Arch] = &[
     &mellum::MELLUM,
     &hy_v3::HY_V3,
     &qwen3_vl_moe::QWEN3_VL_MOE,
+    &lfm2_moe::LFM2_MOE,
     &jamba::JAMBA,
     &llama::LLAMA,
     &qwen3::QWEN3,
@@ -110,6 +112,8 @@ mod limits {
     pub const LAYERS: usize = 1024;
     pub const HEADS: usize = 1024;
     pub const HEAD_DIM: usize = 1024;
+    /// Positions of a short convolution: a kernel keeps so many per slot of its state.
+    pub const CONVOLUTION: usize = 8;
     /// The router keeps logits, selection and chosen scores of all experts in 16 KiB of workgroup memory.
     pub const EXPERTS: usize = 1024;
     pub const SHARED_EXPERTS: usize = 64;

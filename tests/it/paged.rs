@@ -62,6 +62,9 @@ fn all_of(engine: &mut Engine, vocab_size: usize) -> (Forward, Vec<Text>) {
 /// The least share that has room for what a token uses in each layer, and one in the middle.
 fn budgets(model: &Path) -> Vec<String> {
     let spec = spec_of(model);
+    if spec.moe_layers().next().is_none() {
+        return Vec::new();
+    }
     let of_layer = |moe: &moebius::spec::MoeSpec| {
         let weighted = moe.router.num_weighted();
         100.0 * moe.router.num_experts_per_tok.min(weighted) as f64 / weighted as f64
@@ -73,6 +76,20 @@ fn budgets(model: &Path) -> Vec<String> {
     budgets
 }
 
+/// Families that store or connect their experts in different ways; `FULL=1` takes all.
+const STRUCTURES: [&str; 10] = [
+    "arctic",
+    "deepseek_v3",
+    "gemma4_moe",
+    "gpt_oss",
+    "granitemoeshared",
+    "lfm2_moe",
+    "llama4",
+    "longcat_flash",
+    "olmoe",
+    "mixtral",
+];
+
 #[test]
 fn every_family_computes_the_same_whatever_has_room() {
     if !gpu_or_skip() {
@@ -82,6 +99,9 @@ fn every_family_computes_the_same_whatever_has_room() {
     let quants: &[&str] = if is_full { &["auto", "f32", "q8_0", "q4_0"] } else { &["auto"] };
     let mut paged = 0;
     for (index, model) in all_models().into_iter().enumerate() {
+        if !is_full && !STRUCTURES.iter().any(|name| model.ends_with(name)) {
+            continue;
+        }
         let vocab_size = spec_of(&model).vocab_size;
         for quant in quants {
             let Ok(mut resident) = try_load(&model, quant, "all") else { continue };
@@ -91,7 +111,7 @@ fn every_family_computes_the_same_whatever_has_room() {
             let mut budgets = budgets(&model);
             if !is_full {
                 // Kernels are compiled anew for every number of slots.
-                budgets = vec![budgets.swap_remove(index % budgets.len())];
+                budgets = vec![budgets.swap_remove(index % budgets.len().max(1))];
             }
             for memory in budgets {
                 let mut engine = load(&model, quant, &memory);
@@ -111,7 +131,7 @@ fn every_family_computes_the_same_whatever_has_room() {
             }
         }
     }
-    assert!(paged > 20, "only {paged} models were paged");
+    assert!(paged >= STRUCTURES.len(), "only {paged} models were paged");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod memory;
 mod mlp;
 mod parallel;
 mod recorder;
+mod recurrent;
 mod scratch;
 mod short_conv;
 mod taps;
@@ -42,6 +43,7 @@ pub(crate) fn record(recorder: &mut Recorder, index: usize) -> Result<()> {
         BlockSpec::Experts(spec) => experts::record(recorder, spec)?,
         BlockSpec::Parallel(spec) => parallel::record(recorder, spec)?,
         BlockSpec::ShortConv(spec) => short_conv::record(recorder, spec)?,
+        BlockSpec::Recurrent(spec) => recurrent::record(recorder, spec)?,
         BlockSpec::Mamba(_) => return Err(cannot_run(recorder.model.family)),
     }
     recorder.close()
@@ -74,6 +76,7 @@ pub(crate) fn reference(block: &BlockSpec, pass: &HostPass, memory: &mut HostBlo
         BlockSpec::Mlp(spec) => HostOutput::plain(mlp::reference(spec, pass)),
         BlockSpec::Experts(spec) => experts::reference(spec, pass),
         BlockSpec::Parallel(spec) => parallel::reference(spec, pass),
+        BlockSpec::Recurrent(spec) => HostOutput::plain(recurrent::reference(spec, pass, memory)),
         BlockSpec::ShortConv(_) => HostOutput::plain(short_conv::reference(pass, memory)),
         BlockSpec::Mamba(_) => return Err(cannot_run(pass.model.family)),
     })

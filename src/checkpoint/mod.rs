@@ -23,7 +23,7 @@ pub use synthetic::Synthetic;
 
 use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
-use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
+use crate::spec::{ExpertStorage, ModelSpec, OnDisk, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
@@ -340,7 +340,10 @@ impl Checkpoint {
         // A vector is a row here and a column in its recipe.
         let per_row = cols / recipe.cols;
         let recipe_rows = rows.start * per_row..rows.end * per_row;
-        let values = self.read_recipe(&recipe, recipe_rows, facet).await?;
+        let mut values = self.read_recipe(&recipe, recipe_rows, facet).await?;
+        if matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_)) {
+            values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32);
+        }
         Ok(Matrix { rows: rows.len(), cols, values })
     }
 

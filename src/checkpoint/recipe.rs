@@ -68,6 +68,11 @@ impl Recipe {
             OnDisk::BiasOf(template) => vector(bias_of(&name(template))),
             OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols),
             OnDisk::Convolution(template) => Recipe::one(Part::convolution(name(template), rows, cols)),
+            OnDisk::NegativeExp(template) => vector(name(template)),
+            OnDisk::RowsFrom(template, first) => {
+                let [first, all_rows] = first(spec, key.layer);
+                Recipe::one(Part::rows_from(name(template), first, [all_rows, rows, cols]))
+            }
             OnDisk::Depthwise(template) => Recipe::one(Part::depthwise(name(template), rows, cols)),
             OnDisk::Stacked(template) => {
                 let tensor = Needed::numbers(name(template), vec![weight.copies(), rows, cols]);
@@ -136,6 +141,12 @@ impl Part {
     /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
     fn convolution(name: String, rows: usize, cols: usize) -> Self {
         Part { tensor: Needed::numbers(name.clone(), vec![rows, cols / 2, 2, 1]), ..Part::matrix(name, rows, cols) }
+    }
+
+    /// Some of the rows of a matrix.
+    fn rows_from(name: String, first: usize, [all_rows, rows, cols]: [usize; 3]) -> Self {
+        let layout = Layout::Rows { first: (first * cols) as u64 };
+        Part { rows, layout, ..Part::matrix(name, all_rows, cols) }
     }
 
     /// A causal convolution of each channel by itself: `[cols, 1, rows]`.

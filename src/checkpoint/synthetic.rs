@@ -52,6 +52,7 @@ impl Synthetic {
         platform::for_each_row(&mut values, cols, |row, values| match content {
             // Of a norm with a bias, row 1 is the bias.
             Content::Ones => values.fill(if rows.start + row == 0 { 1.0 } else { 0.0 }),
+            Content::Constant(value) => values.fill(value),
             Content::Uniform { largest } => {
                 for (col, value) in values.iter_mut().enumerate() {
                     *value = (2.0 * uniform_f32(seed, (row * cols + col) as u32) - 1.0) * largest;
@@ -66,6 +67,7 @@ impl Synthetic {
 #[derive(Debug, Clone, Copy)]
 enum Content {
     Ones,
+    Constant(f32),
     Uniform { largest: f32 },
 }
 
@@ -74,9 +76,11 @@ impl Content {
         use Role::*;
         match key.role {
             FinalNorm | AttentionNorm | AttentionPostNorm | FfnNorm | FfnPostNorm | ParallelNorm | QueryNorm | KeyNorm
-            | LatentNorm | LatentQueryNorm => Content::Ones,
+            | LatentNorm | LatentQueryNorm | RecurrentSkip | RecurrentNorm => Content::Ones,
+            // So much is lost of a state in each step.
+            RecurrentDecay => Content::Constant(-0.5),
             HeadBias | QkvBias | Sinks | AttentionOutputBias | RouterBias | SelectionBias | ExpertGateUpBias | ExpertDownBias
-            | ConvolutionInputBias | ConvolutionBias => Content::Uniform { largest: MAX_BIAS },
+            | ConvolutionInputBias | ConvolutionBias | RecurrentStepBias => Content::Uniform { largest: MAX_BIAS },
             // Three or four positions of variance 1 / 3 each.
             Convolution => Content::Uniform { largest: 1.0 },
             // A row of variance 1 / cols turns values of variance 1 into one of variance 1.
@@ -90,8 +94,8 @@ fn seed(key: WeightKey, first_row: usize) -> u32 {
     use Role::*;
     let (layer, expert) = match key.role {
         ExpertGateUp | ExpertDown => (key.layer, key.expert),
-        Qkv | ConvolutionInput | Convolution | AttentionOutput | Router | RouterHidden | SharedGateUp | SharedDown
-        | DenseGateUp | DenseDown => (key.layer, 0),
+        Qkv | ConvolutionInput | Convolution | RecurrentInput | RecurrentStep | AttentionOutput | Router | RouterHidden
+        | SharedGateUp | SharedDown | DenseGateUp | DenseDown => (key.layer, 0),
         _ => (0, 0),
     };
     let mixed = [layer, expert, first_row].iter().fold(0, |state, &part| pcg(state ^ part as u32));

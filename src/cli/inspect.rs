@@ -438,6 +438,10 @@ fn block_fact(block: &BlockSpec) -> String {
             latent.rope_dim
         ),
         BlockSpec::ShortConv(conv) => format!("none, a gated convolution over {} tokens", conv.len),
+        BlockSpec::Recurrent(recurrent) => format!(
+            "none, a state space with {} heads of {} x {}, {} for keys, over a convolution of {} tokens",
+            recurrent.value_heads, recurrent.key_dim, recurrent.value_dim, recurrent.key_heads, recurrent.conv_len
+        ),
         BlockSpec::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
         BlockSpec::Mlp(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         BlockSpec::Experts(moe) => moe_fact(moe),

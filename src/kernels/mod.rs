@@ -13,6 +13,7 @@ pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_identity;
 pub mod expert_sort;
+pub mod gated_norm;
 pub mod head_matmul;
 pub mod latent;
 pub mod matmul;
@@ -24,6 +25,7 @@ pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
+pub mod scan;
 pub mod short_conv;
 mod slab;
 mod tile;
@@ -40,6 +42,8 @@ pub static KERNELS: &[&Kernel] = &[
     &norm::KERNEL,
     &causal_pair::KERNEL,
     &short_conv::KERNEL,
+    &scan::KERNEL,
+    &gated_norm::KERNEL,
     &qkv::KERNEL,
     &qk_rope::KERNEL,
     &latent::KERNEL,

@@ -13,6 +13,7 @@ pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_identity;
 pub mod expert_sort;
+pub mod gated_norm;
 pub mod head_matmul;
 pub mod latent;
 pub mod matmul;
@@ -24,6 +25,7 @@ pub mod router;
 pub mod router_attention;
 pub mod router_topk;
 pub mod sample;
+pub mod scan;
 pub mod short_conv;
 
 use crate::quant::CacheFormat;

@@ -114,6 +114,17 @@ impl ConfigJson {
         numbers.filter(|numbers| numbers.len() == len).ok_or_else(|| self.invalid(key, expected()))
     }
 
+    /// Two numbers from 0 on, the lower first, where `Infinity` is one too.
+    pub fn bounds_or(&self, key: &str, default: [f64; 2]) -> Result<[f64; 2]> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let number = |value: &Value| value.as_f64().or((value == "Infinity").then_some(f64::INFINITY));
+        let bounds: Option<Vec<f64>> = value.as_array().and_then(|values| values.iter().map(number).collect());
+        match bounds.as_deref() {
+            Some(&[least, most]) if least >= 0.0 && least <= most => Ok([least, most]),
+            _ => Err(self.invalid(key, "two numbers from 0.0 on, the lower first")),
+        }
+    }
+
     /// A list of strings out of `accepted`, or nothing.
     pub fn opt_choices(&self, key: &str, accepted: &[&'static str]) -> Result<Option<Vec<&'static str>>> {
         let Some(value) = self.get(key) else { return Ok(None) };

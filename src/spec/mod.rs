@@ -12,6 +12,7 @@ mod latent;
 mod mamba;
 mod names;
 mod parameters;
+mod recurrent;
 mod rope;
 mod short_conv;
 mod state;
@@ -25,8 +26,12 @@ pub(crate) use json::foreign_text;
 pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
 pub use mamba::MambaSpec;
-pub use names::{AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, TensorNames};
+pub use names::{
+    AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, RecurrentNames,
+    TensorNames,
+};
 pub use parameters::Parameters;
+pub use recurrent::{GateActivation, GatedNormSpec, RecurrentSpec};
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
 pub use short_conv::ShortConvSpec;
 pub use state::{PositionState, SLOT_POSITIONS, STATE_SLOTS, SlotState, slot_of};
@@ -81,6 +86,7 @@ pub enum BlockSpec {
     AttentionExperts(Box<AttentionExpertsSpec>),
     Latent(LatentSpec),
     ShortConv(ShortConvSpec),
+    Recurrent(RecurrentSpec),
     /// Can be counted, not run.
     Mamba(MambaSpec),
     Mlp(MlpSpec),
@@ -162,7 +168,7 @@ impl BlockSpec {
     pub fn is_mixer(&self) -> bool {
         match self {
             BlockSpec::Attention(_) | BlockSpec::AttentionExperts(_) | BlockSpec::Latent(_) => true,
-            BlockSpec::ShortConv(_) | BlockSpec::Mamba(_) => true,
+            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) | BlockSpec::Mamba(_) => true,
             BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => false,
         }
     }
@@ -179,7 +185,7 @@ impl BlockSpec {
             BlockSpec::AttentionExperts(experts) => experts.state(hidden_size),
             BlockSpec::Latent(latent) => latent.state(),
             // What these keep is the same for any length.
-            BlockSpec::ShortConv(_) | BlockSpec::Mamba(_) => Vec::new(),
+            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) | BlockSpec::Mamba(_) => Vec::new(),
             BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => Vec::new(),
         }
     }
@@ -188,6 +194,7 @@ impl BlockSpec {
     pub fn carried(&self, hidden_size: usize) -> Vec<SlotState> {
         match self {
             BlockSpec::ShortConv(conv) => conv.carried(hidden_size),
+            BlockSpec::Recurrent(recurrent) => recurrent.carried(),
             _ => Vec::new(),
         }
     }
@@ -199,6 +206,7 @@ impl BlockSpec {
             BlockSpec::AttentionExperts(experts) => experts.weights(hidden_size),
             BlockSpec::Latent(latent) => latent.weights(hidden_size),
             BlockSpec::ShortConv(conv) => conv.weights(hidden_size),
+            BlockSpec::Recurrent(recurrent) => recurrent.weights(hidden_size),
             BlockSpec::Mamba(mamba) => mamba.weights(hidden_size),
             BlockSpec::Mlp(mlp) => mlp.weights(hidden_size).into(),
             BlockSpec::Experts(moe) => moe.weights(hidden_size),
@@ -225,6 +233,12 @@ impl From<ShortConvSpec> for BlockSpec {
     }
 }
 
+impl From<RecurrentSpec> for BlockSpec {
+    fn from(recurrent: RecurrentSpec) -> Self {
+        BlockSpec::Recurrent(recurrent)
+    }
+}
+
 impl From<LatentSpec> for BlockSpec {
     fn from(latent: LatentSpec) -> Self {
         BlockSpec::Latent(latent)
@@ -247,6 +261,13 @@ impl LayerSpec {
     pub fn latent(&self) -> Option<&LatentSpec> {
         self.blocks.iter().find_map(|block| match block {
             BlockSpec::Latent(latent) => Some(latent),
+            _ => None,
+        })
+    }
+
+    pub fn recurrent(&self) -> Option<&RecurrentSpec> {
+        self.blocks.iter().find_map(|block| match block {
+            BlockSpec::Recurrent(recurrent) => Some(recurrent),
             _ => None,
         })
     }

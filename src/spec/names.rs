@@ -29,6 +29,7 @@ pub struct TensorNames {
     pub choice: ChoiceNames,
     pub filter: FilterNames,
     pub convolution: ConvolutionNames,
+    pub recurrent: RecurrentNames,
     /// Before the feed-forward part.
     pub ffn_norm: &'static str,
     /// After the feed-forward part.
@@ -104,14 +105,24 @@ pub struct FilterNames {
     pub norm: &'static str,
 }
 
-/// Names of the tensors of [`ShortConvSpec`](super::ShortConvSpec).
+/// Names of the tensors around a convolution: of [`ShortConvSpec`](super::ShortConvSpec) and of [`RecurrentSpec`](super::RecurrentSpec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionNames {
-    /// Rows of b, then c, then u.
+    /// Rows of b, then c, then u; of a recurrence rows of the gate, then values, keys and queries, then steps.
     pub input: &'static str,
     /// `[channels, 1, len]`
     pub weight: &'static str,
     pub output: &'static str,
+}
+
+/// Names of the other tensors of [`RecurrentSpec`](super::RecurrentSpec).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecurrentNames {
+    pub step_bias: &'static str,
+    /// Logarithms of the decays, with the other sign.
+    pub decay: &'static str,
+    pub skip: &'static str,
+    pub norm: &'static str,
 }
 
 /// Where query, key and value stand.
@@ -186,6 +197,7 @@ impl TensorNames {
         choice: ChoiceNames { router: "", query: "", output: "" },
         filter: FilterNames { first: "", second: "", norm: "" },
         convolution: ConvolutionNames { input: "", weight: "", output: "" },
+        recurrent: RecurrentNames { step_bias: "", decay: "", skip: "", norm: "" },
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",

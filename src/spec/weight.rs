@@ -99,6 +99,15 @@ pub enum Role {
     /// One row for each position that it sees, its own last.
     Convolution,
     ConvolutionBias,
+    /// To the gate of a recurrence, then to its values, keys and queries.
+    RecurrentInput,
+    /// To the step of each value head. Errors of it add up along a text.
+    RecurrentStep,
+    RecurrentStepBias,
+    /// Negative: what the logarithm of the decay is per unit of step.
+    RecurrentDecay,
+    RecurrentSkip,
+    RecurrentNorm,
     /// To the channels of a state space, and to their gate.
     MambaInput,
     MambaConvolution,
@@ -150,6 +159,8 @@ pub enum Share {
 
 /// Where the weights of a model have their names.
 pub type Template = fn(&ModelSpec, usize) -> &'static str;
+/// Where rows begin among those of a matrix, and how many that one has.
+pub type FirstRow = fn(&ModelSpec, usize) -> [usize; 2];
 /// Where the projections of an MLP have theirs.
 pub type StorageOf = fn(&ModelSpec, usize) -> ExpertStorage;
 
@@ -168,6 +179,10 @@ pub enum OnDisk {
     Convolution(Template),
     /// `[cols, 1, rows]`: a causal convolution of each channel by itself.
     Depthwise(Template),
+    /// A vector of `-exp(x)` for every `x` that is stored.
+    NegativeExp(Template),
+    /// The rows that come after so many others in a matrix.
+    RowsFrom(Template, FirstRow),
     /// One matrix of `[experts, rows, cols]`.
     Stacked(Template),
     /// As [`QkvStorage`] says.
@@ -231,7 +246,10 @@ impl RoleFacts {
     }
 }
 
-use OnDisk::{BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, Stacked, Whole};
+use OnDisk::{
+    BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, NegativeExp, Norm, Nowhere, RowsFrom, Stacked,
+    Whole,
+};
 use Share as S;
 use WeightClass as C;
 
@@ -304,6 +322,13 @@ pub static ROLES: &[RoleFacts] = &[
     vector(Role::ConvolutionInputBias, "convolution_input_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.input)),
     vector(Role::Convolution, "convolution", S::Attention, Depthwise(|spec, _| spec.names.convolution.weight)),
     vector(Role::ConvolutionBias, "convolution_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.weight)),
+    matrix(Role::RecurrentInput, "recurrent_input", S::Attention, RowsFrom(|spec, _| spec.names.convolution.input, first_input))
+        .class(C::Attention),
+    matrix(Role::RecurrentStep, "recurrent_step", S::Attention, RowsFrom(|spec, _| spec.names.convolution.input, first_step)),
+    vector(Role::RecurrentStepBias, "recurrent_step_bias", S::Attention, Whole(|spec, _| spec.names.recurrent.step_bias)),
+    vector(Role::RecurrentDecay, "recurrent_decay", S::Attention, NegativeExp(|spec, _| spec.names.recurrent.decay)),
+    vector(Role::RecurrentSkip, "recurrent_skip", S::Attention, Whole(|spec, _| spec.names.recurrent.skip)),
+    vector(Role::RecurrentNorm, "recurrent_norm", S::Attention, Whole(|spec, _| spec.names.recurrent.norm)),
     matrix(Role::MambaInput, "mamba_input", S::Attention, Nowhere).class(C::Attention),
     matrix(Role::MambaConvolution, "mamba_convolution", S::Attention, Nowhere),
     vector(Role::MambaConvolutionBias, "mamba_convolution_bias", S::Attention, Nowhere),
@@ -328,7 +353,19 @@ fn value_name(spec: &ModelSpec, _: usize) -> &'static str {
 }
 
 fn output_name(spec: &ModelSpec, layer: usize) -> &'static str {
-    if spec.layers[layer].short_conv().is_some() { spec.names.convolution.output } else { spec.names.attention_output }
+    let layer = &spec.layers[layer];
+    let has_convolution = layer.short_conv().is_some() || layer.recurrent().is_some();
+    if has_convolution { spec.names.convolution.output } else { spec.names.attention_output }
+}
+
+/// The projection of a recurrence stores what makes the steps behind all else.
+fn first_input(spec: &ModelSpec, layer: usize) -> [usize; 2] {
+    [0, first_step(spec, layer)[1]]
+}
+
+fn first_step(spec: &ModelSpec, layer: usize) -> [usize; 2] {
+    let recurrent = spec.layers[layer].recurrent().unwrap_or_else(|| panic!("layer {layer} has no recurrence"));
+    [recurrent.projected(), recurrent.projected() + recurrent.value_heads]
 }
 
 fn latent_query_name(spec: &ModelSpec, layer: usize) -> &'static str {

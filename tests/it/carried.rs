@@ -10,14 +10,15 @@ use moebius::gpu::{DeviceChoice, DeviceOptions, Pace, Tuning};
 use moebius::model::{Decoder, GpuDecoder, LoadParts, ReferenceDecoder};
 use moebius::paging::ExpertMemory;
 use moebius::quant::{CacheChoice, CacheFormat, QuantChoice};
+use moebius::spec::ModelSpec;
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
 use std::sync::Arc;
 
 /// A fixture for each kind of block that keeps such a state.
-const NAMES: [&str; 1] = ["lfm2_moe"];
+const NAMES: [&str; 2] = ["lfm2_moe", "granitemoehybrid"];
 
 /// One step at a time in one piece; as many as allowed; more than 32 pieces per step.
 const PACES: [Pace; 3] = [
@@ -314,12 +315,42 @@ fn a_mixer_takes_as_many_dispatches_as_it_should() {
             let (subject, test) = (Subject::Checkpoint(Golden::load(name).directory), Test { work, depth: 0 });
             let options = SubjectOptions { roofs: RoofOptions { bytes: 1 << 20, seconds: 0.001 }, ..SubjectOptions::default() };
             let mut bench = block_on(Bench::load(device, &subject, &[test], &options, &mut |_| {})).unwrap();
-            assert!(bench.num_pipelines() <= 40, "{name}: {} pipelines", bench.num_pipelines());
             let kernels = block_on(bench.kernels(test, 1)).unwrap();
-            kernels.iter().find(|found| found.kernel == "short_conv").map_or(0.0, |found| found.dispatches)
+            let of = |name: &str| kernels.iter().find(|found| found.kernel == name).map_or(0.0, |found| found.dispatches);
+            ["short_conv", "scan", "gated_norm"].map(of)
         };
-        assert_eq!(dispatches(Work::Decode(1)), layers, "{name}");
-        // What a batch keeps is written after all of it has been read.
-        assert_eq!(dispatches(Work::Prefill(24)), 2.0 * layers, "{name}");
+        let engine = block_on(Engine::load(&Golden::load(name).directory, &LoadOptions::default(), &mut |_| {})).unwrap();
+        let pipelines = engine.gpu().map_or(0, |device| device.pipelines().len());
+        assert!(pipelines <= 40, "{name}: {pipelines} pipelines for a token and a chunk");
+        let recurrent = Golden::load(name).spec.layers.iter().filter(|layer| layer.recurrent().is_some()).count() as f64;
+        assert_eq!(dispatches(Work::Decode(1)), [layers, recurrent, recurrent], "{name}");
+        // What a batch keeps of the inputs of a convolution is written after all of them have been read.
+        assert_eq!(dispatches(Work::Prefill(24)), [2.0 * layers, recurrent, recurrent], "{name}");
     }
+}
+
+#[test]
+fn a_config_of_granite_means_the_same_in_the_words_of_either_transformers() {
+    let text = std::fs::read_to_string(Golden::load("granitemoehybrid").directory.join("config.json")).unwrap();
+    let original = ModelSpec::parse(&text, "config.json").unwrap();
+    let with = |key: &str, value: Value| {
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        ModelSpec::parse(&config.to_string(), "config.json").unwrap()
+    };
+    assert_eq!(with("layer_types", json!(["linear_attention", "full_attention", "linear_attention"])), original);
+    assert_eq!(with("mamba_d_head", json!("auto")), original);
+    assert_eq!(with("time_step_limit", json!([0.0, "Infinity"])), original);
+    // These are for training.
+    for key in ["time_step_min", "time_step_max", "time_step_floor"] {
+        assert_eq!(with(key, json!(0.001)), original);
+    }
+    let kept = with("time_step_limit", json!([0.001, 0.1]));
+    assert_eq!(kept.layers[0].recurrent().unwrap().step_range, [0.001, 0.1]);
+    for without in [json!("nope"), Value::Null] {
+        assert!(with("position_embedding_type", without).layers[1].attention().unwrap().rope.is_none());
+    }
+    assert!(original.layers[1].attention().unwrap().rope.is_some());
+    // Every layer is a state space where the config does not say.
+    assert!(with("layer_types", Value::Null).layers.iter().all(|layer| layer.recurrent().is_some()));
 }

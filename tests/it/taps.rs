@@ -70,8 +70,18 @@ fn every_name_of_scratch_is_in_the_list_of_taps() {
         return;
     }
     let mut found = BTreeSet::new();
-    for name in ["mixtral", "deepseek_v2", "jetmoe", "yuan", "gemma4_moe", "longcat_flash", "qwen2_moe", "llama_moe", "lfm2_moe"]
-    {
+    for name in [
+        "mixtral",
+        "deepseek_v2",
+        "jetmoe",
+        "yuan",
+        "gemma4_moe",
+        "longcat_flash",
+        "qwen2_moe",
+        "llama_moe",
+        "lfm2_moe",
+        "granitemoehybrid",
+    ] {
         let mut engine = load(name);
         for prompt in [&[5][..], &[5, 9, 3]] {
             for (name, _) in TAPS {

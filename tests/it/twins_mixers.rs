@@ -1,7 +1,10 @@
 //! The references of mixers with a state, against values worked out by hand or another way.
 
 use moebius::batch::Row;
+use moebius::reference::gated_norm::gated_norm;
+use moebius::reference::scan::{self, scan};
 use moebius::reference::short_conv::{Inputs, short_conv};
+use moebius::spec::{GateActivation, GatedNormSpec, RecurrentSpec};
 
 fn rows(positions: std::ops::Range<u32>, sequence: u32) -> Vec<Row> {
     positions.map(|position| Row::new(0, position, sequence)).collect()
@@ -62,4 +65,106 @@ fn texts_of_one_batch_do_not_see_each_other() {
     let mut state = [f32::NAN; 18];
     assert_eq!(convolved(&both, &[1.0, 2.0, 3.0, 4.0], &mut state), [1.0, 12.0, 3.0, 34.0]);
     assert_eq!([state[0], state[1], state[9], state[10]], [1.0, 2.0, 3.0, 4.0]);
+}
+
+const NORM: GatedNormSpec =
+    GatedNormSpec { eps: 0.0, groups: 1, activation: GateActivation::Silu, gate_first: true, shared_weight: false };
+
+/// Heads of 1 x 1 whose steps are all 1.
+fn heads(key_heads: usize, value_heads: usize) -> RecurrentSpec {
+    let (key_dim, value_dim, step_range) = (1, 1, [1.0; 2]);
+    RecurrentSpec { key_heads, value_heads, key_dim, value_dim, step_range, conv_len: 4, conv_bias: false, norm: NORM }
+}
+
+/// `x` has values, keys and queries of every row; nothing is skipped.
+fn scanned(spec: &RecurrentSpec, rows: &[Row], x: &[f32], decay: f32, state: &mut [f32]) -> Vec<f32> {
+    let of_heads = |value: f32| vec![value; spec.value_heads];
+    let steps = vec![0.0; rows.len() * spec.value_heads];
+    let (step_bias, decay, skip) = (of_heads(0.0), of_heads(decay), of_heads(0.0));
+    scan(&scan::Inputs { spec, rows, x, steps: &steps, step_bias: &step_bias, decay: &decay, skip: &skip }, state)
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}, expected {expected:?}");
+}
+
+#[test]
+fn a_scan_forgets_by_half_adds_and_reads() {
+    let (spec, half) = (heads(1, 1), -std::f32::consts::LN_2);
+    let x = [8.0, 1.0, 1.0, 0.0, 1.0, 1.0, 2.0, 3.0, 10.0];
+    let mut state = [f32::NAN; 3];
+    // 8, then half of it, then half of that and 2 times 3, ten times.
+    close(&scanned(&spec, &rows(0..3, 0), &x, half, &mut state), &[8.0, 4.0, 80.0]);
+    close(&state[..1], &[8.0]);
+    // Goes on from what was kept, and at position 0 from nothing.
+    close(&scanned(&spec, &rows(3..4, 0), &[0.0, 1.0, 1.0], half, &mut state), &[4.0]);
+    close(&scanned(&spec, &rows(0..1, 0), &[5.0, 1.0, 1.0], half, &mut state), &[5.0]);
+}
+
+#[test]
+fn consecutive_value_heads_share_a_key_head() {
+    // Four values, two keys, two queries.
+    let x = [1.0, 1.0, 1.0, 1.0, 2.0, 3.0, 10.0, 100.0];
+    close(&scanned(&heads(2, 4), &rows(0..1, 0), &x, -1.0, &mut [f32::NAN; 12]), &[20.0, 20.0, 300.0, 300.0]);
+}
+
+#[test]
+fn the_state_after_a_block_stays_until_the_third_block_after_it_begins() {
+    let spec = heads(1, 1);
+    let ones = [1.0; 3 * 200];
+    let mut state = [f32::NAN; 3];
+    // Nothing is forgotten: the state counts the rows.
+    scanned(&spec, &rows(0..191, 0), &ones[..3 * 191], 0.0, &mut state);
+    assert_eq!(state, [64.0, 128.0, 191.0]);
+    scanned(&spec, &rows(191..193, 0), &ones[..6], 0.0, &mut state);
+    assert_eq!(state, [193.0, 128.0, 192.0]);
+    let mut at_once = [f32::NAN; 3];
+    scanned(&spec, &rows(0..193, 0), &ones[..3 * 193], 0.0, &mut at_once);
+    assert_eq!(at_once, state);
+}
+
+#[test]
+fn steps_go_through_softplus_and_are_kept_to_their_range() {
+    let step = |raw: f32, bias: f32, step_range: [f32; 2]| {
+        let spec = RecurrentSpec { step_range, ..heads(1, 1) };
+        let (x, steps, step_bias) = ([1.0; 3], [raw], [bias]);
+        let inputs = scan::Inputs {
+            spec: &spec,
+            rows: &rows(0..1, 0),
+            x: &x,
+            steps: &steps,
+            step_bias: &step_bias,
+            decay: &[-1.0],
+            skip: &[0.5],
+        };
+        // What is added to the state, and half of the value beside it.
+        scan(&inputs, &mut [f32::NAN; 3])[0] - 0.5
+    };
+    let free = [0.0, f32::MAX];
+    close(&[step(0.0, 0.0, free), step(1.0, 2.0, free), step(-9.0, 0.0, free)], &[std::f32::consts::LN_2, 3.048_587_3, 1.234e-4]);
+    close(&[step(0.0, 0.0, [0.7, 1.0]), step(0.0, 0.0, [0.0, 0.6])], &[0.7, 0.6]);
+}
+
+#[test]
+fn a_gate_stands_before_or_after_the_norm_of_its_group() {
+    let silu = |x: f32| x / (1.0 + (-x).exp());
+    let (x, gate, weight) = ([3.0, 4.0, 0.0, 2.0], [1.0, 2.0, 3.0, -1.0], [1.0, 1.0, 1.0, 10.0]);
+    // Before it, all four are one group.
+    let gated = [3.0 * silu(1.0), 4.0 * silu(2.0), 0.0, 2.0 * silu(-1.0)];
+    let root = (gated.iter().map(|value| value * value).sum::<f32>() / 4.0).sqrt();
+    close(&gated_norm(&NORM, &x, &gate, &weight), &[gated[0] / root, gated[1] / root, 0.0, 10.0 * gated[3] / root]);
+    // Two groups: the first has a root of 12.5, the second one of 2.
+    let after = GatedNormSpec { groups: 2, gate_first: false, ..NORM };
+    let (first, second) = (12.5f32.sqrt(), 2f32.sqrt());
+    close(
+        &gated_norm(&after, &x, &gate, &weight),
+        &[3.0 / first * silu(1.0), 4.0 / first * silu(2.0), 0.0, 20.0 / second * silu(-1.0)],
+    );
+    let shared = GatedNormSpec { shared_weight: true, activation: GateActivation::Sigmoid, ..after };
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    close(
+        &gated_norm(&shared, &x, &gate, &[1.0, 2.0]),
+        &[3.0 / first * sigmoid(1.0), 8.0 / first * sigmoid(2.0), 0.0, 4.0 / second * sigmoid(-1.0)],
+    );
 }

@@ -9,6 +9,7 @@ mod expert_combine;
 mod expert_identity;
 mod expert_sort;
 mod experts;
+mod gated_norm;
 mod head_matmul;
 mod latent;
 mod matmul;
@@ -20,6 +21,7 @@ mod router;
 mod router_attention;
 mod router_topk;
 mod sample;
+mod scan;
 mod short_conv;
 
 use super::{Case, Tolerance};
@@ -36,6 +38,8 @@ pub fn cases() -> Vec<Case> {
     cases.extend(norm::cases());
     cases.extend(causal_pair::cases());
     cases.extend(short_conv::cases());
+    cases.extend(scan::cases());
+    cases.extend(gated_norm::cases());
     cases.extend(qkv::cases());
     cases.extend(qk_rope::cases());
     cases.extend(latent::cases());

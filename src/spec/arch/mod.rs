@@ -20,6 +20,7 @@ mod glm4_moe;
 mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
+mod granitemoehybrid;
 mod grok1;
 mod hunyuan_v1_moe;
 mod hy_v3;
@@ -68,6 +69,7 @@ pub static ARCHS: &[&Arch] = &[
     &olmoe::OLMOE,
     &flex_olmo::FLEX_OLMO,
     &granitemoe::GRANITEMOE,
+    &granitemoehybrid::GRANITEMOEHYBRID,
     &phimoe::PHIMOE,
     &dbrx::DBRX,
     &gpt_oss::GPT_OSS,
@@ -114,6 +116,8 @@ mod limits {
     pub const HEAD_DIM: usize = 1024;
     /// Positions of a short convolution: a kernel keeps so many per slot of its state.
     pub const CONVOLUTION: usize = 8;
+    /// Rows and columns of the state of a head: an invocation keeps a part of a column in registers.
+    pub const STATE_DIM: usize = 256;
     /// The router keeps logits, selection and chosen scores of all experts in 16 KiB of workgroup memory.
     pub const EXPERTS: usize = 1024;
     pub const SHARED_EXPERTS: usize = 64;

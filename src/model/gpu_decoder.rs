@@ -348,9 +348,12 @@ impl GpuDecoder {
     pub(super) async fn pass(&mut self, ids: &[u32], position: usize, key: PlanKey) -> Result<()> {
         self.prepare(key).await?;
         self.upload_rows(ids, position).await?;
-        self.ledger.ran(position..position + ids.len());
+        let positions = position..position + ids.len();
+        self.ledger.runs(positions.clone());
         let plan = self.plans[&key].clone();
-        self.run("running the model", &plan, key.num_tokens).await
+        self.run("running the model", &plan, key.num_tokens).await?;
+        self.ledger.ran(positions);
+        Ok(())
     }
 
     /// Runs what is recorded for so many tokens.

@@ -20,12 +20,18 @@ impl Ledger {
         Ledger { has_state: spec.held_state_bytes() > 0, ends: [0; STATE_SLOTS] }
     }
 
-    /// Notes that rows at these positions are run.
-    pub fn ran(&mut self, positions: Range<usize>) {
+    /// Notes that rows at these positions are about to run. Until they [`ran`](Self::ran), nobody knows what the slots hold that they write to.
+    pub fn runs(&mut self, positions: Range<usize>) {
         self.ends.iter_mut().filter(|end| **end > positions.start).for_each(|end| *end = 0);
-        let Some(last) = positions.end.checked_sub(1) else { return };
-        let blocks = positions.start / SLOT_POSITIONS..=last / SLOT_POSITIONS;
-        for block in blocks.rev().take(STATE_SLOTS) {
+        for block in blocks(&positions) {
+            self.ends[block % STATE_SLOTS] = 0;
+        }
+    }
+
+    /// Notes that rows at these positions have been run.
+    pub fn ran(&mut self, positions: Range<usize>) {
+        self.runs(positions.clone());
+        for block in blocks(&positions) {
             self.ends[block % STATE_SLOTS] = positions.end.min((block + 1) * SLOT_POSITIONS);
         }
     }
@@ -42,4 +48,10 @@ impl Ledger {
     pub fn clear(&mut self) {
         self.ends = [0; STATE_SLOTS];
     }
+}
+
+/// The last blocks of these positions, as many as have slots.
+fn blocks(positions: &Range<usize>) -> impl Iterator<Item = usize> {
+    let blocks = positions.start / SLOT_POSITIONS..positions.end.div_ceil(SLOT_POSITIONS);
+    blocks.rev().take(STATE_SLOTS)
 }

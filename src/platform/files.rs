@@ -132,7 +132,8 @@ pub async fn read_text(path: &Path) -> Result<String> {
 pub async fn read_model_text(directory: &Path, file: &'static str) -> Result<String> {
     let path = directory.join(file);
     text_at(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::MissingFile { directory: directory.to_owned(), file },
+        // Beside a model in one file there is nothing.
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::MissingFile { directory: directory.to_owned(), file },
         _ => Error::io("read", path)(error),
     })
 }

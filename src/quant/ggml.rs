@@ -159,11 +159,17 @@ fn push_superblock(block: &[u8], nibbles: &[u8], fifth_bits: Option<&[u8]>, plan
         scales[j + 4] = bytes[j + 8] & 15 | bytes[j] >> 6 << 4;
         minima[j + 4] = bytes[j + 8] >> 4 | bytes[j + 4] >> 6 << 4;
     }
-    let step = |n: usize| {
-        let (block, i) = (n / 32, n % 32);
-        nibbles[block / 2 * 32 + i] >> (block % 2 * 4) & 15 | fifth_bits.map_or(0, |bits| (bits[i] >> block & 1) << 4)
-    };
-    let steps: [u8; 256] = std::array::from_fn(step);
+    let mut steps = [0; 256];
+    for (bytes, steps) in nibbles.chunks_exact(32).zip(steps.chunks_exact_mut(64)) {
+        let (low, high) = steps.split_at_mut(32);
+        low.iter_mut().zip(bytes).for_each(|(step, byte)| *step = byte & 15);
+        high.iter_mut().zip(bytes).for_each(|(step, byte)| *step = byte >> 4);
+    }
+    if let Some(bits) = fifth_bits {
+        for (block, steps) in steps.chunks_exact_mut(32).enumerate() {
+            steps.iter_mut().zip(bits).for_each(|(step, bits)| *step |= (bits >> block & 1) << 4);
+        }
+    }
     let high_bits = usize::from(fifth_bits.is_some());
     Superblock { d: read_f16(block, 0), dmin: read_f16(block, 2), scales, minima }.push(&steps, high_bits, planes);
 }
@@ -171,13 +177,18 @@ fn push_superblock(block: &[u8], nibbles: &[u8], fifth_bits: Option<&[u8]>, plan
 /// Of each half of a block, 128 values, 64 bytes hold the low bits and 32 the high bits: of value 32 k + l those in half k / 2 of byte 32 (k % 2) + l,
 /// and these from bit 2 k of byte l on.
 fn push_q6_k<'a>(blocks: impl Iterator<Item = &'a [u8]>, planes: &mut Planes) {
-    let step = |block: &[u8], n: usize| {
-        let (half, k, l) = (n / 128, n % 128 / 32, n % 32);
-        let low = block[64 * half + 32 * (k % 2) + l] >> (k / 2 * 4) & 15;
-        let high = block[128 + 32 * half + l] >> (2 * k) & 3;
-        (low | high << 4) as i8 - 32
+    let steps_of = |block: &[u8]| {
+        let mut steps = [0; 256];
+        for (part, steps) in steps.chunks_exact_mut(32).enumerate() {
+            let (half, k) = (part / 4, part % 4);
+            let (low, high) = (&block[64 * half + 32 * (k % 2)..][..32], &block[128 + 32 * half..][..32]);
+            for ((step, low), high) in steps.iter_mut().zip(low).zip(high) {
+                *step = (low >> (k / 2 * 4) & 15 | (high >> (2 * k) & 3) << 4) as i8 - 32;
+            }
+        }
+        steps
     };
-    let steps: Vec<(&[u8], [i8; 256])> = blocks.map(|block| (block, std::array::from_fn(|n| step(block, n)))).collect();
+    let steps: Vec<(&[u8], [i8; 256])> = blocks.map(|block| (block, steps_of(block))).collect();
     let superblocks = steps.iter().map(|(block, steps)| q6_k::Superblock {
         d: read_f16(block, 208),
         scales: std::array::from_fn(|group| block[192 + group] as i8),

@@ -292,9 +292,11 @@ fn f16_above(value: f32) -> half::f16 {
 }
 
 /// Appends 32 values of 4 bits: a `u32` holds eight values, the first four in the low halves of its bytes.
-fn push_nibbles(nibbles: &[u8], out: &mut Vec<u8>) {
-    for eight in nibbles.chunks_exact(8) {
-        out.extend((0..4).map(|i| eight[i] | eight[i + 4] << 4));
+fn push_nibbles(steps: &[u8], out: &mut Vec<u8>) {
+    for eight in steps.as_chunks().0 {
+        let nibbles = u64::from_le_bytes(*eight) & 0x0F0F_0F0F_0F0F_0F0F;
+        // The last four come to lie beside the first four, a nibble higher.
+        out.extend_from_slice(&((nibbles | nibbles >> 28) as u32).to_le_bytes());
     }
 }
 
@@ -304,11 +306,14 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
 }
 
 /// Appends what 32 values have beyond four bits, one bit or two: a `u32` holds as many quads of values as it can, value i of a quad in byte i.
-fn push_high(high: &[u8], bits: usize, out: &mut Vec<u8>) {
+fn push_high(steps: &[u8], bits: usize, out: &mut Vec<u8>) {
     let per_byte = 8 / bits;
-    for quads in high.chunks_exact(4 * per_byte) {
-        let byte = |i: usize| (0..per_byte).map(|quad| quads[4 * quad + i] << (quad * bits)).sum::<u8>();
-        out.extend((0..4).map(byte));
+    let mask = u32::from_le_bytes([(1 << bits) - 1; 4]);
+    for quads in steps.chunks_exact(4 * per_byte) {
+        // No quad is shifted out of its bytes.
+        let quad = |(index, quad): (usize, &[u8; 4])| (u32::from_le_bytes(*quad) >> 4 & mask) << (index * bits);
+        let packed = quads.as_chunks().0.iter().enumerate().map(quad).fold(0, |all, quad| all | quad);
+        out.extend_from_slice(&packed.to_le_bytes());
     }
 }
 

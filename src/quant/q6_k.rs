@@ -42,8 +42,9 @@ pub(super) struct Superblock<'a> {
 pub(super) fn push_row<'a>(row: impl Iterator<Item = Superblock<'a>>, planes: &mut Planes) {
     let mut factors = Vec::new();
     for Superblock { d, scales, steps } in row {
-        push_nibbles(&steps.iter().map(|&step| step as u8 & 15).collect::<Vec<_>>(), &mut planes.values);
-        push_high(&steps.iter().map(|&step| step as u8 >> 4 & 3).collect::<Vec<_>>(), HIGH_BITS, &mut planes.high);
+        let steps: &[u8] = bytemuck::cast_slice(steps);
+        push_nibbles(steps, &mut planes.values);
+        push_high(steps, HIGH_BITS, &mut planes.high);
         planes.scales.extend(scales.map(|scale| scale as u8));
         factors.extend(d.to_le_bytes());
     }

@@ -79,9 +79,9 @@ impl Superblock {
 
     /// Appends the superblock with the steps of its values, at most 256 of them, that have `high_bits` beyond four.
     pub fn push(&self, steps: &[u8], high_bits: usize, planes: &mut Planes) {
-        push_nibbles(&steps.iter().map(|step| step & 15).collect::<Vec<_>>(), &mut planes.values);
+        push_nibbles(steps, &mut planes.values);
         if high_bits > 0 {
-            push_high(&steps.iter().map(|step| step >> 4).collect::<Vec<_>>(), high_bits, &mut planes.high);
+            push_high(steps, high_bits, &mut planes.high);
         }
         planes.scales.extend(self.word());
     }

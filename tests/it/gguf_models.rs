@@ -4,6 +4,7 @@
 
 use crate::common::{Golden, LOGITS_WITHIN, golden, gpu_or_skip, ids};
 use moebius::batch::LayerRouting;
+use moebius::bench::Subject;
 use moebius::checkpoint::gguf::Gguf;
 use moebius::checkpoint::{ModelFiles, RowRun};
 use moebius::generate::{GenerateOptions, StopRules};
@@ -239,4 +240,23 @@ fn weights_take_as_many_bytes_as_their_types_say() {
         let file = std::fs::metadata(&path).unwrap().len();
         assert!(bytes < file + file / 4, "{name}: {bytes} of {file}");
     }
+}
+
+#[test]
+fn a_file_is_measured_and_has_room_for_some_of_its_experts_like_any_model() {
+    if !gpu_or_skip() {
+        return;
+    }
+    let path = golden("gguf/quants/mixtral-q4_k_m.gguf");
+    let subject = Subject::Checkpoint(path.clone());
+    assert!(block_on(subject.sampling()).unwrap().is_greedy());
+    let texts = ["all", "50%"].map(|memory| {
+        let device = DeviceOptions::from_env(DeviceChoice::Auto);
+        let options = LoadOptions { device, expert_memory: memory.parse().unwrap(), ..LoadOptions::default() };
+        let mut engine = block_on(Engine::load(&path, &options, &mut |_| {})).unwrap();
+        let ids = greedy(&mut engine, &[5, 9, 70], 12);
+        (ids, engine.paging().map(|paging| paging.slots.clone()))
+    });
+    assert_eq!(texts[0].0, texts[1].0);
+    assert_eq!(texts.map(|(_, slots)| slots), [None, Some(vec![2])]);
 }

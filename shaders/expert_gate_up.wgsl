@@ -1,5 +1,5 @@
 // expert_gate_up: h = act(gate(x), up(x)), for the expert of each assignment. act is silu(gate) * up (#ifdef SILU), gelu(gate) * up in the
-// tanh approximation (GELU_TANH), or (up + 1) gate sigmoid(ALPHA gate) with gate <= LIMIT and |up| <= LIMIT (CLAMPED_SWIGLU).
+// tanh approximation (GELU_TANH), relu(up)^2 without a gate (SQUARED_RELU), or (up + 1) gate sigmoid(ALPHA gate) with gate <= LIMIT and |up| <= LIMIT (CLAMPED_SWIGLU).
 // grid      x = ROWS weight rows; y = assignment; #ifdef SORTED: tile
 // x         [num_tokens, ROW_QUADS] vec4<f32>   in   normed; #ifdef NORM: to be normed, one token
 // slots     [num_tokens, TOP_K] u32             in   #ifndef SORTED: cache slot of each assignment (decode)
@@ -8,7 +8,8 @@
 // h         [num_assignments, H_STRIDE] f32     out
 // weights   [num_tokens, TOP_K] f32             in   #ifdef WEIGHT_INPUT: multiplies x
 // norm      [ROW_QUADS] vec4<f32>               in   #ifdef NORM: weight of the RMSNorm that x goes through first
-// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up; #ifdef BIAS: then a bias each
+// slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up; #ifdef SQUARED_RELU
+//                                                    up rows alone; #ifdef BIAS: then a bias each
 // One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
 // twin      src/reference/expert_gate_up.rs
 #import matmul
@@ -70,6 +71,8 @@ fn activation(quad: u32) -> vec4<f32> {
     return x[quad];
 }
 
+#ifdef SQUARED_RELU
+#else
 fn activate(gate: vec2<f32>, up: vec2<f32>) -> vec2<f32> {
 #ifdef SILU
     return gate / (1.0 + exp(-gate)) * up;
@@ -85,13 +88,13 @@ fn activate(gate: vec2<f32>, up: vec2<f32>) -> vec2<f32> {
     return (u + 1.0) * g / (1.0 + exp(-ALPHA * g));
 #endif
 }
+#endif
 
 fn store(token: u32, rows: u32, sums: vec4<f32>) {
     if token >= tile.z {
         return;
     }
     let assignment = assignment_of(token);
-    let base = assignment * H_STRIDE + (params.first_row + rows) / 2u;
     var projected = sums;
 #ifdef WEIGHT_INPUT
     projected *= weights[assignment];
@@ -99,13 +102,23 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 #ifdef BIAS
     projected += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
 #endif
+#ifdef SQUARED_RELU
+    let positive = max(projected, vec4<f32>());
+    let hidden = positive * positive;
+    let base = assignment * H_STRIDE + params.first_row + rows;
+    for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+        h[base + i] = hidden[i];
+    }
+#else
     let hidden = activate(projected.xz, projected.yw);
+    let base = assignment * H_STRIDE + (params.first_row + rows) / 2u;
     if rows < params.num_rows {
         h[base] = hidden.x;
     }
     if rows + 2u < params.num_rows {
         h[base + 1u] = hidden.y;
     }
+#endif
 }
 
 @compute @workgroup_size(WG)

@@ -244,6 +244,7 @@ impl Mlp<'_> {
             ExpertStorage::Each { gate, up, .. } => {
                 Recipe::turns(Part::matrix(self.name(gate), inner, hidden), Part::matrix(self.name(up), inner, hidden))
             }
+            ExpertStorage::EachUngated { up, .. } => Recipe::one(Part::matrix(self.name(up), self.rows, hidden)),
             ExpertStorage::EachFused { gate_up, .. } => {
                 let half = |index: usize| Part {
                     rows: inner,
@@ -280,9 +281,9 @@ impl Mlp<'_> {
     fn down(&self, storage: &ExpertStorage) -> Recipe {
         let (hidden, inner) = (self.rows, self.cols);
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => {
-                Part::matrix(self.name(down), hidden, inner)
-            }
+            ExpertStorage::Each { down, .. }
+            | ExpertStorage::EachUngated { down, .. }
+            | ExpertStorage::EachFused { down, .. } => Part::matrix(self.name(down), hidden, inner),
             ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => self.stacked(down, hidden, inner),
             ExpertStorage::Transposed { down, .. } => self.transposed(down, 0..hidden, hidden, inner),
             ExpertStorage::Mxfp4 { down, .. } => self.mxfp4(down, hidden, inner),
@@ -301,6 +302,7 @@ impl Mlp<'_> {
             ExpertStorage::Each { gate, up, .. } | ExpertStorage::RowBlocks { gate, up, .. } => {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
             }
+            ExpertStorage::EachUngated { up, .. } => Recipe::one(Part::vector(bias_of(&self.name(up)), self.cols)),
             ExpertStorage::StackedEach { gate, up, .. } => {
                 let bias = |template: &str| self.stacked_bias(bias_of(&self.name(template)), inner);
                 Recipe::turns(bias(gate), bias(up))
@@ -333,9 +335,10 @@ impl Mlp<'_> {
 
     fn down_bias(&self, storage: &ExpertStorage) -> Recipe {
         Recipe::one(match *storage {
-            ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } | ExpertStorage::RowBlocks { down, .. } => {
-                Part::vector(bias_of(&self.name(down)), self.cols)
-            }
+            ExpertStorage::Each { down, .. }
+            | ExpertStorage::EachUngated { down, .. }
+            | ExpertStorage::EachFused { down, .. }
+            | ExpertStorage::RowBlocks { down, .. } => Part::vector(bias_of(&self.name(down)), self.cols),
             ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => {
                 self.stacked_bias(bias_of(&self.name(down)), self.cols)
             }

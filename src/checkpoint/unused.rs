@@ -64,7 +64,9 @@ fn unused_layers(spec: &ModelSpec, stored_layers: usize, ignored: &[String]) -> 
 /// Numbers of experts in used layers that the spec does not count.
 fn unused_experts(spec: &ModelSpec, ignored: &[String]) -> BTreeSet<usize> {
     let down = match spec.names.experts {
-        ExpertStorage::Each { down, .. } | ExpertStorage::EachFused { down, .. } => down,
+        ExpertStorage::Each { down, .. } | ExpertStorage::EachUngated { down, .. } | ExpertStorage::EachFused { down, .. } => {
+            down
+        }
         // The shape of a tensor that holds all experts is compared with the spec.
         _ => return BTreeSet::new(),
     };

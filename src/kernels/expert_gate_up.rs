@@ -57,7 +57,8 @@ pub enum Routing<'a> {
 
 /// # Shapes
 /// `x [num_tokens, padded(hidden)]`, `norm [padded(hidden)]`, `weights [num_tokens, top_k]` (read where they multiply the input),
-/// `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`.
+/// `h [num_tokens * top_k, padded(intermediate)]`, `slabs [slots, 2 intermediate, hidden]`, or half as many rows
+/// where the activation has no gate.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub routing: Routing<'a>,
@@ -87,6 +88,11 @@ impl Problem {
         expert_sort::Problem { num_assignments: self.num_tokens * self.num_experts_per_tok, num_experts: self.num_experts }
     }
 
+    /// Rows of gate and up together, or of up alone.
+    fn num_rows(&self) -> usize {
+        self.activation.gate_up_rows(self.intermediate_size)
+    }
+
     /// The tile of an expert kernel with `num_rows` rows.
     pub(super) fn tile(&self, caps: &Caps, sorted: bool, num_rows: usize) -> Tile {
         Tile::of(caps, if sorted { self.sort().tile_len(caps) } else { 1 }, num_rows)
@@ -101,7 +107,7 @@ pub fn shards_per_dispatch(problem: &Problem) -> usize {
 /// Without the consts of the slabs, which [`record`] adds.
 pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
     let variant = problem
-        .tile(caps, sorted, 2 * problem.intermediate_size)
+        .tile(caps, sorted, problem.num_rows())
         .variant(problem.hidden_size, problem.quant)
         .u32("TOP_K", problem.num_experts_per_tok)
         .u32("H_STRIDE", padded(problem.intermediate_size))
@@ -111,6 +117,7 @@ pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
     match problem.activation {
         Activation::Silu => variant.flag("SILU"),
         Activation::GeluTanh => variant.flag("GELU_TANH"),
+        Activation::SquaredRelu => variant.flag("SQUARED_RELU"),
         Activation::ClampedSwiglu { alpha, limit } => variant.flag("CLAMPED_SWIGLU").f32("ALPHA", alpha).f32("LIMIT", limit),
     }
 }
@@ -124,7 +131,7 @@ pub fn record(
 ) -> Result<()> {
     let sorted = buffers.routing.is_sorted();
     let base = choose(device.caps(), problem, sorted);
-    let tile = problem.tile(device.caps(), sorted, 2 * problem.intermediate_size);
+    let tile = problem.tile(device.caps(), sorted, problem.num_rows());
     for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {

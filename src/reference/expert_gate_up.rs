@@ -9,6 +9,8 @@
 //! h              [num_assignments, intermediate] f32  out
 //! ```
 //!
+//! Without a gate, `h = activation(up(x))`, a slab has the rows of up alone.
+//!
 //! A dense MLP or a shared expert is the same with one slot and a top_k of one.
 
 use super::matmul::matmul;
@@ -31,7 +33,8 @@ pub struct Inputs<'a> {
 
 pub fn expert_gate_up(inputs: &Inputs) -> Vec<f32> {
     let Inputs { x, slots, top_k, slabs, hidden_size, activation, .. } = *inputs;
-    let intermediate_size = slabs[0].len() / hidden_size / 2;
+    let (num_rows, per_value) = (slabs[0].len() / hidden_size, if activation.is_gated() { 2 } else { 1 });
+    let intermediate_size = num_rows / per_value;
     let mut h = vec![0.0; slots.len() * intermediate_size];
     for (slot, slab) in slabs.iter().enumerate() {
         let assignments = assignments_of(slot, slots);
@@ -42,21 +45,26 @@ pub fn expert_gate_up(inputs: &Inputs) -> Vec<f32> {
             gathered.extend(x[assignment / top_k * hidden_size..][..hidden_size].iter().map(|x| x * weight));
         }
         let projected = matmul(&gathered, slab, hidden_size); // [assignments, 2 intermediate]
-        for (assignment, projected) in assignments.iter().zip(projected.chunks_exact(2 * intermediate_size)) {
+        for (assignment, projected) in assignments.iter().zip(projected.chunks_exact(num_rows)) {
             let h = &mut h[assignment * intermediate_size..][..intermediate_size]; // h[assignment]
-            for (i, (h, pair)) in h.iter_mut().zip(projected.as_chunks::<2>().0).enumerate() {
-                let bias = inputs.biases.get(slot).map_or([0.0; 2], |bias| [bias[2 * i], bias[2 * i + 1]]);
-                *h = activate(activation, f64::from(pair[0] + bias[0]), f64::from(pair[1] + bias[1])) as f32;
+            for (i, (h, own)) in h.iter_mut().zip(projected.chunks_exact(per_value)).enumerate() {
+                let biased = |part: usize| {
+                    let bias = inputs.biases.get(slot).map_or(0.0, |bias| bias[per_value * i + part]);
+                    f64::from(own[part] + bias)
+                };
+                *h = activate(activation, biased(0), biased(per_value - 1)) as f32;
             }
         }
     }
     h
 }
 
+/// Without a gate both are the same.
 fn activate(activation: Activation, gate: f64, up: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     match activation {
         Activation::Silu => gate * sigmoid(gate) * up,
+        Activation::SquaredRelu => up.max(0.0).powi(2),
         Activation::GeluTanh => {
             // sqrt(2 / pi) (x + 0.044715 x^3)
             let inner = FRAC_2_PI.sqrt() * (gate + 0.044715 * gate.powi(3));

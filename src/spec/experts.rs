@@ -4,7 +4,7 @@ use super::NormSpec;
 use super::weight::{Role, Weight};
 use crate::gating::RouterSpec;
 
-/// `down(act(gate(x), up(x)))`, each projection with a bias where `bias` says so.
+/// `down(act(gate(x), up(x)))`, or `down(act(up(x)))` where the activation has no gate, each projection with a bias where `bias` says so.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MlpSpec {
     pub intermediate_size: usize,
@@ -12,7 +12,7 @@ pub struct MlpSpec {
     pub bias: bool,
 }
 
-/// From gate and up to the inner values.
+/// From gate and up, or up alone, to the inner values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `silu(gate) * up`
@@ -21,6 +21,19 @@ pub enum Activation {
     GeluTanh,
     /// `(up + 1) * gate * sigmoid(alpha * gate)`, with `gate <= limit` and `|up| <= limit`. Source: `GptOssExperts` of transformers.
     ClampedSwiglu { alpha: f32, limit: f32 },
+    /// `relu(up)^2`, without a gate.
+    SquaredRelu,
+}
+
+impl Activation {
+    pub fn is_gated(self) -> bool {
+        self != Activation::SquaredRelu
+    }
+
+    /// Rows of gate and up together for so many inner values, or of up alone.
+    pub fn gate_up_rows(self, intermediate_size: usize) -> usize {
+        if self.is_gated() { 2 * intermediate_size } else { intermediate_size }
+    }
 }
 
 /// A router, the experts it chooses from, and the expert that every token uses.
@@ -67,7 +80,7 @@ pub enum ParallelInputs {
 impl MlpSpec {
     /// Rows of gate and up together.
     fn gate_up_rows(&self) -> usize {
-        2 * self.intermediate_size
+        self.activation.gate_up_rows(self.intermediate_size)
     }
 
     /// Of an MLP that every token uses, which has no biases.

@@ -148,6 +148,8 @@ pub enum QkvStorage {
 pub enum ExpertStorage {
     /// Gate and up `[F, H]`, down `[H, F]`, a tensor each, for every expert.
     Each { gate: &'static str, up: &'static str, down: &'static str },
+    /// Up `[F, H]` and down `[H, F]`, a tensor each, for every expert whose activation has no gate.
+    EachUngated { up: &'static str, down: &'static str },
     /// Gate and up `[2F, H]`, all gate rows before all up rows, and down `[H, F]`, two tensors for every expert.
     EachFused { gate_up: &'static str, down: &'static str },
     /// Gate and up `[E, 2F, H]`, all gate rows before all up rows, and down `[E, H, F]`; for one MLP without the axis `E`.

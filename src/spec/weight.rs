@@ -70,7 +70,7 @@ pub enum Role {
     RouterBias,
     /// For choosing only.
     SelectionBias,
-    /// Row `2i` is row `i` of the gate, row `2i + 1` is row `i` of up.
+    /// Row `2i` is row `i` of the gate, row `2i + 1` is row `i` of up. Those of up alone where the activation has no gate.
     ExpertGateUp,
     /// In the order of the rows of [`ExpertGateUp`](Self::ExpertGateUp).
     ExpertGateUpBias,

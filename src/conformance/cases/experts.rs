@@ -177,7 +177,12 @@ fn tiled(usual: Experts) -> Vec<Experts> {
     let odd = Experts { hidden_size: 33, intermediate_size: 31, ..both };
     let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 0.5 };
     problems.extend([both, odd, Experts { activation: clamped, ..both }, Experts { max_shard_bytes: 5_000, ..both }]);
+    problems.extend([both, odd, Experts { quant: &Q4_0, ..wide }].map(without_gate));
     problems
+}
+
+fn without_gate(problem: Experts) -> Experts {
+    Experts { activation: Activation::SquaredRelu, ..problem }
 }
 
 /// What a spec can ask of the experts.
@@ -192,6 +197,7 @@ fn options(usual: Experts) -> Vec<Experts> {
     problems.extend([usual, weighted, both].map(|problem| Experts { scale: 0.22, ..problem }));
     // Quads of rows and of biases that are cut short.
     let odd = Experts { hidden_size: 33, intermediate_size: 31, ..usual };
+    problems.extend([usual, both, odd, Experts { max_shard_bytes: 5_000, ..biased }].map(without_gate));
     problems.extend([Experts { bias: true, ..odd }, Experts { bias: true, quant: &F16, ..odd }]);
     // Shards of several slots, of one, and of some rows of one.
     for max_shard_bytes in [120_000, 60_000, 20_000, 5_000] {
@@ -294,7 +300,7 @@ impl Experts {
     }
 
     fn gate_up_shape(&self) -> SlabShape {
-        self.shape(2 * self.intermediate_size, self.hidden_size)
+        self.shape(self.activation.gate_up_rows(self.intermediate_size), self.hidden_size)
     }
 
     fn down_shape(&self) -> SlabShape {

@@ -85,7 +85,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("minimax_text_01", LINEAR),
     ("minimax_m1", LINEAR),
     ("bailing_moe_linear", LINEAR),
-    ("nemotron_h", STATE),
     ("falcon_h1", STATE),
     ("zamba", STATE),
     ("switch_transformers", ENCODER),

@@ -36,6 +36,7 @@ mod mellum;
 mod mimo_v2_flash;
 mod minimax_m2;
 mod mixtral;
+mod nemotron_h;
 mod olmoe;
 mod phimoe;
 mod qwen2_moe;
@@ -99,6 +100,7 @@ pub static ARCHS: &[&Arch] = &[
     &hy_v3::HY_V3,
     &qwen3_vl_moe::QWEN3_VL_MOE,
     &lfm2_moe::LFM2_MOE,
+    &nemotron_h::NEMOTRON_H,
     &jamba::JAMBA,
     &llama::LLAMA,
     &qwen3::QWEN3,

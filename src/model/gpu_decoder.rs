@@ -136,14 +136,19 @@ impl GpuDecoder {
             step_time: StepTime::default(),
             cancel: Cancel::default(),
         };
-        // Every pipeline is compiled now, not while somebody waits for the first token.
-        let max_tokens = decoder.buffers.chunk.max_tokens;
-        let keys = [1, max_tokens].map(|num_tokens| PlanKey { num_tokens, output: Output::Token, taps: false });
-        decoder.compile(&keys, progress).await?;
-        for key in keys {
-            decoder.prepare(key).await?;
-        }
+        decoder.get_ready(progress).await?;
         Ok(decoder)
+    }
+
+    /// Compiles every pipeline now, not while somebody waits for the first token.
+    async fn get_ready(&mut self, progress: &mut Listener<'_, LoadStep>) -> Result<()> {
+        let max_tokens = self.buffers.chunk.max_tokens;
+        let keys = [1, max_tokens].map(|num_tokens| PlanKey { num_tokens, output: Output::Token, taps: false });
+        self.compile(&keys, progress).await?;
+        for key in keys {
+            self.prepare(key).await?;
+        }
+        Ok(())
     }
 
     /// See [`Decoder::compile_for`](super::Decoder::compile_for).

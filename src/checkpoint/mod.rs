@@ -227,6 +227,10 @@ impl Checkpoint {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
+        if matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_)) {
+            // What is read is made of what is stored, and as exact as f32.
+            return QuantFormat::exact_for(Dtype::F32);
+        }
         let parts = Recipe::of(key, &self.spec).parts;
         let first = self.part_quant(&parts[0]);
         if parts.iter().all(|part| self.part_quant(part) == first) {

@@ -126,7 +126,8 @@ fn weight_bytes_are_those_of_padded_rows() {
         let bytes = |key: WeightKey| {
             let (rows, cols) = key.shape(&spec);
             // A vector is a row of its own, or two where a norm has a bias.
-            let stays_f32 = rows <= 2 || matches!(key.role, Role::Router | Role::RouterHidden | Role::ChoiceRouter);
+            let is_exact = matches!(key.role, Role::Router | Role::RouterHidden | Role::ChoiceRouter);
+            let stays_f32 = rows <= 2 || is_exact || matches!(key.role, Role::Convolution | Role::RecurrentStep);
             // q8_0 leaves the head in 16 bits.
             let is_head = key == Role::Head.of_model() || spec.tied_embeddings && key == Role::Embedding.of_model();
             let format = match name {

@@ -6,6 +6,9 @@ use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Prof
 use crate::spec::{RecurrentSpec, SLOT_POSITIONS, STATE_SLOTS};
 use std::mem::offset_of;
 
+/// No step is as large, and a shader may name it: the decimal digits of the largest f32 are beyond what a compiler accepts.
+const UNBOUNDED: f32 = 3.4e38;
+
 pub static KERNEL: Kernel = Kernel {
     name: "scan",
     source: include_str!("../../shaders/scan.wgsl"),
@@ -94,7 +97,7 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("SLOTS", STATE_SLOTS)
         .u32("SLOT_POSITIONS", SLOT_POSITIONS)
         .f32("STEP_MIN", spec.step_range[0])
-        .f32("STEP_MAX", spec.step_range[1])
+        .f32("STEP_MAX", spec.step_range[1].min(UNBOUNDED))
         .flag_if(lanes > 1, "SHARED_COLUMNS")
 }
 

@@ -82,8 +82,8 @@ export class DeviceView {
       kernel,
       String(cases),
       String(failed),
-      maxAbsError.toExponential(1),
-      nmse.toExponential(1),
+      exponential(maxAbsError),
+      exponential(nmse),
     ]);
     const text = [[`moebius check in ${navigator.userAgent}`], columns, ...lines, ...report.failures.map((failure) => Object.values(failure))];
     const copy = element("button", { type: "button", onclick: () => this.copy(text.map((line) => line.join("\t")).join("\n")) }, "Copy as text");
@@ -124,4 +124,9 @@ export class DeviceView {
 
 function millions(count) {
   return count >= 1e9 ? `${(count / 1e9).toFixed(1)} billion` : `${(count / 1e6).toFixed(1)} million`;
+}
+
+/** What could not be computed at all has no number. */
+function exponential(value) {
+  return value === null ? "none" : value.toExponential(1);
 }

@@ -4,7 +4,7 @@ use super::formats::Formats;
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::quant::QuantChoice;
-use crate::spec::{ModelSpec, Role, Share, WeightKey};
+use crate::spec::{ModelSpec, Role, WeightKey};
 
 /// Bytes of all weights on a device, and what one token takes, without a device.
 ///
@@ -30,12 +30,7 @@ pub fn format_names(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) 
 /// As [`footprint`].
 pub fn expert_bytes(source: &WeightStore, spec: &ModelSpec, quant: QuantChoice) -> Result<Vec<u64>> {
     let formats = Formats::of_model(source, spec, quant)?;
-    let of_layer = |layer: usize| -> u64 {
-        let weights = spec.layer_weights(layer);
-        let parts = weights.iter().filter(|weight| weight.role.facts().share == Share::Experts);
-        parts.map(|part| (part.rows * formats.of(part.role.of_expert(layer, 0)).row_bytes(part.cols)) as u64).sum()
-    };
-    Ok(spec.moe_layers().map(|(layer, _)| of_layer(layer)).collect())
+    Ok(spec.moe_layers().map(|(layer, _)| formats.expert_bytes(spec, layer)).collect())
 }
 
 /// Work of one token, attention over earlier tokens apart.

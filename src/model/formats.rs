@@ -3,7 +3,7 @@
 use crate::checkpoint::{RowRun, WeightStore};
 use crate::error::Result;
 use crate::quant::{CacheChoice, CacheFormat, Quant, QuantChoice, QuantFormat, WeightClass};
-use crate::spec::{Kind, ModelSpec, Role, WeightKey};
+use crate::spec::{Kind, ModelSpec, Role, Share, WeightKey};
 use crate::tensor::Dtype;
 use std::collections::BTreeMap;
 
@@ -71,6 +71,12 @@ impl Formats {
         let (rows, cols) = key.shape(spec);
         let bytes = |run: RowRun| (run.quant, (run.rows.len() * run.quant.row_bytes(cols)) as u64);
         self.runs(key, rows).into_iter().map(bytes).collect()
+    }
+
+    /// Bytes of one routed expert of a layer.
+    pub fn expert_bytes(&self, spec: &ModelSpec, layer: usize) -> u64 {
+        let weights = spec.layer_weights(layer).into_iter().filter(|weight| weight.role.facts().share == Share::Experts);
+        weights.map(|part| (part.rows * self.of(part.role.of_expert(layer, 0)).row_bytes(part.cols)) as u64).sum()
     }
 
     /// Bytes of all weights on the device.

@@ -9,7 +9,7 @@ use crate::gpu::{Device, DeviceKind, Recording};
 use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape};
 use crate::paging::{ExpertMemory, PagingStats, PlaceShape, PolicyKind, PolicySetup, Residency};
 use crate::platform::{self, Stopwatch};
-use crate::spec::{Kind, ModelSpec, Role, Share, Weight, WeightKey};
+use crate::spec::{Kind, ModelSpec, Role, Share, WeightKey};
 
 /// Which experts are on the device.
 #[derive(Debug)]
@@ -69,14 +69,12 @@ fn room(device: &Device, total: u64) -> u64 {
 
 fn place(spec: &ModelSpec, formats: &Formats, layer: usize) -> PlaceShape {
     let router = &spec.layers[layer].moe().expect("a place is a layer with a router").router;
-    let parts = spec.layer_weights(layer).into_iter().filter(|weight| is_paged(weight.role.of_layer(layer)));
-    let part_bytes = |weight: Weight| (weight.rows * formats.of(weight.role.of_expert(layer, 0)).row_bytes(weight.cols)) as u64;
     PlaceShape {
         layer,
         experts: router.num_experts,
         weightless: router.identity_experts,
         experts_per_token: router.num_experts_per_tok,
-        record_bytes: Some(parts.map(part_bytes).sum()),
+        record_bytes: Some(formats.expert_bytes(spec, layer)),
     }
 }
 
@@ -101,9 +99,7 @@ impl Paged {
     fn new(places: Vec<PlaceShape>, slots: &[usize], memory: ExpertMemory) -> Self {
         let kind = PolicyKind::named("lfu").expect("it is in the table");
         let policy = |place: usize| {
-            let PlaceShape { experts_per_token, .. } = places[place];
-            let experts = places[place].weighted();
-            let least_slots = experts_per_token.min(experts);
+            let (experts, least_slots) = (places[place].weighted(), places[place].least_slots());
             (kind.make)(&PolicySetup { place, experts, slots: slots[place], least_slots, hot: &[], future: &[] })
         };
         let residency = Residency::new(&places, slots, policy);
@@ -122,7 +118,7 @@ impl Paged {
 
     /// Bytes of all slots.
     pub fn slot_bytes(&self) -> u64 {
-        self.places.iter().enumerate().map(|(index, place)| bytes(place, self.residency.holds(index).len())).sum()
+        self.stats.slot_bytes
     }
 
     fn place_of(&self, layer: usize) -> Option<usize> {

@@ -23,7 +23,7 @@ pub use synthetic::Synthetic;
 
 use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
-use crate::spec::{ExpertStorage, ModelSpec, OnDisk, Role, WeightKey};
+use crate::spec::{DecayStorage, ExpertStorage, ModelSpec, OnDisk, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
@@ -227,7 +227,7 @@ impl Checkpoint {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
-        if matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_)) {
+        if self.is_made_of_logarithm(key) {
             // What is read is made of what is stored, and as exact as f32.
             return QuantFormat::exact_for(Dtype::F32);
         }
@@ -345,10 +345,15 @@ impl Checkpoint {
         let per_row = cols / recipe.cols;
         let recipe_rows = rows.start * per_row..rows.end * per_row;
         let mut values = self.read_recipe(&recipe, recipe_rows, facet).await?;
-        if matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_)) {
+        if self.is_made_of_logarithm(key) {
             values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32);
         }
         Ok(Matrix { rows: rows.len(), cols, values })
+    }
+
+    /// Whether what is stored are logarithms of a weight.
+    fn is_made_of_logarithm(&self, key: WeightKey) -> bool {
+        matches!((key.role.facts().on_disk, self.spec.names.recurrent.decay), (OnDisk::Decay, DecayStorage::Logarithm(_)))
     }
 
     /// A head that is the embedding is stored as that.

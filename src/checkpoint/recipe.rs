@@ -4,8 +4,8 @@ use super::float8;
 use super::header::StoredTensor;
 use super::mxfp4;
 use crate::spec::{
-    AbsorbedNames, AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, RoleFacts, StorageOf, Template,
-    TensorNames, WeightKey,
+    AbsorbedNames, AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, Role, RoleFacts, StorageOf,
+    Template, TensorNames, WeightKey,
 };
 use crate::{Error, Result};
 use std::ops::Range;
@@ -30,8 +30,8 @@ pub(super) struct Part {
 pub(super) struct Needed {
     pub name: String,
     pub shape: Vec<usize>,
-    /// One more leading axis of length one is as good.
-    pub leading_one: bool,
+    /// Another shape that is as good: the same values in the same order.
+    pub or_shape: Option<Vec<usize>>,
     /// Holds bytes, not numbers.
     pub is_bytes: bool,
 }
@@ -52,7 +52,11 @@ impl Recipe {
         let weight = key.weight(spec);
         let (rows, cols) = (weight.rows, weight.cols);
         let name = |template: Template| in_layer(spec, template(spec, key.layer), key.layer);
-        let vector = |name: String| Recipe::one(Part::vector(name, cols));
+        let vector = |name: String| {
+            let mut part = Part::vector(name, cols);
+            part.tensor.or_shape = shape_of_heads(key, spec, cols);
+            Recipe::one(part)
+        };
         let expert = weight.experts.map(|experts| (key.expert, experts.count));
         let mlp = Mlp { spec, layer: key.layer, expert, rows, cols };
         let stored = |storage: StorageOf| storage(spec, key.layer);
@@ -62,13 +66,13 @@ impl Recipe {
             OnDisk::Whole(template) => Recipe::one(Part::matrix(name(template), rows, cols)),
             OnDisk::Leading(template) => {
                 let mut part = Part::vector(name(template), cols);
-                part.tensor.leading_one = true;
+                part.tensor.or_shape = Some(vec![1, cols]);
                 Recipe::one(part)
             }
             OnDisk::BiasOf(template) => vector(bias_of(&name(template))),
             OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols),
             OnDisk::Convolution(template) => Recipe::one(Part::convolution(name(template), rows, cols)),
-            OnDisk::NegativeExp(template) => vector(name(template)),
+            OnDisk::Decay => vector(name(|spec, _| spec.names.recurrent.decay.name())),
             OnDisk::RowsFrom(template, first) => {
                 let [first, all_rows] = first(spec, key.layer);
                 Recipe::one(Part::rows_from(name(template), first, [all_rows, rows, cols]))
@@ -152,7 +156,8 @@ impl Part {
     /// A causal convolution of each channel by itself: `[cols, 1, rows]`.
     fn depthwise(name: String, rows: usize, cols: usize) -> Self {
         let layout = Layout::Columns { first: 0, stride: rows as u64 };
-        Part { tensor: Needed::numbers(name, vec![cols, 1, rows]), rows, cols, layout }
+        let tensor = Needed { or_shape: Some(vec![cols, rows]), ..Needed::numbers(name, vec![cols, 1, rows]) };
+        Part { tensor, rows, cols, layout }
     }
 
     fn vector(name: String, len: usize) -> Self {
@@ -185,11 +190,11 @@ impl Part {
 
 impl Needed {
     fn numbers(name: String, shape: Vec<usize>) -> Self {
-        Needed { name, shape, leading_one: false, is_bytes: false }
+        Needed { name, shape, or_shape: None, is_bytes: false }
     }
 
     fn bytes(name: String, shape: Vec<usize>) -> Self {
-        Needed { name, shape, leading_one: false, is_bytes: true }
+        Needed { name, shape, or_shape: None, is_bytes: true }
     }
 
     /// The factors of a matrix that is `stored` in eight bits, in blocks that share one.
@@ -205,11 +210,7 @@ impl Needed {
 
     /// Whether `stored` has the shape and the number format; `float8`: a matrix may be in eight bits.
     pub fn check(&self, stored: &StoredTensor, float8: bool) -> Result<()> {
-        let found = match stored.shape.as_slice() {
-            [1, rest @ ..] if self.leading_one && !rest.is_empty() => rest,
-            shape => shape,
-        };
-        if found != self.shape {
+        if stored.shape != self.shape && self.or_shape.as_ref() != Some(&stored.shape) {
             let (expected, found) = (self.shape.clone(), stored.shape.clone());
             return Err(Error::TensorShape { name: self.name.clone(), expected, found });
         }
@@ -245,6 +246,7 @@ impl Mlp<'_> {
                 Recipe::turns(Part::matrix(self.name(gate), inner, hidden), Part::matrix(self.name(up), inner, hidden))
             }
             ExpertStorage::EachUngated { up, .. } => Recipe::one(Part::matrix(self.name(up), self.rows, hidden)),
+            ExpertStorage::StackedUngated { up, .. } => Recipe::one(self.stacked(up, self.rows, hidden)),
             ExpertStorage::EachFused { gate_up, .. } => {
                 let half = |index: usize| Part {
                     rows: inner,
@@ -284,7 +286,9 @@ impl Mlp<'_> {
             ExpertStorage::Each { down, .. }
             | ExpertStorage::EachUngated { down, .. }
             | ExpertStorage::EachFused { down, .. } => Part::matrix(self.name(down), hidden, inner),
-            ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => self.stacked(down, hidden, inner),
+            ExpertStorage::Stacked { down, .. }
+            | ExpertStorage::StackedEach { down, .. }
+            | ExpertStorage::StackedUngated { down, .. } => self.stacked(down, hidden, inner),
             ExpertStorage::Transposed { down, .. } => self.transposed(down, 0..hidden, hidden, inner),
             ExpertStorage::Mxfp4 { down, .. } => self.mxfp4(down, hidden, inner),
             ExpertStorage::RowBlocks { down, .. } => Part {
@@ -303,6 +307,7 @@ impl Mlp<'_> {
                 Recipe::turns(Part::vector(bias_of(&self.name(gate)), inner), Part::vector(bias_of(&self.name(up)), inner))
             }
             ExpertStorage::EachUngated { up, .. } => Recipe::one(Part::vector(bias_of(&self.name(up)), self.cols)),
+            ExpertStorage::StackedUngated { up, .. } => Recipe::one(self.stacked_bias(bias_of(&self.name(up)), self.cols)),
             ExpertStorage::StackedEach { gate, up, .. } => {
                 let bias = |template: &str| self.stacked_bias(bias_of(&self.name(template)), inner);
                 Recipe::turns(bias(gate), bias(up))
@@ -339,9 +344,9 @@ impl Mlp<'_> {
             | ExpertStorage::EachUngated { down, .. }
             | ExpertStorage::EachFused { down, .. }
             | ExpertStorage::RowBlocks { down, .. } => Part::vector(bias_of(&self.name(down)), self.cols),
-            ExpertStorage::Stacked { down, .. } | ExpertStorage::StackedEach { down, .. } => {
-                self.stacked_bias(bias_of(&self.name(down)), self.cols)
-            }
+            ExpertStorage::Stacked { down, .. }
+            | ExpertStorage::StackedEach { down, .. }
+            | ExpertStorage::StackedUngated { down, .. } => self.stacked_bias(bias_of(&self.name(down)), self.cols),
             ExpertStorage::Transposed { down, .. } | ExpertStorage::Mxfp4 { down, .. } => {
                 self.stacked_bias(format!("{}_bias", self.name(down)), self.cols)
             }
@@ -477,6 +482,18 @@ fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     };
     let cols = if keys { nope_dim } else { latent_dim };
     Recipe { parts: (0..num_heads).map(head).collect(), interleaved: false, cols }
+}
+
+/// The shape of a vector of a recurrence in a GGUF file, which has an axis for the heads or for the groups of its norm.
+fn shape_of_heads(key: WeightKey, spec: &ModelSpec, len: usize) -> Option<Vec<usize>> {
+    match key.role {
+        Role::RecurrentDecay | Role::RecurrentSkip => Some(vec![len, 1]),
+        Role::RecurrentNorm => {
+            let groups = spec.layers[key.layer].recurrent()?.norm.groups;
+            Some(vec![groups, len / groups])
+        }
+        _ => None,
+    }
 }
 
 fn attention(spec: &ModelSpec, layer: usize) -> &AttentionSpec {

@@ -27,8 +27,8 @@ pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
 pub use mamba::MambaSpec;
 pub use names::{
-    AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, RecurrentNames,
-    TensorNames,
+    AbsorbedNames, ChoiceNames, ConvolutionNames, DecayStorage, ExpertStorage, FilterNames, LatentNames, QkvStorage,
+    RecurrentNames, TensorNames,
 };
 pub use parameters::Parameters;
 pub use recurrent::{GateActivation, GatedNormSpec, RecurrentSpec};

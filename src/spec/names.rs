@@ -119,10 +119,25 @@ pub struct ConvolutionNames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurrentNames {
     pub step_bias: &'static str,
-    /// Logarithms of the decays, with the other sign.
-    pub decay: &'static str,
+    pub decay: DecayStorage,
     pub skip: &'static str,
     pub norm: &'static str,
+}
+
+/// How the decays of a recurrence are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecayStorage {
+    /// `x`, where the decay is `-exp(x)`.
+    Logarithm(&'static str),
+    Itself(&'static str),
+}
+
+impl DecayStorage {
+    pub fn name(self) -> &'static str {
+        match self {
+            DecayStorage::Logarithm(name) | DecayStorage::Itself(name) => name,
+        }
+    }
 }
 
 /// Where query, key and value stand.
@@ -156,6 +171,8 @@ pub enum ExpertStorage {
     Stacked { gate_up: &'static str, down: &'static str },
     /// Gate and up `[E, F, H]`, a tensor each, and down `[E, H, F]`. Biases `[E, F]` and `[E, H]`.
     StackedEach { gate: &'static str, up: &'static str, down: &'static str },
+    /// Up `[E, F, H]` and down `[E, H, F]`, where the activation has no gate.
+    StackedUngated { up: &'static str, down: &'static str },
     /// Gate and up `[E, H, 2F]`, columns gate then up, or in turns where `interleaved`, and down `[E, F, H]`.
     /// Biases, where there are any, under the same names with `_bias` appended: `[E, 2F]` in the same order, `[E, H]`.
     Transposed { gate_up: &'static str, down: &'static str, interleaved: bool },
@@ -199,7 +216,7 @@ impl TensorNames {
         choice: ChoiceNames { router: "", query: "", output: "" },
         filter: FilterNames { first: "", second: "", norm: "" },
         convolution: ConvolutionNames { input: "", weight: "", output: "" },
-        recurrent: RecurrentNames { step_bias: "", decay: "", skip: "", norm: "" },
+        recurrent: RecurrentNames { step_bias: "", decay: DecayStorage::Logarithm(""), skip: "", norm: "" },
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",

@@ -179,8 +179,8 @@ pub enum OnDisk {
     Convolution(Template),
     /// `[cols, 1, rows]`: a causal convolution of each channel by itself.
     Depthwise(Template),
-    /// A vector of `-exp(x)` for every `x` that is stored.
-    NegativeExp(Template),
+    /// A vector, as [`DecayStorage`](super::DecayStorage) says.
+    Decay,
     /// The rows that come after so many others in a matrix.
     RowsFrom(Template, FirstRow),
     /// One matrix of `[experts, rows, cols]`.
@@ -247,8 +247,7 @@ impl RoleFacts {
 }
 
 use OnDisk::{
-    BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, NegativeExp, Norm, Nowhere, RowsFrom, Stacked,
-    Whole,
+    BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, RowsFrom, Stacked, Whole,
 };
 use Share as S;
 use WeightClass as C;
@@ -326,7 +325,7 @@ pub static ROLES: &[RoleFacts] = &[
         .class(C::Attention),
     matrix(Role::RecurrentStep, "recurrent_step", S::Attention, RowsFrom(|spec, _| spec.names.convolution.input, first_step)),
     vector(Role::RecurrentStepBias, "recurrent_step_bias", S::Attention, Whole(|spec, _| spec.names.recurrent.step_bias)),
-    vector(Role::RecurrentDecay, "recurrent_decay", S::Attention, NegativeExp(|spec, _| spec.names.recurrent.decay)),
+    vector(Role::RecurrentDecay, "recurrent_decay", S::Attention, OnDisk::Decay),
     vector(Role::RecurrentSkip, "recurrent_skip", S::Attention, Whole(|spec, _| spec.names.recurrent.skip)),
     vector(Role::RecurrentNorm, "recurrent_norm", S::Attention, Whole(|spec, _| spec.names.recurrent.norm)),
     matrix(Role::MambaInput, "mamba_input", S::Attention, Nowhere).class(C::Attention),

@@ -29,6 +29,7 @@ mod functions;
 mod gating;
 mod gguf;
 mod gguf_blocks;
+mod gguf_configs;
 mod gguf_memory;
 mod gguf_models;
 mod hub;

@@ -69,6 +69,11 @@ impl<'a> Config<'a> {
         self.factors.get(name).map(Vec::as_slice)
     }
 
+    /// As [`factors`](Self::factors), for an architecture that does something else with them.
+    pub fn take_factors(&mut self, name: &str) -> Option<Vec<f32>> {
+        self.factors.remove(name)
+    }
+
     /// The whole name of a key of the architecture.
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
@@ -208,7 +213,9 @@ impl<'a> Config<'a> {
         if let (Some(dims), Some(head_dim)) = (self.integer("rope.dimension_count")?, self.head_dim()) {
             self.set("partial_rotary_factor", dims as f64 / head_dim as f64);
         }
-        let kind = self.metadata.text(&self.key("rope.scaling.type"))?.unwrap_or("none").to_owned();
+        // Phi's converter writes the factors and no type.
+        let without = if self.factors("rope_factors_short.weight").is_some() { "longrope" } else { "none" };
+        let kind = self.metadata.text(&self.key("rope.scaling.type"))?.unwrap_or(without).to_owned();
         let original = self.integer("rope.scaling.original_context_length")?;
         let mut scaling = Map::new();
         let factor = self.float("rope.scaling.factor")?;

@@ -4,7 +4,8 @@ use super::common::{self, Defaults, EPS};
 use super::{Arch, granitemoe, limits};
 use crate::Result;
 use crate::spec::{
-    BlockSpec, ConfigJson, ConvolutionNames, GateActivation, GatedNormSpec, ModelSpec, RecurrentNames, RecurrentSpec, TensorNames,
+    BlockSpec, ConfigJson, ConvolutionNames, DecayStorage, GateActivation, GatedNormSpec, ModelSpec, RecurrentNames,
+    RecurrentSpec, TensorNames,
 };
 
 pub(super) static GRANITEMOEHYBRID: Arch = Arch {
@@ -25,7 +26,7 @@ const NAMES: TensorNames = TensorNames {
     },
     recurrent: RecurrentNames {
         step_bias: "model.layers.{l}.mamba.dt_bias",
-        decay: "model.layers.{l}.mamba.A_log",
+        decay: DecayStorage::Logarithm("model.layers.{l}.mamba.A_log"),
         skip: "model.layers.{l}.mamba.D",
         norm: "model.layers.{l}.mamba.norm.weight",
     },

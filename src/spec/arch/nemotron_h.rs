@@ -6,8 +6,9 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::RouterSpec;
 use crate::spec::{
-    Activation, AttentionSpec, BlockSpec, ConfigJson, ConvolutionNames, ExpertStorage, GateActivation, GatedNormSpec, LayerSpec,
-    MlpSpec, ModelSpec, MoeSpec, NormSpec, QkvStorage, RecurrentNames, RecurrentSpec, Residual, SharedSpec, TensorNames,
+    Activation, AttentionSpec, BlockSpec, ConfigJson, ConvolutionNames, DecayStorage, ExpertStorage, GateActivation,
+    GatedNormSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec, QkvStorage, RecurrentNames, RecurrentSpec, Residual,
+    SharedSpec, TensorNames,
 };
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ const NAMES: TensorNames = TensorNames {
     },
     recurrent: RecurrentNames {
         step_bias: "backbone.layers.{l}.mixer.dt_bias",
-        decay: "backbone.layers.{l}.mixer.A_log",
+        decay: DecayStorage::Logarithm("backbone.layers.{l}.mixer.A_log"),
         skip: "backbone.layers.{l}.mixer.D",
         norm: "backbone.layers.{l}.mixer.norm.weight",
     },

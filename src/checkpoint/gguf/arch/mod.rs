@@ -1,10 +1,14 @@
 //! The architectures of GGUF files: what each is called here, and what its config has besides what all share.
 
+mod recurrent;
+mod windowed;
+
 use super::Gguf;
 use super::config::Config;
 use crate::error::{Error, Result, nearest};
 use crate::spec::{BlockSpec, ExpertStorage, ModelSpec, QkvStorage, RopePairing, RopeScaling, TensorNames};
 use serde_json::{Map, Value, json};
+use windowed::sliding_layers;
 
 /// One architecture.
 struct GgufArch {
@@ -15,10 +19,10 @@ struct GgufArch {
     /// Rows of queries and keys lie so that neighbours rotate together, because the converter permuted them or because they always did.
     adjacent: bool,
     /// Names that differ from [`TensorNames::GGUF`].
-    names: fn(&mut TensorNames),
+    names: fn(&mut TensorNames, &Config<'_>),
 }
 
-const BASE: GgufArch = GgufArch { name: "", config: |_| Ok(()), adjacent: false, names: |_| () };
+const BASE: GgufArch = GgufArch { name: "", config: |_| Ok(()), adjacent: false, names: |_, _| () };
 
 static ARCHS: &[GgufArch] = &[
     GgufArch { name: "llama", config: llama, adjacent: true, ..BASE },
@@ -29,7 +33,7 @@ static ARCHS: &[GgufArch] = &[
     GgufArch { name: "olmoe", config: olmoe, ..BASE },
     GgufArch { name: "granitemoe", config: granitemoe, adjacent: true, ..BASE },
     GgufArch { name: "phimoe", config: phimoe, ..BASE },
-    GgufArch { name: "dbrx", config: dbrx, names: |names| names.ffn_norm = "blk.{l}.attn_output_norm.weight", ..BASE },
+    GgufArch { name: "dbrx", config: dbrx, names: |names, _| names.ffn_norm = "blk.{l}.attn_output_norm.weight", ..BASE },
     GgufArch { name: "gpt-oss", config: gpt_oss, names: norm_after_attention, ..BASE },
     GgufArch { name: "llama4", config: llama4, adjacent: true, ..BASE },
     GgufArch { name: "deepseek", config: deepseek, adjacent: true, ..BASE },
@@ -45,14 +49,13 @@ static ARCHS: &[GgufArch] = &[
     GgufArch { name: "hunyuan-moe", config: hunyuan_moe, ..BASE },
     GgufArch { name: "exaone-moe", config: exaone_moe, ..BASE },
     GgufArch { name: "arctic", config: arctic, adjacent: true, names: arctic_names },
-];
-
-/// Families that could be read, and are not yet.
-const NOT_YET: [(&str, &str); 4] = [
-    ("grok", "its conversions differ in what they store"),
-    ("gemma4", "its layers differ in width, and no file of the converter has been compared"),
-    ("mimo2", "its layers differ in their heads, and no file of the converter has been compared"),
-    ("mellum", "no file of the converter has been compared"),
+    GgufArch { name: "grok", config: grok, names: grok_names, ..BASE },
+    GgufArch { name: "mellum", config: windowed::mellum, ..BASE },
+    GgufArch { name: "mimo2", config: windowed::mimo2, ..BASE },
+    GgufArch { name: "gemma4", config: windowed::gemma4, names: windowed::gemma4_names, ..BASE },
+    GgufArch { name: "lfm2moe", config: recurrent::lfm2moe, names: recurrent::lfm2moe_names, ..BASE },
+    GgufArch { name: "granitehybrid", config: recurrent::granitehybrid, adjacent: true, names: recurrent::mamba_names },
+    GgufArch { name: "nemotron_h_moe", config: recurrent::nemotron_h_moe, names: recurrent::nemotron_h_moe_names, ..BASE },
 ];
 
 /// The spec of the model in a GGUF file.
@@ -65,24 +68,10 @@ pub async fn spec(gguf: &Gguf) -> Result<ModelSpec> {
     let arch = ARCHS.iter().find(|arch| arch.name == name).ok_or_else(|| unknown(gguf, name))?;
     let mut config = Config::of(gguf, name).await?;
     (arch.config)(&mut config)?;
-    let (has_qkv, has_absorbed) = (config.has_tensor("blk.0.attn_qkv.weight"), config.has_tensor("blk.0.attn_k_b.weight"));
-    let fused_experts = has_layer_tensor(gguf, "ffn_gate_up_exps.weight");
     let biases = Biases::of(gguf);
     let frequencies = config.factors("rope_freqs.weight").map(<[f32]>::to_vec);
+    let names = names(arch, gguf, &config);
     let mut spec = ModelSpec::parse(&config.into_text(), metadata.file())?;
-
-    let mut names = TensorNames::GGUF;
-    if has_qkv {
-        names.qkv = QkvStorage::Fused("blk.{l}.attn_qkv.weight");
-    }
-    if !has_absorbed {
-        names.latent.absorbed = None;
-    }
-    if fused_experts {
-        names.experts =
-            ExpertStorage::Stacked { gate_up: "blk.{l}.ffn_gate_up_exps.weight", down: "blk.{l}.ffn_down_exps.weight" };
-    }
-    (arch.names)(&mut names);
     spec.names = names;
     for block in spec.layers.iter_mut().flat_map(|layer| &mut layer.blocks) {
         if let BlockSpec::Attention(attention) = block {
@@ -100,6 +89,23 @@ pub async fn spec(gguf: &Gguf) -> Result<ModelSpec> {
         }
     }
     Ok(spec)
+}
+
+/// What the tensors of the file are called.
+fn names(arch: &GgufArch, gguf: &Gguf, config: &Config<'_>) -> TensorNames {
+    let mut names = TensorNames::GGUF;
+    if config.has_tensor("blk.0.attn_qkv.weight") {
+        names.qkv = QkvStorage::Fused("blk.{l}.attn_qkv.weight");
+    }
+    if !config.has_tensor("blk.0.attn_k_b.weight") {
+        names.latent.absorbed = None;
+    }
+    if has_layer_tensor(gguf, "ffn_gate_up_exps.weight") {
+        names.experts =
+            ExpertStorage::Stacked { gate_up: "blk.{l}.ffn_gate_up_exps.weight", down: "blk.{l}.ffn_down_exps.weight" };
+    }
+    (arch.names)(&mut names, config);
+    names
 }
 
 /// Frequencies that are divided whatever the length of the text: how a GGUF file stores the scaling of Llama 3.
@@ -141,19 +147,16 @@ fn has_layer_tensor(gguf: &Gguf, end: &str) -> bool {
 
 fn unknown(gguf: &Gguf, name: &str) -> Error {
     let metadata = gguf.metadata();
-    if let Some((_, reason)) = NOT_YET.iter().find(|(known, _)| *known == name) {
-        return metadata.error(format!("the architecture `{name}` is not read from GGUF files yet: {reason}"));
-    }
     let known: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let meant = nearest(name, known.iter().copied()).map_or_else(String::new, |near| format!(" (near: {near})"));
     metadata.error(format!("the architecture `{name}` is not known{meant}; known are {}", known.join(", ")))
 }
 
-fn norm_after_attention(names: &mut TensorNames) {
+fn norm_after_attention(names: &mut TensorNames, _: &Config<'_>) {
     names.ffn_norm = "blk.{l}.post_attention_norm.weight";
 }
 
-fn arctic_names(names: &mut TensorNames) {
+fn arctic_names(names: &mut TensorNames, _: &Config<'_>) {
     names.ffn_norm = "blk.{l}.ffn_norm_exps.weight";
     names.parallel_norm = "blk.{l}.ffn_norm.weight";
 }
@@ -414,14 +417,6 @@ fn afmoe(config: &mut Config<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Kinds of layers, where a pattern says for each whether it has a window.
-fn sliding_layers(config: &Config<'_>) -> Result<Option<Vec<&'static str>>> {
-    let key = config.key("attention.sliding_window_pattern");
-    let Some(pattern) = config.metadata.integers(&key)? else { return Ok(None) };
-    let kind = |is_sliding: &u64| if *is_sliding == 1 { "sliding_attention" } else { "full_attention" };
-    Ok(Some(pattern.iter().take(config.num_layers()?).map(kind).collect()))
-}
-
 fn dots1(config: &mut Config<'_>) -> Result<()> {
     config.check_value_length()?;
     config.set("model_type", "dots1");
@@ -474,6 +469,40 @@ fn exaone_moe(config: &mut Config<'_>) -> Result<()> {
         config.set("layer_types", kinds);
     }
     Ok(())
+}
+
+/// Grok-1. llama.cpp divides the weights of the chosen experts by their sum; xAI's code does not.
+fn grok(config: &mut Config<'_>) -> Result<()> {
+    config.set("model_type", "grok-1");
+    config.copy_integer("expert_count", "num_local_experts")?;
+    config.copy_integer("expert_feed_forward_length", "intermediate_size")?;
+    config.set("hidden_act", "gelu_pytorch_tanh");
+    // What llama.cpp takes for files that do not say.
+    for (key, ours, default) in [
+        ("attention.output_scale", "attn_output_multiplier", 0.088_388_347_648_318_45),
+        ("attn_logit_softcapping", "attn_logit_softcapping", 30.0),
+        ("router_logit_softcapping", "router_logit_softcapping", 30.0),
+        ("embedding_scale", "embedding_multiplier_scale", 78.383_671_769_061_69),
+        ("logit_scale", "output_multiplier_scale", 0.577_350_269_189_625_7),
+    ] {
+        // Zero stands for no cap.
+        let value = config.float(key)?.unwrap_or(default);
+        if value != 0.0 {
+            config.set(ours, value);
+        }
+    }
+    if config.has_tensor("blk.0.ffn_up.weight") {
+        return Err(config.metadata.error("Grok-2, which has an MLP beside its experts, is not read yet"));
+    }
+    Ok(())
+}
+
+fn grok_names(names: &mut TensorNames, config: &Config<'_>) {
+    names.attention_post_norm = "blk.{l}.attn_output_norm.weight";
+    // Of older files.
+    if config.has_tensor("blk.0.layer_output_norm.weight") {
+        names.ffn_post_norm = "blk.{l}.layer_output_norm.weight";
+    }
 }
 
 /// In llama.cpp every layer has both an MLP and experts.

@@ -1,16 +1,21 @@
 // matmul: y = SCALE * (x W^T) for rows of tokens; serves every projection that is not an expert's.
 // grid      x = ROWS weight rows; y = tile of TOKENS tokens
-// x         [num_tokens, ROW_QUADS] vec4<f32>        in
+// x         [num_tokens, ROW_QUADS] vec4<f32>        in   #ifdef PART_OF_X: [num_tokens, X_QUADS], from quad X_FIRST on
 // weight    [num_rows, ROW_WORDS] words              in   one shard of whole rows
 // y         [num_tokens, Y_STRIDE] f32               out  columns first_row .. first_row + num_rows
 //                                                         #ifdef RESIDUAL: added to what y holds
 //                                                         #ifdef SIGMOID: the sigmoid of it; TANH: its tanh;
 //                                                         #ifdef CAPPED: CAP * tanh(it / CAP)
 //                                                         #ifdef GATE: y is multiplied by the sigmoid of it
+//                                                         #ifdef DECAY: exp(decay * softplus(it))
 // bias      [all rows] f32                           in   #ifdef BIAS: added before SCALE
 // norm      [ROW_QUADS] vec4<f32>                    in   #ifdef NORM: weight of the RMSNorm that x goes through first; one token
+// decay     [all rows / DECAY_ROWS] f32              in   #ifdef DECAY
 // twin      src/reference/matmul.rs
 #import matmul
+#ifdef DECAY
+#import softplus
+#endif
 
 struct Params {
     num_tokens: u32,
@@ -33,6 +38,10 @@ fn norm_weight(quad: u32) -> vec4<f32> {
 }
 #endif
 
+#ifdef DECAY
+@group(0) @binding(6) var<storage, read> decay: array<f32>;
+#endif
+
 var<private> first_token: u32;
 var<private> first_row: u32; // of the workgroup, in this shard
 
@@ -49,7 +58,11 @@ fn row_word(row: u32) -> u32 {
 }
 
 fn token_quad(token: u32) -> u32 {
+#ifdef PART_OF_X
+    return (first_token + token) * X_QUADS + X_FIRST;
+#else
     return (first_token + token) * ROW_QUADS;
+#endif
 }
 
 fn activation(quad: u32) -> vec4<f32> {
@@ -75,6 +88,9 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 #endif
 #ifdef CAPPED
         value = CAP * tanh(clamp(value / CAP, -15.0, 15.0));
+#endif
+#ifdef DECAY
+        value = exp(decay[(params.first_row + rows + i) / DECAY_ROWS] * softplus(value));
 #endif
 #ifdef RESIDUAL
         y[base + i] += value;

@@ -45,7 +45,7 @@ pub(super) fn record(recorder: &mut Recorder, spec: &AttentionSpec) -> Result<()
 
 /// `target += output(attended)`
 pub(super) fn project_output(recorder: &mut Recorder, attended: Buffer, width: usize, target: &Target) -> Result<()> {
-    let input = Input { x: attended, cols: width, norm: None };
+    let input = Input::plain(attended, width);
     let (matrix, bias) = (recorder.matrix(Role::AttentionOutput), recorder.vector(Role::AttentionOutputBias));
     let (output, scale) = (matmul::Output::Add, target.scale);
     recorder.project(&Projection { bias, output, scale, ..Projection::new(matrix, &input, &target.buffer) })

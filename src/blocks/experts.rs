@@ -136,7 +136,7 @@ fn choose(recorder: &mut Recorder, spec: &MoeSpec, stream: &'static str, routed:
     if let (Some(first), Some(width)) = (recorder.find_matrix(Role::RouterHidden), spec.router.hidden) {
         let hidden = recorder.scratch("router_hidden", padded(width));
         recorder.project(&Projection { output: matmul::Output::Tanh, ..Projection::new(first, &input, &hidden) })?;
-        input = Input { x: hidden, cols: width, norm: None };
+        input = Input::plain(hidden, width);
     }
     let taps = recorder.taps();
     if spec.router.attention {

@@ -68,7 +68,7 @@ fn project(recorder: &mut Recorder, spec: &LatentSpec, [raw, q]: [&Buffer; 2]) -
             let weight = recorder.vector(Role::LatentQueryNorm).expect("two projections have a norm between them");
             let buffers = norm::Buffers { x: &middle, weight, y: &normed, output_scale: None };
             norm::record(recorder.device, &mut recorder.recording, layer, &problem, &buffers)?;
-            Input { x: normed, cols: rank, norm: None }
+            Input::plain(normed, rank)
         }
         _ => input.clone(),
     };

@@ -23,7 +23,7 @@ pub(super) fn record(recorder: &mut Recorder, attention: &AttentionSpec, filter:
     let (sum, normed) = (recorder.stream("filter_sum"), recorder.stream("filter_normed"));
 
     pair(recorder, hidden, &x, [inputs, &pairs])?;
-    let input = Input { x: pairs.clone(), cols: 2 * hidden, norm: None };
+    let input = Input::plain(pairs.clone(), 2 * hidden);
     let first = recorder.matrix(Role::FilterFirst);
     let bias = recorder.vector(Role::FilterFirstBias);
     recorder.project(&Projection { bias, ..Projection::new(first, &input, &middle_rows) })?;
@@ -39,12 +39,12 @@ pub(super) fn record(recorder: &mut Recorder, attention: &AttentionSpec, filter:
     let layer = Some(recorder.layer);
     recorder.norm(layer, &Normed { norm, weight, x: &sum, y: &normed, first_row: 0, num_rows, residual: None })?;
 
-    let input = Input { x: normed, cols: hidden, norm: None };
+    let input = Input::plain(normed, hidden);
     recorder.project_qkv(&input, qkv, row)?;
     let values = attention.value_rows();
     // They wait where the output of the heads comes to lie.
     let waiting = recorder.scratch("attended", padded(attention.qkv_rows()));
-    let input = Input { x, cols: hidden, norm: None };
+    let input = Input::plain(x, hidden);
     recorder.project(&Projection::new(recorder.matrix(Role::Value), &input, &waiting))?;
     let first = attention.projected_rows();
     recorder.place(&Placed { x: &waiting, x_stride: padded(values), len: values, y: qkv, y_stride: row, first })

@@ -77,6 +77,15 @@ pub(super) struct Input<'a> {
     pub x: Buffer,
     pub cols: usize,
     pub norm: Option<InputNorm<'a>>,
+    /// Where `x` has more columns.
+    pub part: Option<matmul::Part>,
+}
+
+impl<'a> Input<'a> {
+    /// Rows of their own, as they are.
+    pub fn plain(x: Buffer, cols: usize) -> Self {
+        Input { x, cols, norm: None, part: None }
+    }
 }
 
 /// An RMSNorm that a kernel applies itself, and its weight.
@@ -100,6 +109,8 @@ pub(super) struct Projection<'b> {
     pub bias: Option<&'b Buffer>,
     pub input: &'b Input<'b>,
     pub output: matmul::Output,
+    /// Of [`matmul::Output::Decay`].
+    pub decay: Option<&'b Buffer>,
     pub y: &'b Buffer,
     /// Values from one row of `y` to the next.
     pub y_stride: usize,
@@ -110,7 +121,7 @@ impl<'b> Projection<'b> {
     /// To rows of their own, without a bias.
     pub fn new(matrix: &'b Matrix, input: &'b Input<'b>, y: &'b Buffer) -> Self {
         let y_stride = padded(matrix.num_rows());
-        Projection { matrix, bias: None, input, output: matmul::Output::Replace, y, y_stride, scale: 1.0 }
+        Projection { matrix, bias: None, input, output: matmul::Output::Replace, decay: None, y, y_stride, scale: 1.0 }
     }
 }
 
@@ -235,7 +246,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn input(&mut self) -> Input<'a> {
         let is_raw = self.layer_spec().residual == Residual::Post || self.fused_norm.is_some();
         let x = self.stream(if is_raw { "x" } else { "normed" });
-        Input { x, cols: self.model.hidden_size, norm: self.fused_norm }
+        Input { norm: self.fused_norm, ..Input::plain(x, self.model.hidden_size) }
     }
 
     /// As [`input`](Self::input), for a kernel that cannot apply the norm itself.
@@ -307,7 +318,7 @@ impl<'a> Recorder<'a> {
     }
 
     pub(super) fn project(&mut self, projection: &Projection) -> Result<()> {
-        let Projection { matrix, bias, input, output, y, y_stride, scale } = *projection;
+        let Projection { matrix, bias, input, output, decay, y, y_stride, scale } = *projection;
         let problem = matmul::Problem {
             num_tokens: self.pass.num_tokens,
             rows: matrix.num_rows(),
@@ -317,10 +328,11 @@ impl<'a> Recorder<'a> {
             scale,
             output,
             norm: input.norm.map(|norm| norm.fused),
+            part: input.part,
             quant: matrix.quant,
         };
         let norm = input.norm.map(|norm| norm.weight);
-        let buffers = matmul::Buffers { x: &input.x, weight: &matrix.shards, bias, norm, y };
+        let buffers = matmul::Buffers { x: &input.x, weight: &matrix.shards, bias, norm, decay, y };
         matmul::record(self.device, &mut self.recording, Some(self.layer), &problem, &buffers)
     }
 

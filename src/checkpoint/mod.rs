@@ -11,6 +11,7 @@ mod header;
 mod mxfp4;
 pub mod packed;
 mod recipe;
+mod recurrent;
 mod shards;
 mod store;
 mod synthetic;
@@ -23,13 +24,13 @@ pub use synthetic::Synthetic;
 
 use crate::platform::ByteSource;
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
-use crate::spec::{DecayStorage, ExpertStorage, ModelSpec, OnDisk, Role, WeightKey};
+use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
 use crate::{Error, Result};
 use float8::{Facet, Scales};
 use gguf::BlockType;
 use header::{Encoding, StoredTensor};
-use recipe::{Layout, Needed, Part, Recipe};
+use recipe::{Change, Layout, Needed, Order, Part, Recipe, in_layer};
 use shards::Shards;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,15 +53,21 @@ const COMPARED_ROWS: usize = 1024;
 
 /// The spec with the layout of experts that the files have, where one of two is possible and their shapes tell which.
 fn as_stored(spec: &ModelSpec, shards: &Shards) -> ModelSpec {
-    let mut spec = spec.clone();
-    let ExpertStorage::Transposed { gate_up, down, interleaved: false } = spec.names.experts else { return spec };
-    let Some((layer, moe)) = spec.moe_layers().next() else { return spec };
-    let name = format!("{}{gate_up}", spec.names.prefix).replace("{l}", &(layer / spec.names.sub_layers).to_string());
+    let (mut stored, names) = (spec.clone(), &spec.names);
+    let Some((layer, moe)) = spec.moe_layers().next() else { return stored };
+    if let Some(stacked @ ExpertStorage::Stacked { gate_up, .. }) = names.stacked_experts {
+        if shards.get(&in_layer(spec, gate_up, layer)).is_some() {
+            stored.names.experts = stacked;
+        }
+        return stored;
+    }
+    let ExpertStorage::Transposed { gate_up, down, interleaved: false } = names.experts else { return stored };
+    let name = in_layer(spec, gate_up, layer);
     let (experts, hidden, rows) = (moe.router.num_weighted(), spec.hidden_size, 2 * moe.expert.intermediate_size);
     if hidden != rows && shards.get(&name).is_some_and(|stored| stored.shape == [experts, rows, hidden]) {
-        spec.names.experts = ExpertStorage::Stacked { gate_up, down };
+        stored.names.experts = ExpertStorage::Stacked { gate_up, down };
     }
-    spec
+    stored
 }
 
 /// The number format of one tensor.
@@ -227,10 +234,6 @@ impl Checkpoint {
         if let Some(packed) = &self.packed {
             return packed.quant(self.stored_key(key));
         }
-        if self.is_made_of_logarithm(key) {
-            // What is read is made of what is stored, and as exact as f32.
-            return QuantFormat::exact_for(Dtype::F32);
-        }
         let parts = Recipe::of(key, &self.spec).parts;
         let first = self.part_quant(&parts[0]);
         if parts.iter().all(|part| self.part_quant(part) == first) {
@@ -245,7 +248,7 @@ impl Checkpoint {
     pub fn stored_runs(&self, key: WeightKey) -> Vec<RowRun> {
         let recipe = Recipe::of(key, &self.spec);
         let in_blocks = recipe.parts.iter().any(|part| self.shards_have_blocks(part));
-        if self.packed.is_some() || recipe.interleaved || !in_blocks {
+        if self.packed.is_some() || recipe.order != Order::After || !in_blocks {
             return vec![RowRun { rows: 0..key.shape(&self.spec).0, quant: self.stored_quant(key) }];
         }
         let mut runs: Vec<RowRun> = Vec::new();
@@ -262,6 +265,10 @@ impl Checkpoint {
     /// The narrowest format that keeps the stored values of one part exactly.
     fn part_quant(&self, part: &Part) -> Quant {
         let stored = &self.shards[&*part.tensor.name];
+        if part.change != Change::None {
+            // What is read is made of what is stored, and as exact as f32.
+            return QuantFormat::exact_for(Dtype::F32);
+        }
         match (&part.layout, stored.encoding) {
             (Layout::Mxfp4 { .. }, _) => QuantFormat::mxfp4(),
             (Layout::Rows { .. }, Encoding::Blocks(_)) => {
@@ -282,7 +289,9 @@ impl Checkpoint {
     /// The blocks of a part whose rows are whole blocks, of a GGUF file.
     fn blocks_of(&self, part: &Part) -> Option<&'static BlockType> {
         let Layout::Rows { first } = part.layout else { return None };
-        let whole = |blocks: &&BlockType| part.cols.is_multiple_of(blocks.len) && first.is_multiple_of(blocks.len as u64);
+        let is_as_stored = part.change == Change::None;
+        let whole =
+            |blocks: &&BlockType| is_as_stored && part.cols.is_multiple_of(blocks.len) && first.is_multiple_of(blocks.len as u64);
         self.shards[&*part.tensor.name].blocks().filter(whole)
     }
 
@@ -344,16 +353,8 @@ impl Checkpoint {
         // A vector is a row here and a column in its recipe.
         let per_row = cols / recipe.cols;
         let recipe_rows = rows.start * per_row..rows.end * per_row;
-        let mut values = self.read_recipe(&recipe, recipe_rows, facet).await?;
-        if self.is_made_of_logarithm(key) {
-            values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32);
-        }
+        let values = self.read_recipe(&recipe, recipe_rows, facet).await?;
         Ok(Matrix { rows: rows.len(), cols, values })
-    }
-
-    /// Whether what is stored are logarithms of a weight.
-    fn is_made_of_logarithm(&self, key: WeightKey) -> bool {
-        matches!((key.role.facts().on_disk, self.spec.names.recurrent.decay), (OnDisk::Decay, DecayStorage::Logarithm(_)))
     }
 
     /// A head that is the embedding is stored as that.
@@ -384,6 +385,7 @@ impl Checkpoint {
         for (part, rows) in recipe.parts.iter().zip(recipe.rows_of_parts(&rows)) {
             let mut piece = Vec::with_capacity(rows.len() * recipe.cols);
             self.read_part(part, rows, facet, &mut piece).await?;
+            part.change.apply(&mut piece);
             pieces.push(piece);
         }
         Ok(recipe.joined(pieces, recipe.cols, rows))

@@ -2,7 +2,7 @@
 
 use super::float8;
 use super::header::StoredTensor;
-use super::mxfp4;
+use super::{mxfp4, recurrent};
 use crate::spec::{
     AbsorbedNames, AttentionSpec, ExpertStorage, Kind, LatentSpec, ModelSpec, OnDisk, QkvStorage, Role, RoleFacts, StorageOf,
     Template, TensorNames, WeightKey,
@@ -13,9 +13,19 @@ use std::ops::Range;
 /// A weight as rows of `cols` values out of stored tensors. A vector is a column: its recipe has one value per row.
 pub(super) struct Recipe {
     pub parts: Vec<Part>,
-    /// The rows of the parts take turns; otherwise one part follows the other.
-    pub interleaved: bool,
+    pub order: Order,
     pub cols: usize,
+}
+
+/// How parts make a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// One part follows the other.
+    After,
+    /// Their rows take turns.
+    Turns,
+    /// Each row of the whole is one row of every part.
+    Beside,
 }
 
 /// Rows out of one stored tensor.
@@ -24,6 +34,27 @@ pub(super) struct Part {
     pub rows: usize,
     pub cols: usize,
     pub layout: Layout,
+    pub change: Change,
+}
+
+/// What becomes of a value that is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    None,
+    /// `-exp(x)`: logarithms of decays are stored.
+    NegativeExp,
+    /// `x + 1`: weights of norms are stored less one.
+    PlusOne,
+}
+
+impl Change {
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Change::None => {}
+            Change::PlusOne => values.iter_mut().for_each(|value| *value += 1.0),
+            Change::NegativeExp => values.iter_mut().for_each(|value| *value = -f64::from(*value).exp() as f32),
+        }
+    }
 }
 
 /// A tensor that has to be there.
@@ -54,7 +85,7 @@ impl Recipe {
         let name = |template: Template| in_layer(spec, template(spec, key.layer), key.layer);
         let vector = |name: String| {
             let mut part = Part::vector(name, cols);
-            part.tensor.or_shape = shape_of_heads(key, spec, cols);
+            part.tensor.or_shape = recurrent::shape_of_heads(spec, key, cols);
             Recipe::one(part)
         };
         let expert = weight.experts.map(|experts| (key.expert, experts.count));
@@ -62,6 +93,9 @@ impl Recipe {
         let stored = |storage: StorageOf| storage(spec, key.layer);
         let RoleFacts { kind, on_disk, .. } = *key.role.facts();
         match on_disk {
+            OnDisk::Whole(template) if matches!(key.role, Role::QueryNorm | Role::KeyNorm) => {
+                vector(name(template)).recentred(spec)
+            }
             OnDisk::Whole(template) if kind == Kind::Vector => vector(name(template)),
             OnDisk::Whole(template) => Recipe::one(Part::matrix(name(template), rows, cols)),
             OnDisk::Leading(template) => {
@@ -70,28 +104,24 @@ impl Recipe {
                 Recipe::one(part)
             }
             OnDisk::BiasOf(template) => vector(bias_of(&name(template))),
-            OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols),
+            OnDisk::Norm(template) => Recipe::norm(name(template), rows == 2, cols).recentred(spec),
             OnDisk::Convolution(template) => Recipe::one(Part::convolution(name(template), rows, cols)),
-            OnDisk::Decay => vector(name(|spec, _| spec.names.recurrent.decay.name())),
-            OnDisk::RowsFrom(template, first) => {
-                let [first, all_rows] = first(spec, key.layer);
-                Recipe::one(Part::rows_from(name(template), first, [all_rows, rows, cols]))
-            }
-            OnDisk::Depthwise(template) => Recipe::one(Part::depthwise(name(template), rows, cols)),
+            OnDisk::Recurrent => recurrent::of(spec, key, [rows, cols]),
             OnDisk::Stacked(template) => {
                 let tensor = Needed::numbers(name(template), vec![weight.copies(), rows, cols]);
                 let layout = Layout::Rows { first: (key.expert * rows * cols) as u64 };
-                Recipe::one(Part { tensor, rows, cols, layout })
+                Recipe::one(Part { tensor, rows, cols, layout, change: Change::None })
             }
             OnDisk::Qkv => qkv(spec, key.layer, rows, &|name, rows| Part::matrix(name, rows, cols)),
             OnDisk::QkvBias => qkv(spec, key.layer, cols, &|name, rows| Part::vector(bias_of(&name), rows)),
+            OnDisk::AttentionGate => attention_gate(spec, key.layer, rows, cols),
             OnDisk::LatentUp { keys } => latent_up(spec, key.layer, keys),
             OnDisk::Router => router(spec, key.layer, rows, cols),
             OnDisk::GateUp(storage) => mlp.gate_up(&stored(storage)),
             OnDisk::GateUpBias(storage) => mlp.gate_up_bias(&stored(storage)),
             OnDisk::Down(storage) => mlp.down(&stored(storage)),
             OnDisk::DownBias(storage) => mlp.down_bias(&stored(storage)),
-            OnDisk::Nowhere => Recipe { parts: Vec::new(), interleaved: false, cols },
+            OnDisk::Nowhere => Recipe { parts: Vec::new(), order: Order::After, cols },
         }
     }
 
@@ -100,8 +130,10 @@ impl Recipe {
         let count = self.parts.len();
         let mut first = 0;
         let of_part = |(index, part): (usize, &Part)| {
-            let before = |row: usize| {
-                if self.interleaved { (row + count - 1 - index) / count } else { row.clamp(first, first + part.rows) - first }
+            let before = |row: usize| match self.order {
+                Order::Turns => (row + count - 1 - index) / count,
+                Order::After => row.clamp(first, first + part.rows) - first,
+                Order::Beside => row,
             };
             let range = before(rows.start)..before(rows.end);
             first += part.rows;
@@ -112,10 +144,23 @@ impl Recipe {
 
     /// Puts together what has been read of each part, rows of `width`, for `rows` of the whole.
     pub fn joined<T: Copy>(&self, mut pieces: Vec<Vec<T>>, width: usize, rows: Range<usize>) -> Vec<T> {
-        if !self.interleaved {
-            return if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat() };
+        if pieces.len() == 1 {
+            return pieces.swap_remove(0);
         }
         let mut joined = Vec::with_capacity(rows.len() * width);
+        match self.order {
+            Order::After => return pieces.concat(),
+            Order::Beside => {
+                for row in 0..rows.len() {
+                    for (piece, part) in pieces.iter().zip(&self.parts) {
+                        let width = width * part.cols / self.cols;
+                        joined.extend_from_slice(&piece[row * width..][..width]);
+                    }
+                }
+                return joined;
+            }
+            Order::Turns => {}
+        }
         let mut unused: Vec<_> = pieces.iter().map(|piece| piece.chunks_exact(width)).collect();
         for row in rows {
             joined.extend_from_slice(unused[row % pieces.len()].next().expect("each part holds its share of the rows"));
@@ -123,23 +168,45 @@ impl Recipe {
         joined
     }
 
-    fn one(part: Part) -> Self {
-        Recipe { cols: part.cols, parts: vec![part], interleaved: false }
+    pub fn one(part: Part) -> Self {
+        Recipe::after(vec![part])
+    }
+
+    /// # Panics
+    /// Without a part.
+    pub fn after(parts: Vec<Part>) -> Self {
+        Recipe { cols: parts[0].cols, parts, order: Order::After }
+    }
+
+    pub fn beside(parts: Vec<Part>) -> Self {
+        Recipe { cols: parts.iter().map(|part| part.cols).sum(), parts, order: Order::Beside }
+    }
+
+    /// With one added to the weight of a norm, where that is stored so.
+    fn recentred(mut self, spec: &ModelSpec) -> Self {
+        if spec.names.zero_centred_norms {
+            self.parts[0].change = Change::PlusOne;
+        }
+        self
     }
 
     fn turns(gate: Part, up: Part) -> Self {
-        Recipe { cols: gate.cols, parts: vec![gate, up], interleaved: true }
+        Recipe { cols: gate.cols, parts: vec![gate, up], order: Order::Turns }
     }
 
     fn norm(name: String, bias: bool, len: usize) -> Self {
         let bias = bias.then(|| Part::vector(bias_of(&name), len));
-        Recipe { cols: 1, parts: [Part::vector(name, len)].into_iter().chain(bias).collect(), interleaved: false }
+        Recipe::after([Part::vector(name, len)].into_iter().chain(bias).collect())
     }
 }
 
 impl Part {
-    fn matrix(name: String, rows: usize, cols: usize) -> Self {
-        Part { tensor: Needed::numbers(name, vec![rows, cols]), rows, cols, layout: Layout::Rows { first: 0 } }
+    fn of(tensor: Needed, rows: usize, cols: usize) -> Self {
+        Part { tensor, rows, cols, layout: Layout::Rows { first: 0 }, change: Change::None }
+    }
+
+    pub fn matrix(name: String, rows: usize, cols: usize) -> Self {
+        Part::of(Needed::numbers(name, vec![rows, cols]), rows, cols)
     }
 
     /// Causal over two positions: `[rows, cols / 2, 2, 1]`.
@@ -148,20 +215,28 @@ impl Part {
     }
 
     /// Some of the rows of a matrix.
-    fn rows_from(name: String, first: usize, [all_rows, rows, cols]: [usize; 3]) -> Self {
+    pub fn rows_from(name: String, first: usize, [all_rows, rows, cols]: [usize; 3]) -> Self {
         let layout = Layout::Rows { first: (first * cols) as u64 };
         Part { rows, layout, ..Part::matrix(name, all_rows, cols) }
     }
 
-    /// A causal convolution of each channel by itself: `[cols, 1, rows]`.
-    fn depthwise(name: String, rows: usize, cols: usize) -> Self {
-        let layout = Layout::Columns { first: 0, stride: rows as u64 };
-        let tensor = Needed { or_shape: Some(vec![cols, rows]), ..Needed::numbers(name, vec![cols, 1, rows]) };
-        Part { tensor, rows, cols, layout }
+    /// Some of the channels of a causal convolution of each by itself: `[all channels, 1, rows]`.
+    pub fn depthwise(name: String, channels: Range<usize>, [all_channels, rows]: [usize; 2]) -> Self {
+        let layout = Layout::Columns { first: (channels.start * rows) as u64, stride: rows as u64 };
+        // As a GGUF file has it.
+        let or_shape = Some(vec![all_channels, rows]);
+        let tensor = Needed { or_shape, ..Needed::numbers(name, vec![all_channels, 1, rows]) };
+        Part { layout, ..Part::of(tensor, rows, channels.len()) }
     }
 
-    fn vector(name: String, len: usize) -> Self {
-        Part { tensor: Needed::numbers(name, vec![len]), rows: len, cols: 1, layout: Layout::Rows { first: 0 } }
+    pub fn vector(name: String, len: usize) -> Self {
+        Part::vector_of(name, vec![len])
+    }
+
+    /// All values of a tensor one after the other.
+    pub fn vector_of(name: String, shape: Vec<usize>) -> Self {
+        let len = shape.iter().product();
+        Part::of(Needed::numbers(name, shape), len, 1)
     }
 
     /// Whether the format `fp8` holds this part of a matrix in eight bits, whose blocks of rows and columns share a factor, as it is.
@@ -355,50 +430,35 @@ impl Mlp<'_> {
 
     /// One matrix out of `[E, rows, cols]`, or all of `[rows, cols]`.
     fn stacked(&self, template: &str, rows: usize, cols: usize) -> Part {
-        Part {
-            tensor: Needed::numbers(self.name(template), self.with_experts(&[rows, cols])),
-            rows,
-            cols,
-            layout: Layout::Rows { first: self.skipped(rows * cols) },
-        }
+        let tensor = Needed::numbers(self.name(template), self.with_experts(&[rows, cols]));
+        Part { layout: Layout::Rows { first: self.skipped(rows * cols) }, ..Part::of(tensor, rows, cols) }
     }
 
     /// One vector out of `[E, len]`, or all of `[len]`.
     fn stacked_bias(&self, name: String, len: usize) -> Part {
         let tensor = Needed::numbers(name, self.with_experts(&[len]));
-        Part { tensor, rows: len, cols: 1, layout: Layout::Rows { first: self.skipped(len) } }
+        Part { layout: Layout::Rows { first: self.skipped(len) }, ..Part::of(tensor, len, 1) }
     }
 
     /// The columns `rows` of one matrix out of `[E, cols, stride]`.
     fn transposed(&self, template: &str, rows: Range<usize>, stride: usize, cols: usize) -> Part {
-        Part {
-            tensor: Needed::numbers(self.name(template), self.with_experts(&[cols, stride])),
-            rows: rows.len(),
-            cols,
-            layout: Layout::Columns { first: self.skipped(cols * stride) + rows.start as u64, stride: stride as u64 },
-        }
+        let tensor = Needed::numbers(self.name(template), self.with_experts(&[cols, stride]));
+        let layout = Layout::Columns { first: self.skipped(cols * stride) + rows.start as u64, stride: stride as u64 };
+        Part { layout, ..Part::of(tensor, rows.len(), cols) }
     }
 
     fn mxfp4(&self, template: &str, rows: usize, cols: usize) -> Part {
         let (name, blocks) = (self.name(template), cols / mxfp4::BLOCK);
         let scales = Needed::bytes(format!("{name}_scales"), self.with_experts(&[rows, blocks]));
-        Part {
-            tensor: Needed::bytes(format!("{name}_blocks"), self.with_experts(&[rows, blocks, mxfp4::BLOCK_BYTES])),
-            rows,
-            cols,
-            layout: Layout::Mxfp4 { first_row: self.skipped(rows), scales },
-        }
+        let tensor = Needed::bytes(format!("{name}_blocks"), self.with_experts(&[rows, blocks, mxfp4::BLOCK_BYTES]));
+        Part { layout: Layout::Mxfp4 { first_row: self.skipped(rows), scales }, ..Part::of(tensor, rows, cols) }
     }
 
     /// One expert's rows out of `[E inner, hidden]`.
     fn row_block(&self, template: &str, inner: usize, hidden: usize) -> Part {
         let num_experts = self.expert.map_or(1, |(_, num_experts)| num_experts);
-        Part {
-            tensor: Needed::numbers(self.name(template), vec![num_experts * inner, hidden]),
-            rows: inner,
-            cols: hidden,
-            layout: Layout::Rows { first: self.skipped(inner * hidden) },
-        }
+        let tensor = Needed::numbers(self.name(template), vec![num_experts * inner, hidden]);
+        Part { layout: Layout::Rows { first: self.skipped(inner * hidden) }, ..Part::of(tensor, inner, hidden) }
     }
 
     fn name(&self, template: &str) -> String {
@@ -426,7 +486,7 @@ fn router(spec: &ModelSpec, layer: usize, rows: usize, cols: usize) -> Recipe {
     let templates = if has_attention { vec![names.router, names.router_key, names.router_value] } else { vec![names.router] };
     let rows = rows / templates.len();
     let part = |template: &str| Part::matrix(in_layer(spec, template, layer), rows, cols);
-    Recipe { parts: templates.into_iter().map(part).collect(), interleaved: false, cols }
+    Recipe::after(templates.into_iter().map(part).collect())
 }
 
 /// Query, key and value, each made by `part` from a name and a number of rows; together they have `all_rows`.
@@ -440,10 +500,32 @@ fn qkv(spec: &ModelSpec, layer: usize, all_rows: usize, part: &dyn Fn(String, us
             [heads(query, attention.num_heads), heads(key, attention.num_kv_heads)].into_iter().chain(value).collect()
         }
         QkvStorage::Fused(fused) => vec![part(name(fused), all_rows)],
+        // Only matrices are stored so.
+        QkvStorage::Gated { query, key, value } => {
+            let queries = gated_rows(spec, layer, query, 0);
+            let others = [heads(key, attention.num_kv_heads), part(name(value), attention.value_rows())];
+            queries.into_iter().chain(others).collect()
+        }
         // Only matrices are stored so; `part` would give the whole tensor.
         QkvStorage::Paired { first, second, .. } => return paired(spec, layer, [name(first), name(second)]),
     };
-    Recipe { cols: parts[0].cols, parts, interleaved: false }
+    Recipe::after(parts)
+}
+
+/// The queries, or from `head_dim` on the gates, of a matrix that has both head by head.
+fn gated_rows(spec: &ModelSpec, layer: usize, template: &str, first: usize) -> Vec<Part> {
+    let attention = attention(spec, layer);
+    let (head_dim, all_rows) = (attention.head_dim, 2 * attention.query_width());
+    let name = in_layer(spec, template, layer);
+    let head = |head: usize| Part::rows_from(name.clone(), 2 * head * head_dim + first, [all_rows, head_dim, spec.hidden_size]);
+    (0..attention.num_heads).map(head).collect()
+}
+
+fn attention_gate(spec: &ModelSpec, layer: usize, rows: usize, cols: usize) -> Recipe {
+    match spec.names.qkv {
+        QkvStorage::Gated { query, .. } => Recipe::after(gated_rows(spec, layer, query, attention(spec, layer).head_dim)),
+        _ => Recipe::one(Part::matrix(in_layer(spec, spec.names.attention_gate, layer), rows, cols)),
+    }
 }
 
 /// All queries, then all keys, out of two tensors that together hold each head's query and then its key.
@@ -452,12 +534,11 @@ fn paired(spec: &ModelSpec, layer: usize, names: [String; 2]) -> Recipe {
     let (head_dim, width, cols) = (attention.head_dim, attention.query_width(), spec.hidden_size);
     let block = |index: usize| {
         let (tensor, first) = (index * head_dim / width, index * head_dim % width);
-        let layout = Layout::Rows { first: (first * cols) as u64 };
-        Part { tensor: Needed::numbers(names[tensor].clone(), vec![width, cols]), rows: head_dim, cols, layout }
+        Part::rows_from(names[tensor].clone(), first, [width, head_dim, cols])
     };
     let heads = 0..attention.num_heads;
     let parts = heads.clone().map(|head| block(2 * head)).chain(heads.map(|head| block(2 * head + 1)));
-    Recipe { parts: parts.collect(), interleaved: false, cols }
+    Recipe::after(parts.collect())
 }
 
 /// The rows that make keys out of the latent, each head's transposed, or those that make values.
@@ -467,7 +548,7 @@ fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
     if let Some(AbsorbedNames { key_up, value_up }) = spec.names.latent.absorbed {
         let (template, rows, cols) = if keys { (key_up, latent_dim, nope_dim) } else { (value_up, value_dim, latent_dim) };
         let tensor = Needed::numbers(in_layer(spec, template, layer), vec![num_heads, rows, cols]);
-        return Recipe::one(Part { tensor, rows: num_heads * rows, cols, layout: Layout::Rows { first: 0 } });
+        return Recipe::one(Part::of(tensor, num_heads * rows, cols));
     }
     let name = in_layer(spec, spec.names.latent.key_value_up, layer);
     let head = |head: usize| {
@@ -478,29 +559,16 @@ fn latent_up(spec: &ModelSpec, layer: usize, keys: bool) -> Recipe {
             (value_dim, latent_dim, Layout::Rows { first: first + (nope_dim * latent_dim) as u64 })
         };
         let shape = vec![num_heads * (nope_dim + value_dim), latent_dim];
-        Part { tensor: Needed::numbers(name.clone(), shape), rows, cols, layout }
+        Part { layout, ..Part::of(Needed::numbers(name.clone(), shape), rows, cols) }
     };
-    let cols = if keys { nope_dim } else { latent_dim };
-    Recipe { parts: (0..num_heads).map(head).collect(), interleaved: false, cols }
-}
-
-/// The shape of a vector of a recurrence in a GGUF file, which has an axis for the heads or for the groups of its norm.
-fn shape_of_heads(key: WeightKey, spec: &ModelSpec, len: usize) -> Option<Vec<usize>> {
-    match key.role {
-        Role::RecurrentDecay | Role::RecurrentSkip => Some(vec![len, 1]),
-        Role::RecurrentNorm => {
-            let groups = spec.layers[key.layer].recurrent()?.norm.groups;
-            Some(vec![groups, len / groups])
-        }
-        _ => None,
-    }
+    Recipe::after((0..num_heads).map(head).collect())
 }
 
 fn attention(spec: &ModelSpec, layer: usize) -> &AttentionSpec {
     spec.layers[layer].attention().unwrap_or_else(|| panic!("layer {layer} has no plain attention"))
 }
 
-fn in_layer(spec: &ModelSpec, template: &str, layer: usize) -> String {
+pub(super) fn in_layer(spec: &ModelSpec, template: &str, layer: usize) -> String {
     let TensorNames { prefix, sub_layers, .. } = spec.names;
     let (stored, sub_layer) = (layer / sub_layers, layer % sub_layers);
     format!("{prefix}{template}").replace("{l}", &stored.to_string()).replace("{s}", &sub_layer.to_string())

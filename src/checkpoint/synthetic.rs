@@ -76,7 +76,7 @@ impl Content {
         use Role::*;
         match key.role {
             FinalNorm | AttentionNorm | AttentionPostNorm | FfnNorm | FfnPostNorm | ParallelNorm | QueryNorm | KeyNorm
-            | LatentNorm | LatentQueryNorm | RecurrentSkip | RecurrentNorm => Content::Ones,
+            | LatentNorm | LatentQueryNorm | RecurrentSkip | RecurrentStepNorm | RecurrentNorm => Content::Ones,
             // So much is lost of a state in each step.
             RecurrentDecay => Content::Constant(-0.5),
             HeadBias | QkvBias | Sinks | AttentionOutputBias | RouterBias | SelectionBias | ExpertGateUpBias | ExpertDownBias
@@ -94,8 +94,8 @@ fn seed(key: WeightKey, first_row: usize) -> u32 {
     use Role::*;
     let (layer, expert) = match key.role {
         ExpertGateUp | ExpertDown => (key.layer, key.expert),
-        Qkv | ConvolutionInput | Convolution | RecurrentInput | RecurrentStep | AttentionOutput | Router | RouterHidden
-        | SharedGateUp | SharedDown | DenseGateUp | DenseDown => (key.layer, 0),
+        Qkv | ConvolutionInput | Convolution | RecurrentInput | RecurrentStep | RecurrentStepUp | RecurrentGate
+        | AttentionOutput | Router | RouterHidden | SharedGateUp | SharedDown | DenseGateUp | DenseDown => (key.layer, 0),
         _ => (0, 0),
     };
     let mixed = [layer, expert, first_row].iter().fold(0, |state, &part| pcg(state ^ part as u32));

@@ -14,7 +14,10 @@ use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
 use moebius::platform::{self, is_gguf_name};
 use moebius::quant::{CacheChoice, CacheFormat, QUANTS, Quant, QuantFormat};
-use moebius::spec::{AttentionSpec, BlockSpec, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters, STATE_SLOTS};
+use moebius::spec::{
+    AttentionSpec, BlockSpec, Decay, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters, RecurrentSpec, Rule,
+    STATE_SLOTS,
+};
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -438,10 +441,7 @@ fn block_fact(block: &BlockSpec) -> String {
             latent.rope_dim
         ),
         BlockSpec::ShortConv(conv) => format!("none, a gated convolution over {} tokens", conv.len),
-        BlockSpec::Recurrent(recurrent) => format!(
-            "none, a state space with {} heads of {} x {}, {} for keys, over a convolution of {} tokens",
-            recurrent.value_heads, recurrent.key_dim, recurrent.value_dim, recurrent.key_heads, recurrent.conv_len
-        ),
+        BlockSpec::Recurrent(recurrent) => recurrent_fact(recurrent),
         BlockSpec::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
         BlockSpec::Mlp(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         BlockSpec::Experts(moe) => moe_fact(moe),
@@ -459,6 +459,21 @@ fn attention_fact(attention: &AttentionSpec) -> String {
         Mask::Chunk(chunk) => format!("chunks of {chunk} tokens"),
     };
     format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")
+}
+
+fn recurrent_fact(recurrent: &RecurrentSpec) -> String {
+    let RecurrentSpec { key_heads, value_heads, key_dim, value_dim, rule, decay, conv, .. } = *recurrent;
+    let over = conv.map_or(String::new(), |conv| format!(", over a convolution of {} tokens", conv.len));
+    if let Decay::Pair { .. } = decay {
+        return format!("none, a state space of {value_dim} channels of {key_dim}{over}");
+    }
+    let kind = match (rule, decay) {
+        (Rule::Add, Decay::Constant { .. }) => "linear attention",
+        (Rule::Add, _) => "a state space",
+        (Rule::Delta, Decay::Channel { .. }) => "a delta rule with decays by channel,",
+        (Rule::Delta, _) => "a gated delta rule",
+    };
+    format!("none, {kind} with {value_heads} heads of {key_dim} x {value_dim}, {key_heads} for keys{over}")
 }
 
 fn moe_fact(moe: &MoeSpec) -> String {

@@ -20,6 +20,7 @@ static LIBRARY: &[(&str, &str)] = &[
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),
     ("slab", include_str!("../../shaders/lib/slab.wgsl")),
+    ("softplus", include_str!("../../shaders/lib/softplus.wgsl")),
     ("top_k", include_str!("../../shaders/lib/top_k.wgsl")),
     ("weights", include_str!("../../shaders/lib/weights.wgsl")),
 ];

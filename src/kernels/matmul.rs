@@ -23,6 +23,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(3, "y"),
         Binding::read(4, "bias").only(When::Flag("BIAS")),
         Binding::read(5, "norm").only(When::Flag("NORM")),
+        Binding::read(6, "decay").only(When::Flag("DECAY")),
     ],
 };
 
@@ -48,7 +49,17 @@ pub struct Problem {
     pub output: Output,
     /// Goes before the product; one token only.
     pub norm: Option<Fused>,
+    /// Where `x` has more columns than the product reads.
+    pub part: Option<Part>,
     pub quant: Quant,
+}
+
+/// Columns of longer rows. Quads are read up to the padded end, which has to be within the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Values from one row to the next, and the first that is read: multiples of 4.
+    pub stride: usize,
+    pub first: usize,
 }
 
 /// What happens to `y`.
@@ -64,15 +75,21 @@ pub enum Output {
     Gate,
     /// Replaced by `cap * tanh(result / cap)`.
     Capped(f32),
+    /// Replaced by `exp(decay * softplus(result))`; so many rows have one decay.
+    Decay {
+        rows: usize,
+    },
 }
 
 /// # Shapes
-/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `bias [rows]`, `norm [padded(cols)]`, `y [num_tokens, y_stride]`.
+/// `x [num_tokens, padded(cols)]`, `weight [rows, cols]` packed, `bias [rows]`, `norm [padded(cols)]`, `decay [rows / rows of one]`,
+/// `y [num_tokens, y_stride]`. Of a [`Part`] `x [num_tokens, stride]`.
 pub struct Buffers<'a> {
     pub x: &'a Buffer,
     pub weight: &'a Sharded,
     pub bias: Option<&'a Buffer>,
     pub norm: Option<&'a Buffer>,
+    pub decay: Option<&'a Buffer>,
     pub y: &'a Buffer,
 }
 
@@ -88,7 +105,12 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(problem.output == Output::Gate, "GATE");
     let variant = match problem.output {
         Output::Capped(cap) => variant.flag("CAPPED").f32("CAP", cap),
+        Output::Decay { rows } => variant.flag("DECAY").u32("DECAY_ROWS", rows),
         _ => variant,
+    };
+    let variant = match problem.part {
+        Some(Part { stride, first }) => variant.flag("PART_OF_X").u32("X_QUADS", stride / 4).u32("X_FIRST", first / 4),
+        None => variant,
     };
     Fused::variant(problem.norm, variant, problem.cols)
 }
@@ -111,6 +133,7 @@ pub fn record(
         let mut bound = vec![("x", buffers.x), ("weight", &shard.buffer), ("y", buffers.y)];
         bound.extend(buffers.bias.map(|bias| ("bias", bias)));
         bound.extend(buffers.norm.map(|norm| ("norm", norm)));
+        bound.extend(buffers.decay.map(|decay| ("decay", decay)));
         recording.dispatch(
             device,
             &DispatchDescriptor {

@@ -68,6 +68,7 @@ impl<'a> Problem<'a> {
             scale: logit_scale,
             output: softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             norm: self.norm,
+            part: None,
             quant: self.quant,
         }
     }
@@ -111,7 +112,7 @@ pub fn record(
 ) -> Result<()> {
     let Buffers { x, weight, norm, bias, choice } = buffers;
     let (Some(variant), [only]) = (choose(device.caps(), problem), &weight.shards[..]) else {
-        let logits = matmul::Buffers { x, weight, bias: *bias, norm: *norm, y: choice.logits };
+        let logits = matmul::Buffers { x, weight, bias: *bias, norm: *norm, decay: None, y: choice.logits };
         matmul::record(device, recording, layer, &problem.logits(), &logits)?;
         return router_topk::record(device, recording, layer, &problem.choice(), choice);
     };

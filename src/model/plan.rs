@@ -245,11 +245,12 @@ impl<'a> Planner<'a> {
             scale: model.logit_scale,
             output: model.logit_softcap.map_or(matmul::Output::Replace, matmul::Output::Capped),
             norm,
+            part: None,
             quant: head.quant,
         };
         let bias = weights.vector(Role::HeadBias.of_model());
         let norm = norm.map(|_| self.final_norm());
-        let buffers = matmul::Buffers { x: &x, weight: &head.shards, bias, norm, y: &sampler.logits };
+        let buffers = matmul::Buffers { x: &x, weight: &head.shards, bias, norm, decay: None, y: &sampler.logits };
         matmul::record(device, &mut self.recorder.recording, None, &problem, &buffers)
     }
 

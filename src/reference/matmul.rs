@@ -6,9 +6,10 @@
 //! y         [num_tokens, num_rows] f32  out
 //! ```
 //!
-//! The shader also does what may follow: [`add_bias`], a factor, [`sigmoid`], [`cap`] or the sum with what y holds.
+//! The shader also does what may follow: [`add_bias`], a factor, [`sigmoid`], [`cap`], [`decays`] or the sum with what y holds.
 
 use super::dot;
+use super::scan::softplus;
 use crate::platform::for_each_row;
 
 /// Weight rows of one task: enough to be worth a thread's while.
@@ -43,6 +44,15 @@ pub fn add_bias(y: &mut [f32], bias: &[f32]) {
 pub fn cap(values: &mut [f32], limit: f32) {
     let limit = f64::from(limit);
     values.iter_mut().for_each(|value| *value = (limit * (f64::from(*value) / limit).tanh()) as f32);
+}
+
+/// `exp(decay * softplus(value))` of every row `[num_rows]` of values; so many rows in a row have one decay.
+pub fn decays(values: &mut [f32], num_rows: usize, decay: &[f32]) {
+    let rows = num_rows.div_ceil(decay.len());
+    for (index, value) in values.iter_mut().enumerate() {
+        let decay = f64::from(decay[index % num_rows / rows]);
+        *value = (decay * softplus(f64::from(*value))).exp() as f32;
+    }
 }
 
 pub fn sigmoid(logit: f32) -> f32 {

@@ -3,34 +3,68 @@
 //! ```text
 //! rows    [num_tokens] Row                                                     in      those of a sequence one after the other
 //! x       [num_tokens, v | k | q] f32                                          in      of each value head, each key head, each key head
-//! steps   [num_tokens, value_heads] f32                                        in      before bias and softplus
 //! state   [sequences, STATE_SLOTS, value_heads, value_dim, key_dim] f32        in out  that after position p in its slot
 //! y       [num_tokens, value_heads, value_dim] f32                             out
 //! ```
 //!
-//! Row by row `S = a S + k u^T` and `y = S^T q + skip v`, with `a = exp(decay dt)`, `u = dt v` and `dt` the step. At position 0 the state is zero,
-//! whatever the buffer holds. Source: Dao and Gu 2024, arXiv 2405.21060.
+//! Row by row `S = D S`, `S += k u^T` and `y = S^T q`, with D and u as [`Decay`] and [`Rule`] say. At position 0 the state is zero, whatever the buffer
+//! holds. Sources: Dao and Gu 2024, arXiv 2405.21060; Yang et al. 2024, arXiv 2412.06464; Gu and Dao 2023, arXiv 2312.00752.
 
 use crate::batch::Row;
-use crate::spec::{RecurrentSpec, SLOT_POSITIONS, STATE_SLOTS, slot_of};
+use crate::spec::{Decay, RecurrentSpec, Rule, SLOT_POSITIONS, STATE_SLOTS, slot_of};
 
+/// Added to the square of a length.
+pub const LENGTH_EPS: f32 = 1e-6;
+
+/// What is not used is empty.
 pub struct Inputs<'a> {
     pub spec: &'a RecurrentSpec,
     pub rows: &'a [Row],
+    /// Of [`Decay::Pair`] values alone.
     pub x: &'a [f32],
+    /// `[num_tokens, value_heads]` before bias and softplus, of [`Decay::Pair`] `[num_tokens, value_dim]` before softplus.
     pub steps: &'a [f32],
+    /// `[num_tokens, value_heads]` before their sigmoid, of [`Rule::Delta`].
+    pub betas: &'a [f32],
     /// `[value_heads]`, added to the step.
     pub step_bias: &'a [f32],
-    /// `[value_heads]`, negative.
+    /// `[value_heads]`, negative. Of [`Decay::Pair`] `[value_dim, key_dim]`.
     pub decay: &'a [f32],
-    /// `[value_heads]`
+    /// `[num_tokens, value_heads, key_dim]`, from 0 to 1, of [`Decay::Channel`].
+    pub decays: &'a [f32],
+    /// `[value_heads]`, of [`Decay::Pair`] `[value_dim]`.
     pub skip: &'a [f32],
+    /// `[num_tokens, k | q]` and the weights of their norms, of [`Decay::Pair`].
+    pub keys: &'a [f32],
+    pub key_norms: [&'a [f32]; 2],
+    /// `[num_tokens, value_dim]`, of [`Decay::Pair`].
+    pub gate: &'a [f32],
+}
+
+impl<'a> Inputs<'a> {
+    /// Without anything else.
+    pub fn new(spec: &'a RecurrentSpec, rows: &'a [Row], x: &'a [f32]) -> Self {
+        Inputs {
+            spec,
+            rows,
+            x,
+            steps: &[],
+            betas: &[],
+            step_bias: &[],
+            decay: &[],
+            decays: &[],
+            skip: &[],
+            keys: &[],
+            key_norms: [&[]; 2],
+            gate: &[],
+        }
+    }
 }
 
 /// Returns `y`.
 ///
 /// # Panics
-/// If a sequence is beyond the state.
+/// If a sequence is beyond the state, or something that is used is not there.
 pub fn scan(inputs: &Inputs, state: &mut [f32]) -> Vec<f32> {
     let (spec, rows) = (inputs.spec, inputs.rows);
     let mut y = vec![0.0; rows.len() * spec.inner()];
@@ -55,25 +89,101 @@ pub fn scan(inputs: &Inputs, state: &mut [f32]) -> Vec<f32> {
 }
 
 /// One row of one head; `s [value_dim, key_dim]` is rounded in every row, so that it is the same however a text is cut into passes.
-fn step(inputs: &Inputs, [head, token]: [usize; 2], s: &mut [f32], y: &mut [f32]) {
-    let Inputs { spec, x, steps, step_bias, decay, skip, .. } = *inputs;
-    let (inner, key_dim) = (spec.inner(), spec.key_dim);
-    let x = &x[token * spec.channels()..][..spec.channels()];
-    let key_head = head / (spec.value_heads / spec.key_heads);
-    let [k, q] = [inner, inner + spec.key_width()].map(|first| &x[first + key_head * key_dim..][..key_dim]);
-    let raw = f64::from(steps[token * spec.value_heads + head]) + f64::from(step_bias[head]);
-    let [least, most] = spec.step_range.map(f64::from);
-    let dt = (raw.max(0.0) + (-raw.abs()).exp().ln_1p()).clamp(least, most);
-    let a = (f64::from(decay[head]) * dt).exp();
-    let values = &x[head * spec.value_dim..][..spec.value_dim];
-    for ((s, y), v) in s.chunks_exact_mut(key_dim).zip(y).zip(values) {
-        let mut sum = f64::from(skip[head]) * f64::from(*v);
-        for ((s, k), q) in s.iter_mut().zip(k).zip(q) {
-            *s = (a * f64::from(*s) + dt * f64::from(*v) * f64::from(*k)) as f32;
-            sum += f64::from(*s) * f64::from(*q);
-        }
-        *y = sum as f32;
+fn step(inputs: &Inputs, at: [usize; 2], s: &mut [f32], y: &mut [f32]) {
+    let ([head, token], spec) = (at, inputs.spec);
+    let [k, q] = key_and_query(inputs, at);
+    let values = &inputs.x[token * spec.channels()..][head * spec.value_dim..][..spec.value_dim];
+    let beta = inputs.betas.get(token * spec.value_heads + head).map(|beta| sigmoid(f64::from(*beta)));
+    for (column, (s, y)) in s.chunks_exact_mut(spec.key_dim).zip(y).enumerate() {
+        let v = activated(spec, values[column]);
+        let (decay, dt) = decay_of(inputs, at, column);
+        let mut decayed: Vec<f64> = s.iter().zip(&decay).map(|(s, decay)| f64::from(*s) * decay).collect();
+        let u = match spec.rule {
+            Rule::Add => dt * v,
+            Rule::Delta => beta.expect("a delta rule has betas") * (v - dot(&decayed, &k)),
+        };
+        decayed.iter_mut().zip(&k).for_each(|(s, k)| *s += k * u);
+        s.iter_mut().zip(&decayed).for_each(|(s, decayed)| *s = *decayed as f32);
+        let skip = if let Decay::Pair { .. } = spec.decay { inputs.skip.get(column) } else { inputs.skip.get(head) };
+        let sum = dot(&decayed, &q) + skip.map_or(0.0, |skip| f64::from(*skip) * v);
+        let gate = inputs.gate.get(token * spec.inner() + column).map_or(1.0, |gate| silu(f64::from(*gate)));
+        *y = (gate * sum) as f32;
     }
+}
+
+/// Of every value of a column what is left of it, and the step.
+fn decay_of(inputs: &Inputs, [head, token]: [usize; 2], column: usize) -> (Vec<f64>, f64) {
+    let RecurrentSpec { value_heads, value_dim, key_dim, .. } = *inputs.spec;
+    match inputs.spec.decay {
+        Decay::Head { step_range } => {
+            let raw = f64::from(inputs.steps[token * value_heads + head]) + f64::from(inputs.step_bias[head]);
+            let [least, most] = step_range.map(f64::from);
+            let dt = softplus(raw).clamp(least, most);
+            (vec![(f64::from(inputs.decay[head]) * dt).exp(); key_dim], dt)
+        }
+        Decay::Channel { .. } => {
+            let decays = &inputs.decays[(token * value_heads + head) * key_dim..][..key_dim];
+            (decays.iter().map(|decay| f64::from(*decay)).collect(), 1.0)
+        }
+        Decay::Pair { .. } => {
+            let dt = softplus(f64::from(inputs.steps[token * value_dim + column]));
+            let decays = &inputs.decay[column * key_dim..][..key_dim];
+            (decays.iter().map(|decay| (f64::from(*decay) * dt).exp()).collect(), dt)
+        }
+        Decay::Constant { factor } => {
+            let slope = f64::from(factor) * (-8.0 * (head + 1) as f64 / value_heads as f64).exp2();
+            (vec![(-slope).exp(); key_dim], 1.0)
+        }
+    }
+}
+
+/// As the state meets them.
+fn key_and_query(inputs: &Inputs, [head, token]: [usize; 2]) -> [Vec<f64>; 2] {
+    let (spec, key_dim) = (inputs.spec, inputs.spec.key_dim);
+    if let Decay::Pair { eps, .. } = spec.decay {
+        return [0, 1].map(|index| {
+            let raw = &inputs.keys[(2 * token + index) * key_dim..][..key_dim];
+            let mean = raw.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / key_dim as f64;
+            let root = (mean + f64::from(eps)).sqrt();
+            let weights = inputs.key_norms[index];
+            raw.iter().zip(weights).map(|(value, weight)| f64::from(*value) / root * f64::from(*weight)).collect()
+        });
+    }
+    let x = &inputs.x[token * spec.channels()..][..spec.channels()];
+    let first = head / (spec.value_heads / spec.key_heads) * key_dim;
+    let [k, q] = [spec.inner(), spec.inner() + spec.key_width()]
+        .map(|section| x[section + first..][..key_dim].iter().map(|value| activated(spec, *value)).collect::<Vec<f64>>());
+    match spec.rule {
+        Rule::Add => [k, q],
+        Rule::Delta => [unit(&k, 1.0), unit(&q, key_dim as f64)],
+    }
+}
+
+/// Divided by its length and the root of `by`.
+fn unit(values: &[f64], by: f64) -> Vec<f64> {
+    let length = ((dot(values, values) + f64::from(LENGTH_EPS)) * by).sqrt();
+    values.iter().map(|value| value / length).collect()
+}
+
+fn activated(spec: &RecurrentSpec, value: f32) -> f64 {
+    let value = f64::from(value);
+    if let Decay::Constant { .. } = spec.decay { silu(value) } else { value }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+pub(super) fn softplus(value: f64) -> f64 {
+    value.max(0.0) + (-value.abs()).exp().ln_1p()
+}
+
+fn sigmoid(value: f64) -> f64 {
+    1.0 / (1.0 + (-value).exp())
+}
+
+fn silu(value: f64) -> f64 {
+    value * sigmoid(value)
 }
 
 fn place(spec: &RecurrentSpec, sequence: u32, position: usize, head: usize) -> usize {

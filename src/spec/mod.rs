@@ -27,11 +27,11 @@ pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
 pub use mamba::MambaSpec;
 pub use names::{
-    AbsorbedNames, ChoiceNames, ConvolutionNames, DecayStorage, ExpertStorage, FilterNames, LatentNames, QkvStorage,
-    RecurrentNames, TensorNames,
+    AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, RecurrentNames,
+    RecurrentStorage, TensorNames,
 };
 pub use parameters::Parameters;
-pub use recurrent::{GateActivation, GatedNormSpec, RecurrentSpec};
+pub use recurrent::{ConvolutionSpec, Decay, GateActivation, GatedNormSpec, RecurrentSpec, Rule};
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
 pub use short_conv::ShortConvSpec;
 pub use state::{PositionState, SLOT_POSITIONS, STATE_SLOTS, SlotState, slot_of};

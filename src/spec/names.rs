@@ -14,6 +14,8 @@ pub struct TensorNames {
     pub embedding: &'static str,
     pub final_norm: &'static str,
     pub head: &'static str,
+    /// Norms of the stream, and of query and key, are stored less one.
+    pub zero_centred_norms: bool,
     /// Before the mixer.
     pub attention_norm: &'static str,
     /// After the mixer, for [`Residual::Post`](super::Residual) and `Sandwich`.
@@ -45,6 +47,8 @@ pub struct TensorNames {
     pub expert_scale: &'static str,
     pub selection_bias: &'static str,
     pub experts: ExpertStorage,
+    /// Where a checkpoint has this, it has it in place of [`experts`](Self::experts).
+    pub stacked_experts: Option<ExpertStorage>,
     pub shared: ExpertStorage,
     pub shared_gate: &'static str,
     pub dense: ExpertStorage,
@@ -108,7 +112,7 @@ pub struct FilterNames {
 /// Names of the tensors around a convolution: of [`ShortConvSpec`](super::ShortConvSpec) and of [`RecurrentSpec`](super::RecurrentSpec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionNames {
-    /// Rows of b, then c, then u; of a recurrence rows of the gate, then values, keys and queries, then steps.
+    /// Rows of b, then c, then u. Of a recurrence see [`RecurrentStorage`].
     pub input: &'static str,
     /// `[channels, 1, len]`
     pub weight: &'static str,
@@ -118,26 +122,65 @@ pub struct ConvolutionNames {
 /// Names of the other tensors of [`RecurrentSpec`](super::RecurrentSpec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurrentNames {
+    pub storage: RecurrentStorage,
+    /// The second projection of steps, where there are two, and its norm.
+    pub step_up: &'static str,
+    pub step_norm: &'static str,
     pub step_bias: &'static str,
-    pub decay: DecayStorage,
+    pub decay: &'static str,
+    /// Where `x` is stored, the decay is `-exp(x)`.
+    pub decay_is_logarithm: bool,
     pub skip: &'static str,
+    /// Of keys and queries that come from the values.
+    pub key_norm: &'static str,
+    pub query_norm: &'static str,
+    /// Where it is not part of the input projection.
+    pub gate: &'static str,
     pub norm: &'static str,
 }
 
-/// How the decays of a recurrence are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecayStorage {
-    /// `x`, where the decay is `-exp(x)`.
-    Logarithm(&'static str),
-    Itself(&'static str),
+impl RecurrentNames {
+    pub const NONE: RecurrentNames = RecurrentNames {
+        storage: RecurrentStorage::Whole,
+        step_up: "",
+        step_norm: "",
+        step_bias: "",
+        decay: "",
+        decay_is_logarithm: true,
+        skip: "",
+        key_norm: "",
+        query_norm: "",
+        gate: "",
+        norm: "",
+    };
 }
 
-impl DecayStorage {
-    pub fn name(self) -> &'static str {
-        match self {
-            DecayStorage::Logarithm(name) | DecayStorage::Itself(name) => name,
-        }
-    }
+/// How the first projections of a recurrence lie on disk; [`ConvolutionNames::input`] is `input`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecurrentStorage {
+    /// `input` has the rows of the gate, then values, keys and queries, then steps. The convolution has its channels in the same order.
+    Whole,
+    /// `input` has for each key head the rows of its query, its key, its values and their gates, `steps` those of its betas and its steps. The channels
+    /// of the convolution are queries, keys, values.
+    ByKeyHead { steps: &'static str },
+    /// `input` has the rows of queries, keys and values, in the order of the channels of the convolution.
+    Apart { gate: &'static str, steps: &'static str, betas: &'static str },
+    /// Each of query, key and value has a matrix and a convolution.
+    Separate {
+        query: &'static str,
+        key: &'static str,
+        value: &'static str,
+        /// In the same order.
+        convolutions: [&'static str; 3],
+        /// The first projections of steps and of gate.
+        step_down: &'static str,
+        gate_down: &'static str,
+        betas: &'static str,
+    },
+    /// `input` has the rows of the values, then those of the gate; `selection` those that lead to steps, then keys and queries.
+    Selective { selection: &'static str },
+    /// `input` has for each head the rows of its query, its key and its value.
+    ByHead,
 }
 
 /// Where query, key and value stand.
@@ -150,6 +193,12 @@ pub enum QkvStorage {
     },
     /// Rows of the queries, then the keys, then the values, as far as they are not elsewhere.
     Fused(&'static str),
+    /// `query` has for each head the rows of its query, then those of its gate.
+    Gated {
+        query: &'static str,
+        key: &'static str,
+        value: &'static str,
+    },
     /// The first two one after the other hold each head's query and then its key, head by head.
     Paired {
         first: &'static str,
@@ -191,6 +240,7 @@ impl TensorNames {
         embedding: "model.embed_tokens.weight",
         final_norm: "model.norm.weight",
         head: "lm_head.weight",
+        zero_centred_norms: false,
         attention_norm: "model.layers.{l}.input_layernorm.weight",
         attention_post_norm: "model.layers.{l}.post_attention_layernorm.weight",
         qkv: QkvStorage::Separate {
@@ -216,7 +266,7 @@ impl TensorNames {
         choice: ChoiceNames { router: "", query: "", output: "" },
         filter: FilterNames { first: "", second: "", norm: "" },
         convolution: ConvolutionNames { input: "", weight: "", output: "" },
-        recurrent: RecurrentNames { step_bias: "", decay: DecayStorage::Logarithm(""), skip: "", norm: "" },
+        recurrent: RecurrentNames::NONE,
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",
         router_hidden: "",
@@ -231,6 +281,7 @@ impl TensorNames {
             up: "model.layers.{l}.mlp.experts.{e}.up_proj.weight",
             down: "model.layers.{l}.mlp.experts.{e}.down_proj.weight",
         },
+        stacked_experts: None,
         shared: ExpertStorage::Each {
             gate: "model.layers.{l}.mlp.shared_experts.gate_proj.weight",
             up: "model.layers.{l}.mlp.shared_experts.up_proj.weight",

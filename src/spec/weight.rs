@@ -101,12 +101,20 @@ pub enum Role {
     ConvolutionBias,
     /// To the gate of a recurrence, then to its values, keys and queries.
     RecurrentInput,
-    /// To the step of each value head. Errors of it add up along a text.
+    /// To steps and betas, or to what leads to steps and gate: see [`step_rows`](super::RecurrentSpec::step_rows). Errors of it add up along a text.
     RecurrentStep,
+    /// The second of two projections of steps.
+    RecurrentStepUp,
+    /// Between the two.
+    RecurrentStepNorm,
     RecurrentStepBias,
-    /// Negative: what the logarithm of the decay is per unit of step.
+    /// To keys and queries that come from the values.
+    RecurrentSelection,
+    /// Negative: what the logarithm of the decay is per unit of step. Of [`Decay::Pair`](super::Decay) skip and the norms of keys and queries follow.
     RecurrentDecay,
     RecurrentSkip,
+    /// To the gate, where it is not part of [`RecurrentInput`](Self::RecurrentInput).
+    RecurrentGate,
     RecurrentNorm,
     /// To the channels of a state space, and to their gate.
     MambaInput,
@@ -159,8 +167,6 @@ pub enum Share {
 
 /// Where the weights of a model have their names.
 pub type Template = fn(&ModelSpec, usize) -> &'static str;
-/// Where rows begin among those of a matrix, and how many that one has.
-pub type FirstRow = fn(&ModelSpec, usize) -> [usize; 2];
 /// Where the projections of an MLP have theirs.
 pub type StorageOf = fn(&ModelSpec, usize) -> ExpertStorage;
 
@@ -177,17 +183,15 @@ pub enum OnDisk {
     Norm(Template),
     /// `[rows, cols / 2, 2, 1]`: a causal convolution over two positions.
     Convolution(Template),
-    /// `[cols, 1, rows]`: a causal convolution of each channel by itself.
-    Depthwise(Template),
-    /// A vector, as [`DecayStorage`](super::DecayStorage) says.
-    Decay,
-    /// The rows that come after so many others in a matrix.
-    RowsFrom(Template, FirstRow),
+    /// As [`RecurrentStorage`](super::RecurrentStorage) says.
+    Recurrent,
     /// One matrix of `[experts, rows, cols]`.
     Stacked(Template),
     /// As [`QkvStorage`] says.
     Qkv,
     QkvBias,
+    /// A matrix of its own, or rows between those of queries.
+    AttentionGate,
     /// The rows that make keys out of a latent, each head's transposed, or those that make values.
     LatentUp {
         keys: bool,
@@ -246,9 +250,7 @@ impl RoleFacts {
     }
 }
 
-use OnDisk::{
-    BiasOf, Convolution, Depthwise, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, RowsFrom, Stacked, Whole,
-};
+use OnDisk::{BiasOf, Convolution, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, Recurrent, Stacked, Whole};
 use Share as S;
 use WeightClass as C;
 
@@ -281,7 +283,7 @@ pub static ROLES: &[RoleFacts] = &[
     vector(Role::QueryNorm, "query_norm", S::Attention, Whole(|spec, _| spec.names.query_norm)),
     vector(Role::KeyNorm, "key_norm", S::Attention, Whole(|spec, _| spec.names.key_norm)),
     vector(Role::Sinks, "sinks", S::Attention, Whole(|spec, _| spec.names.sinks)),
-    matrix(Role::AttentionGate, "attention_gate", S::Attention, Whole(|spec, _| spec.names.attention_gate)).class(C::Attention),
+    matrix(Role::AttentionGate, "attention_gate", S::Attention, OnDisk::AttentionGate).class(C::Attention),
     matrix(Role::LatentQueryDown, "latent_query_down", S::Attention, Whole(|spec, _| spec.names.latent.query_down))
         .class(C::Attention),
     vector(Role::LatentQueryNorm, "latent_query_norm", S::Attention, Whole(|spec, _| spec.names.latent.query_norm)),
@@ -319,14 +321,17 @@ pub static ROLES: &[RoleFacts] = &[
     matrix(Role::ConvolutionInput, "convolution_input", S::Attention, Whole(|spec, _| spec.names.convolution.input))
         .class(C::Attention),
     vector(Role::ConvolutionInputBias, "convolution_input_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.input)),
-    vector(Role::Convolution, "convolution", S::Attention, Depthwise(|spec, _| spec.names.convolution.weight)),
+    vector(Role::Convolution, "convolution", S::Attention, Recurrent),
     vector(Role::ConvolutionBias, "convolution_bias", S::Attention, BiasOf(|spec, _| spec.names.convolution.weight)),
-    matrix(Role::RecurrentInput, "recurrent_input", S::Attention, RowsFrom(|spec, _| spec.names.convolution.input, first_input))
-        .class(C::Attention),
-    matrix(Role::RecurrentStep, "recurrent_step", S::Attention, RowsFrom(|spec, _| spec.names.convolution.input, first_step)),
+    matrix(Role::RecurrentInput, "recurrent_input", S::Attention, Recurrent).class(C::Attention),
+    matrix(Role::RecurrentStep, "recurrent_step", S::Attention, Recurrent),
+    matrix(Role::RecurrentStepUp, "recurrent_step_up", S::Attention, Whole(|spec, _| spec.names.recurrent.step_up)),
+    vector(Role::RecurrentStepNorm, "recurrent_step_norm", S::Attention, Whole(|spec, _| spec.names.recurrent.step_norm)),
     vector(Role::RecurrentStepBias, "recurrent_step_bias", S::Attention, Whole(|spec, _| spec.names.recurrent.step_bias)),
-    vector(Role::RecurrentDecay, "recurrent_decay", S::Attention, OnDisk::Decay),
+    matrix(Role::RecurrentSelection, "recurrent_selection", S::Attention, Recurrent),
+    vector(Role::RecurrentDecay, "recurrent_decay", S::Attention, Recurrent),
     vector(Role::RecurrentSkip, "recurrent_skip", S::Attention, Whole(|spec, _| spec.names.recurrent.skip)),
+    matrix(Role::RecurrentGate, "recurrent_gate", S::Attention, Whole(|spec, _| spec.names.recurrent.gate)).class(C::Attention),
     vector(Role::RecurrentNorm, "recurrent_norm", S::Attention, Whole(|spec, _| spec.names.recurrent.norm)),
     matrix(Role::MambaInput, "mamba_input", S::Attention, Nowhere).class(C::Attention),
     matrix(Role::MambaConvolution, "mamba_convolution", S::Attention, Nowhere),
@@ -346,7 +351,7 @@ fn head_name(spec: &ModelSpec, _: usize) -> &'static str {
 
 fn value_name(spec: &ModelSpec, _: usize) -> &'static str {
     match spec.names.qkv {
-        QkvStorage::Separate { value, .. } | QkvStorage::Paired { value, .. } => value,
+        QkvStorage::Separate { value, .. } | QkvStorage::Gated { value, .. } | QkvStorage::Paired { value, .. } => value,
         QkvStorage::Fused(fused) => fused,
     }
 }
@@ -355,16 +360,6 @@ fn output_name(spec: &ModelSpec, layer: usize) -> &'static str {
     let layer = &spec.layers[layer];
     let has_convolution = layer.short_conv().is_some() || layer.recurrent().is_some();
     if has_convolution { spec.names.convolution.output } else { spec.names.attention_output }
-}
-
-/// The projection of a recurrence stores what makes the steps behind all else.
-fn first_input(spec: &ModelSpec, layer: usize) -> [usize; 2] {
-    [0, first_step(spec, layer)[1]]
-}
-
-fn first_step(spec: &ModelSpec, layer: usize) -> [usize; 2] {
-    let recurrent = spec.layers[layer].recurrent().unwrap_or_else(|| panic!("layer {layer} has no recurrence"));
-    [recurrent.projected(), recurrent.projected() + recurrent.value_heads]
 }
 
 fn latent_query_name(spec: &ModelSpec, layer: usize) -> &'static str {

@@ -10,7 +10,7 @@ use moebius::gpu::{DeviceChoice, DeviceOptions, Pace, Tuning};
 use moebius::model::{Decoder, GpuDecoder, LoadParts, ReferenceDecoder};
 use moebius::paging::ExpertMemory;
 use moebius::quant::{CacheChoice, CacheFormat, QuantChoice};
-use moebius::spec::ModelSpec;
+use moebius::spec::{Decay, ModelSpec};
 use moebius::{Engine, LoadOptions};
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -18,7 +18,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// A fixture for each kind of block that keeps such a state.
-const NAMES: [&str; 3] = ["lfm2_moe", "granitemoehybrid", "nemotron_h"];
+const NAMES: [&str; 5] = ["lfm2_moe", "granitemoehybrid", "nemotron_h", "qwen3_next", "qwen3_5_moe"];
+
+/// Those, or of them the one that the variable `FIXTURE` names.
+fn names() -> impl Iterator<Item = &'static str> {
+    let only = std::env::var("FIXTURE").ok();
+    NAMES.into_iter().filter(move |name| only.as_deref().is_none_or(|only| only == *name))
+}
 
 /// One step at a time in one piece; as many as allowed; more than 32 pieces per step.
 const PACES: [Pace; 3] = [
@@ -101,7 +107,7 @@ fn logits_in_passes(decoder: &mut Decoder, ids: &[u32], passes: &[usize]) -> Vec
 #[test]
 fn a_prompt_in_passes_of_any_length_gives_the_logits_of_one_pass() {
     for device in devices() {
-        for name in NAMES {
+        for name in names() {
             let (mut decoder, ids) = (decoder(name, &device), tokens(name, 3, 330));
             let whole = logits_in_passes(&mut decoder, &ids, &[]);
             let largest = whole.iter().fold(0.0, |largest: f32, logit| largest.max(logit.abs()));
@@ -121,7 +127,7 @@ fn the_device_keeps_of_a_long_text_what_the_reference_does() {
     if !gpu_or_skip() {
         return;
     }
-    for name in NAMES {
+    for name in names() {
         let ids = tokens(name, 5, 700);
         let [found, expected] = [0, 1].map(|index| logits_in_passes(&mut decoder(name, &devices()[index]), &ids, &[512]));
         let vocab_size = Golden::load(name).spec.vocab_size;
@@ -134,7 +140,7 @@ fn the_device_keeps_of_a_long_text_what_the_reference_does() {
 #[test]
 fn short_prompts_go_on_as_on_the_reference() {
     let devices = devices();
-    for name in NAMES {
+    for name in names() {
         let texts = |device: &DeviceOptions| {
             let mut engine = load(name, device);
             let text = |len: usize| generate(&mut engine, &tokens(name, 7, len), &options(20, &[], 0.0), usize::MAX).ids;
@@ -147,7 +153,7 @@ fn short_prompts_go_on_as_on_the_reference() {
 #[test]
 fn a_state_is_there_after_the_newest_position_and_at_the_ends_of_two_blocks_before() {
     for device in devices() {
-        for name in NAMES {
+        for name in names() {
             let (mut decoder, ids) = (decoder(name, &device), tokens(name, 9, 300));
             assert_eq!(decoder.resumable(7), 0);
             block_on(decoder.forward(&ids[..200], 0)).unwrap();
@@ -171,7 +177,7 @@ fn texts_that_end_early_and_go_on_are_those_of_single_steps() {
     if !gpu_or_skip() {
         return;
     }
-    for name in NAMES {
+    for name in names() {
         let prompt = tokens(name, 1, 50);
         let per_token = Golden::load(name).spec.moe_layers().next().unwrap().1.router.num_experts_per_tok as u64;
         let mut outcomes = Vec::new();
@@ -212,7 +218,7 @@ fn texts_that_end_early_and_go_on_are_those_of_single_steps() {
 #[test]
 fn a_prompt_says_nothing_about_the_next_one() {
     for device in devices() {
-        for name in NAMES {
+        for name in names() {
             let mut engine = load(name, &device);
             let prompts = [tokens(name, 21, 100), tokens(name, 22, 5), tokens(name, 23, 130), tokens(name, 21, 100)];
             for prompt in &prompts {
@@ -231,7 +237,7 @@ fn a_prompt_says_nothing_about_the_next_one() {
 #[test]
 fn ten_turns_that_each_change_the_end_of_the_prompt_give_the_text_of_a_fresh_engine() {
     for device in devices() {
-        for name in NAMES {
+        for name in names() {
             let mut engine = load(name, &device);
             let mut text = tokens(name, 31, 90);
             for turn in 0..10 {
@@ -252,7 +258,7 @@ fn a_text_whose_kernels_change_on_the_way_goes_on() {
     if !gpu_or_skip() {
         return;
     }
-    for name in NAMES.into_iter().chain(["mixtral"]) {
+    for name in names().chain(["mixtral"]) {
         let text = |pace: Pace, changes: bool| -> Vec<u32> {
             let mut decoder = decoder(name, &with_pace(pace));
             block_on(async {
@@ -311,7 +317,7 @@ fn a_mixer_takes_as_many_dispatches_as_it_should() {
     if !gpu_or_skip() {
         return;
     }
-    for name in NAMES {
+    for name in names() {
         let layers = &Golden::load(name).spec.layers;
         let layers = layers.iter().filter(|layer| layer.short_conv().is_some() || layer.recurrent().is_some()).count() as f64;
         let dispatches = |work: Work| {
@@ -350,7 +356,7 @@ fn a_config_of_granite_means_the_same_in_the_words_of_either_transformers() {
         assert_eq!(with(key, json!(0.001)), original);
     }
     let kept = with("time_step_limit", json!([0.001, 0.1]));
-    assert_eq!(kept.layers[0].recurrent().unwrap().step_range, [0.001, 0.1]);
+    assert_eq!(kept.layers[0].recurrent().unwrap().decay, Decay::Head { step_range: [0.001, 0.1] });
     for without in [json!("nope"), Value::Null] {
         assert!(with("position_embedding_type", without).layers[1].attention().unwrap().rope.is_none());
     }

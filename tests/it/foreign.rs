@@ -49,7 +49,7 @@ fn dense_models_and_those_to_come_are_told_apart_from_unknown_ones() {
         let error = refused(dense);
         assert!(matches!(error, Error::Dense { .. }) && error.to_string().contains("this one has no experts"), "{error}");
     }
-    for (later, reason) in [("qwen3_next", "linear attention"), ("falcon_h1", "Mamba"), ("nllb-moe", "encoder-decoder")] {
+    for (later, reason) in [("bailing_moe_linear", "linear attention"), ("falcon_h1", "Mamba"), ("nllb-moe", "encoder-decoder")] {
         let error = refused(later);
         assert!(matches!(error, Error::NotYet { .. }) && error.to_string().contains(reason), "{error}");
     }

@@ -5,7 +5,7 @@ use moebius::batch::{CacheShape, Row};
 use moebius::checkpoint::{Checkpoint, WeightStore};
 use moebius::model::{ReferenceDecoder, ReferenceForward, ReferencePass};
 use moebius::quant::{CacheFormat, QuantChoice};
-use moebius::spec::{LayerSpec, ModelSpec, Parameters, RopeScaling, WeightKey};
+use moebius::spec::{LayerSpec, ModelSpec, Parameters, RopeScaling, Rule, WeightKey};
 use serde_json::Value;
 
 fn load(spec: &ModelSpec, checkpoint: &Checkpoint, context: usize) -> ReferencePass {
@@ -50,8 +50,11 @@ fn reference_gives_the_logits_and_experts_of_transformers() {
             golden.assert_choices(index, &choices);
             assert_eq!(fault, None, "{} prompt {index}", golden.name);
             println!("{} prompt {index}: max |difference| {worst:.1e}", golden.name);
-            // The reference sums in f64, so it has no excuse for using the whole of the allowance.
-            assert!(worst < 1e-4, "{} prompt {index}: {worst}", golden.name);
+            // The reference sums in f64, so it has no excuse for using the whole of the allowance. transformers runs delta rules in f32, in
+            // chunks with an inverse, and is that far from a forward pass in f64 itself.
+            let is_delta = |layer: &LayerSpec| layer.recurrent().is_some_and(|recurrent| recurrent.rule == Rule::Delta);
+            let within = if golden.spec.layers.iter().any(is_delta) { 6e-4 } else { 1e-4 };
+            assert!(worst < within, "{} prompt {index}: {worst}", golden.name);
         }
     }
 }

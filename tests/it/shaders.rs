@@ -215,7 +215,8 @@ fn tiles_follow_the_tokens_that_share_weights() {
     let dense = |num_tokens, rows| {
         let output = matmul::Output::Replace;
         let (cols, y_stride, quant) = (2048, rows, &F32);
-        let problem = matmul::Problem { num_tokens, rows, cols, y_stride, bias: false, scale: 1.0, output, norm: None, quant };
+        let problem =
+            matmul::Problem { num_tokens, rows, cols, y_stride, bias: false, scale: 1.0, output, norm: None, part: None, quant };
         [&gpu, &cpu].map(|caps| matmul::choose(caps, &problem).get("TOKENS"))
     };
     assert_eq!([1, 2, 8, 9, 96, 97, 512].map(|num_tokens| dense(num_tokens, 2048)[0]), [1, 8, 8, 32, 32, 64, 64]);

@@ -4,7 +4,7 @@ use moebius::batch::Row;
 use moebius::reference::gated_norm::gated_norm;
 use moebius::reference::scan::{self, scan};
 use moebius::reference::short_conv::{Inputs, short_conv};
-use moebius::spec::{GateActivation, GatedNormSpec, RecurrentSpec};
+use moebius::spec::{Decay, GateActivation, GatedNormSpec, RecurrentSpec, Rule};
 
 fn rows(positions: std::ops::Range<u32>, sequence: u32) -> Vec<Row> {
     positions.map(|position| Row::new(0, position, sequence)).collect()
@@ -72,8 +72,8 @@ const NORM: GatedNormSpec =
 
 /// Heads of 1 x 1 whose steps are all 1.
 fn heads(key_heads: usize, value_heads: usize) -> RecurrentSpec {
-    let (key_dim, value_dim, step_range) = (1, 1, [1.0; 2]);
-    RecurrentSpec { key_heads, value_heads, key_dim, value_dim, step_range, conv_len: 4, conv_bias: false, norm: NORM }
+    let (decay, conv) = (Decay::Head { step_range: [1.0; 2] }, None);
+    RecurrentSpec { key_heads, value_heads, key_dim: 1, value_dim: 1, rule: Rule::Add, decay, conv, norm: Some(NORM) }
 }
 
 /// `x` has values, keys and queries of every row; nothing is skipped.
@@ -81,7 +81,8 @@ fn scanned(spec: &RecurrentSpec, rows: &[Row], x: &[f32], decay: f32, state: &mu
     let of_heads = |value: f32| vec![value; spec.value_heads];
     let steps = vec![0.0; rows.len() * spec.value_heads];
     let (step_bias, decay, skip) = (of_heads(0.0), of_heads(decay), of_heads(0.0));
-    scan(&scan::Inputs { spec, rows, x, steps: &steps, step_bias: &step_bias, decay: &decay, skip: &skip }, state)
+    let inputs = scan::Inputs::new(spec, rows, x);
+    scan(&scan::Inputs { steps: &steps, step_bias: &step_bias, decay: &decay, skip: &skip, ..inputs }, state)
 }
 
 fn close(found: &[f32], expected: &[f32]) {
@@ -100,6 +101,74 @@ fn a_scan_forgets_by_half_adds_and_reads() {
     // Goes on from what was kept, and at position 0 from nothing.
     close(&scanned(&spec, &rows(3..4, 0), &[0.0, 1.0, 1.0], half, &mut state), &[4.0]);
     close(&scanned(&spec, &rows(0..1, 0), &[5.0, 1.0, 1.0], half, &mut state), &[5.0]);
+}
+
+/// What a head of 2 x 1 gives for values, keys and queries, with these betas before their sigmoid, and decays of both rows of its state.
+fn delta(x: &[f32], betas: &[f32], decays: &[f32]) -> Vec<f32> {
+    let spec = RecurrentSpec { key_dim: 2, rule: Rule::Delta, decay: Decay::Channel { rank: 1 }, ..heads(1, 1) };
+    let rows = rows(0..betas.len() as u32, 0);
+    scan(&scan::Inputs { betas, decays, ..scan::Inputs::new(&spec, &rows, x) }, &mut [f32::NAN; 6])
+}
+
+#[test]
+fn a_delta_rule_replaces_what_is_stored_under_a_key_after_its_decay() {
+    let root = 2f32.sqrt();
+    // Keys and queries count by their direction, and queries by the root of 2. A beta of 1 stores the value, whatever was there.
+    let x = [6.0, 5.0, 0.0, 1.0, 0.0, 8.0, 9.0, 0.0, 0.0, 3.0, 0.0, 2.0, 0.0, 0.0, 7.0];
+    close(&delta(&x, &[40.0, 40.0, 40.0], &[1.0; 6]), &[6.0 / root, 0.0, 0.0]);
+    let again = [6.0, 5.0, 0.0, 1.0, 0.0, 8.0, 9.0, 0.0, 4.0, 0.0];
+    close(&delta(&again, &[40.0, 40.0], &[1.0; 4]), &[6.0 / root, 8.0 / root]);
+    // A beta of a half takes half of what is missing: of 8 where 6 were and 3 are left, 5.5.
+    close(&delta(&again, &[40.0, 0.0], &[1.0, 1.0, 0.5, 1.0]), &[6.0 / root, 5.5 / root]);
+    // What the other row of the state loses does not matter here, and is read there.
+    let other = [6.0, 5.0, 0.0, 1.0, 0.0, 8.0, 0.0, 9.0, 4.0, 0.0];
+    close(&delta(&other, &[40.0, 40.0], &[1.0, 1.0, 0.25, 0.5]), &[6.0 / root, 1.5 / root]);
+}
+
+#[test]
+fn a_channel_with_a_decay_for_every_value_norms_its_keys_and_gates_its_output() {
+    let spec = RecurrentSpec { key_dim: 2, decay: Decay::Pair { rank: 1, eps: 1e-12 }, norm: None, ..heads(1, 1) };
+    let half = -std::f32::consts::LN_2;
+    // Steps of 1, from softplus; a value of 3; keys of mean square 1 and 4.
+    let (rows, one) = (rows(0..2, 0), 1f32.exp_m1().ln());
+    let inputs = scan::Inputs {
+        steps: &[one, one],
+        decay: &[half, 3.0 * half],
+        skip: &[10.0],
+        keys: &[1.0, 1.0, 2.0, 2.0, 0.0, 0.0, 2.0, -2.0],
+        key_norms: [&[1.0, 2.0], &[1.0, 1.0]],
+        gate: &[0.0, 40.0],
+        ..scan::Inputs::new(&spec, &rows, &[3.0, 0.0])
+    };
+    let mut state = [f32::NAN; 6];
+    // A gate of 0 lets nothing through; then of 3 and 6 a half and an eighth are left, one less the other, 40 times.
+    close(&scan(&inputs, &mut state), &[0.0, 30.0]);
+    close(&state[..2], &[1.5, 0.75]);
+}
+
+#[test]
+fn constant_decays_fall_with_the_head_and_inputs_go_through_silu() {
+    let spec = RecurrentSpec { decay: Decay::Constant { factor: 2.0 }, norm: None, ..heads(2, 2) };
+    let (silu, rows) = (|x: f32| x / (1.0 + (-x).exp()), rows(0..2, 0));
+    let x = [1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
+    let y = scan(&scan::Inputs::new(&spec, &rows, &x), &mut [f32::NAN; 6]);
+    let one = silu(1.0) * silu(1.0);
+    let (first, second) = (silu(1.0) * one, silu(2.0) * one);
+    // 2 * 2^-4 and 2 * 2^-8.
+    close(&y, &[first, second, first * (-0.125f32).exp(), second * (-0.007_812_5f32).exp()]);
+}
+
+#[test]
+fn rows_to_come_do_not_change_what_a_scan_gives() {
+    let spec = RecurrentSpec { key_dim: 2, rule: Rule::Delta, decay: Decay::Channel { rank: 1 }, ..heads(1, 1) };
+    let x: Vec<f32> = (0..50).map(|index| (index * 37 % 11) as f32 - 5.0).collect();
+    let (betas, decays) = ([0.3; 10], [0.9; 20]);
+    let scanned = |num_tokens: usize| {
+        let rows = rows(0..num_tokens as u32, 0);
+        let inputs = scan::Inputs::new(&spec, &rows, &x);
+        scan(&scan::Inputs { betas: &betas, decays: &decays, ..inputs }, &mut [f32::NAN; 6])
+    };
+    assert_eq!(scanned(10)[..7], scanned(7));
 }
 
 #[test]
@@ -127,17 +196,11 @@ fn the_state_after_a_block_stays_until_the_third_block_after_it_begins() {
 #[test]
 fn steps_go_through_softplus_and_are_kept_to_their_range() {
     let step = |raw: f32, bias: f32, step_range: [f32; 2]| {
-        let spec = RecurrentSpec { step_range, ..heads(1, 1) };
+        let spec = RecurrentSpec { decay: Decay::Head { step_range }, ..heads(1, 1) };
         let (x, steps, step_bias) = ([1.0; 3], [raw], [bias]);
-        let inputs = scan::Inputs {
-            spec: &spec,
-            rows: &rows(0..1, 0),
-            x: &x,
-            steps: &steps,
-            step_bias: &step_bias,
-            decay: &[-1.0],
-            skip: &[0.5],
-        };
+        let rows = rows(0..1, 0);
+        let inputs = scan::Inputs::new(&spec, &rows, &x);
+        let inputs = scan::Inputs { steps: &steps, step_bias: &step_bias, decay: &[-1.0], skip: &[0.5], ..inputs };
         // What is added to the state, and half of the value beside it.
         scan(&inputs, &mut [f32::NAN; 3])[0] - 0.5
     };

@@ -4,7 +4,7 @@ use super::super::{Case, Problem};
 use super::{ONE_SHARD, SELDOM, SUM, THOROUGH, fused_norm, normed};
 use crate::error::Result;
 use crate::gpu::{Caps, Device, Recording, Variant};
-use crate::kernels::matmul::{self, Buffers, Output};
+use crate::kernels::matmul::{self, Buffers, Output, Part};
 use crate::quant::{BF16, F32, Q4_1, Q8_0, Quant, padded};
 use crate::reference;
 
@@ -17,6 +17,7 @@ struct Matmul {
     scale: f32,
     output: Output,
     norm: bool,
+    part: Option<Part>,
     quant: Quant,
     rows_per_shard: usize,
     /// Rows of `y` without padding, as the router and the head have them.
@@ -32,6 +33,7 @@ pub fn cases() -> Vec<Case> {
         scale: 1.0,
         output: Output::Replace,
         norm: false,
+        part: None,
         quant: &F32,
         rows_per_shard: ONE_SHARD,
         dense: false,
@@ -52,13 +54,22 @@ pub fn cases() -> Vec<Case> {
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
         problems.extend([head, sharded, Matmul { output: Output::Add, quant: &BF16, dense: false, ..sharded }]);
-        for output in [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate, Output::Capped(0.5)] {
+        for output in [
+            Output::Replace,
+            Output::Add,
+            Output::Sigmoid,
+            Output::Tanh,
+            Output::Gate,
+            Output::Capped(0.5),
+            Output::Decay { rows: 11 },
+        ] {
             for (bias, scale) in [(true, 1.0), (false, 0.22), (true, 0.22)] {
                 // The last quad is cut short, and so is the one at the end of a shard.
                 let finished = Matmul { num_tokens, rows: 55, bias, scale, output, ..usual };
                 problems.extend([finished, Matmul { rows_per_shard: 22, ..finished }]);
             }
         }
+        problems.extend(parts(Matmul { num_tokens, ..usual }));
         // The gate of a shared expert.
         problems.push(Matmul { num_tokens, rows: 1, output: Output::Sigmoid, dense: true, ..usual });
     }
@@ -75,10 +86,22 @@ pub fn cases() -> Vec<Case> {
     problems.into_iter().map(|problem| Case::new("matmul", problem.name(), SUM, problem)).collect()
 }
 
+/// Of longer rows, from their beginning and from within.
+fn parts(usual: Matmul) -> Vec<Matmul> {
+    let mut problems = Vec::new();
+    for (stride, first) in [(128, 0), (104, 72)] {
+        let part = Some(Part { stride, first });
+        problems.extend([&F32, &BF16].map(|quant| Matmul { cols: 12, part, quant, ..usual }));
+        problems.push(Matmul { num_tokens: 8 * usual.num_tokens, cols: 12, rows: 70, part, ..usual });
+    }
+    problems
+}
+
 impl Matmul {
     fn name(&self) -> String {
         let Matmul { num_tokens, rows, cols, quant, .. } = self;
         let mut name = format!("{num_tokens}x{cols}x{rows} {}", quant.name);
+        let part = self.part.map_or(String::new(), |part| format!(" of {} from {}", part.stride, part.first));
         let scaled = format!(" times {}", self.scale);
         for (holds, word) in [
             (self.norm, " norm"),
@@ -89,6 +112,8 @@ impl Matmul {
             (self.output == Output::Tanh, " tanh"),
             (self.output == Output::Gate, " gate"),
             (matches!(self.output, Output::Capped(_)), " capped"),
+            (matches!(self.output, Output::Decay { .. }), " decay"),
+            (self.part.is_some(), part.as_str()),
             (self.dense, " dense"),
             (self.rows_per_shard != ONE_SHARD, " shards"),
         ] {
@@ -109,9 +134,19 @@ impl Matmul {
             scale: self.scale,
             output: self.output,
             norm: fused_norm(self.norm),
+            part: self.part,
             quant: self.quant,
         }
     }
+}
+
+/// `x` as columns of longer rows of other numbers.
+fn within(x: &[f32], cols: usize, part: Part) -> Vec<f32> {
+    let mut wide = vec![7.0; x.len() / cols * part.stride];
+    for (row, x) in wide.chunks_exact_mut(part.stride).zip(x.chunks_exact(cols)) {
+        row[part.first..][..cols].copy_from_slice(x);
+    }
+    wide
 }
 
 impl Problem for Matmul {
@@ -127,6 +162,7 @@ impl Problem for Matmul {
         let (weight, stored) = stage.weights(&weight, cols, self.quant, self.rows_per_shard);
         let bias = inputs.floats(rows, 1.0);
         let before = inputs.floats(num_tokens * rows, 1.0);
+        let decay = [-0.1, -2.0, -1e-4, -50.0, -0.7];
         let norm = self.norm.then(|| inputs.floats(cols, 1.0));
         let mut result = reference::matmul::matmul(&normed(&x, norm.as_deref()), &stored, cols);
         if self.bias {
@@ -153,6 +189,10 @@ impl Problem for Matmul {
                 reference::matmul::cap(&mut result, limit);
                 stage.output("y", &result, layout)
             }
+            Output::Decay { .. } => {
+                reference::matmul::decays(&mut result, rows, &decay);
+                stage.output("y", &result, layout)
+            }
             Output::Sigmoid => {
                 result.iter_mut().for_each(|value| *value = reference::matmul::sigmoid(*value));
                 stage.output("y", &result, layout)
@@ -160,9 +200,11 @@ impl Problem for Matmul {
         };
         let bias = self.bias.then(|| stage.input("bias", &bias));
         let norm = norm.map(|norm| stage.padded_input("norm", &norm, cols));
-        let x = stage.padded_input("x", &x, cols);
+        let x = self.part.map_or_else(|| stage.padded_input("x", &x, cols), |part| stage.input("x", &within(&x, cols, part)));
+        let decay = matches!(self.output, Output::Decay { .. }).then(|| stage.input("decay", &decay));
         let mut recording = Recording::default();
-        let buffers = Buffers { x: &x, weight: &weight, bias: bias.as_ref(), norm: norm.as_ref(), y: &y.buffer };
+        let (bias, norm, decay) = (bias.as_ref(), norm.as_ref(), decay.as_ref());
+        let buffers = Buffers { x: &x, weight: &weight, bias, norm, decay, y: &y.buffer };
         matmul::record(device, &mut recording, None, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
     }

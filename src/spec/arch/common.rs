@@ -102,6 +102,15 @@ pub fn head_normed_attention(config: &ConfigJson, defaults: &Defaults) -> Result
     })
 }
 
+/// Rows or columns of the state of a head.
+pub fn state_dim(config: &ConfigJson, key: &str, default: usize) -> Result<usize> {
+    let dim = config.usize_or(key, default, limits::STATE_DIM)?;
+    if dim.is_multiple_of(4) {
+        return Ok(dim);
+    }
+    Err(config.invalid(key, format!("a multiple of 4, at most {}", limits::STATE_DIM)))
+}
+
 /// Plain attention with the heads of the config.
 pub fn heads(config: &ConfigJson) -> Result<AttentionSpec> {
     let num_heads = config.usize("num_attention_heads", limits::HEADS)?;

@@ -77,9 +77,6 @@ const DENSE: &[&str] = &[
 
 /// `model_type`s of models with experts that need something which is not there yet.
 const NOT_YET: &[(&str, &str)] = &[
-    ("qwen3_next", LINEAR),
-    ("qwen3_5_moe", LINEAR),
-    ("qwen3_5_moe_text", LINEAR),
     ("kimi_linear", LINEAR),
     ("minimax", LINEAR),
     ("minimax_text_01", LINEAR),

@@ -4,8 +4,8 @@ use super::common::{self, Defaults, EPS};
 use super::{Arch, granitemoe, limits};
 use crate::Result;
 use crate::spec::{
-    BlockSpec, ConfigJson, ConvolutionNames, DecayStorage, GateActivation, GatedNormSpec, ModelSpec, RecurrentNames,
-    RecurrentSpec, TensorNames,
+    BlockSpec, ConfigJson, ConvolutionNames, ConvolutionSpec, Decay, GateActivation, GatedNormSpec, ModelSpec, RecurrentNames,
+    RecurrentSpec, Rule, TensorNames,
 };
 
 pub(super) static GRANITEMOEHYBRID: Arch = Arch {
@@ -26,9 +26,10 @@ const NAMES: TensorNames = TensorNames {
     },
     recurrent: RecurrentNames {
         step_bias: "model.layers.{l}.mamba.dt_bias",
-        decay: DecayStorage::Logarithm("model.layers.{l}.mamba.A_log"),
+        decay: "model.layers.{l}.mamba.A_log",
         skip: "model.layers.{l}.mamba.D",
         norm: "model.layers.{l}.mamba.norm.weight",
+        ..RecurrentNames::NONE
     },
     ..granitemoe::NAMES
 };
@@ -79,15 +80,25 @@ fn recurrent(config: &ConfigJson) -> Result<RecurrentSpec> {
         let expected = format!("a divisor of mamba_n_heads ({value_heads})");
         return Err(config.invalid_value("mamba_n_groups", expected, key_heads.to_string()));
     }
+    let step_range = config.bounds_or("time_step_limit", [0.0, f64::INFINITY])?;
     let eps = config.f64_or("rms_norm_eps", DEFAULTS.rms_norm_eps, EPS)? as f32;
     Ok(RecurrentSpec {
         key_heads,
         value_heads,
         key_dim,
         value_dim,
-        step_range: config.bounds_or("time_step_limit", [0.0, f64::INFINITY])?.map(|bound| bound.min(f64::from(f32::MAX)) as f32),
-        conv_len: config.usize_or("mamba_d_conv", 4, limits::CONVOLUTION)?,
-        conv_bias: config.bool_or("mamba_conv_bias", true)?,
-        norm: GatedNormSpec { eps, groups: key_heads, activation: GateActivation::Silu, gate_first: true, shared_weight: false },
+        rule: Rule::Add,
+        decay: Decay::Head { step_range: step_range.map(|bound| bound.min(f64::from(f32::MAX)) as f32) },
+        conv: Some(ConvolutionSpec {
+            len: config.usize_or("mamba_d_conv", 4, limits::CONVOLUTION)?,
+            bias: config.bool_or("mamba_conv_bias", true)?,
+        }),
+        norm: Some(GatedNormSpec {
+            eps,
+            groups: key_heads,
+            activation: GateActivation::Silu,
+            gate_first: true,
+            shared_weight: false,
+        }),
     })
 }

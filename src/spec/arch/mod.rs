@@ -42,6 +42,7 @@ mod phimoe;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod qwen3_vl_moe;
 mod solar_open;
 mod yuan;
@@ -101,6 +102,8 @@ pub static ARCHS: &[&Arch] = &[
     &qwen3_vl_moe::QWEN3_VL_MOE,
     &lfm2_moe::LFM2_MOE,
     &nemotron_h::NEMOTRON_H,
+    &qwen3_next::QWEN3_NEXT,
+    &qwen3_next::QWEN3_5_MOE,
     &jamba::JAMBA,
     &llama::LLAMA,
     &qwen3::QWEN3,

@@ -6,8 +6,8 @@ use super::{Arch, limits};
 use crate::Result;
 use crate::gating::RouterSpec;
 use crate::spec::{
-    Activation, AttentionSpec, BlockSpec, ConfigJson, ConvolutionNames, DecayStorage, ExpertStorage, GateActivation,
-    GatedNormSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec, QkvStorage, RecurrentNames, RecurrentSpec, Residual,
+    Activation, AttentionSpec, BlockSpec, ConfigJson, ConvolutionNames, ConvolutionSpec, Decay, ExpertStorage, GateActivation,
+    GatedNormSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormSpec, QkvStorage, RecurrentNames, RecurrentSpec, Residual, Rule,
     SharedSpec, TensorNames,
 };
 use serde_json::Value;
@@ -34,9 +34,10 @@ const NAMES: TensorNames = TensorNames {
     },
     recurrent: RecurrentNames {
         step_bias: "backbone.layers.{l}.mixer.dt_bias",
-        decay: DecayStorage::Logarithm("backbone.layers.{l}.mixer.A_log"),
+        decay: "backbone.layers.{l}.mixer.A_log",
         skip: "backbone.layers.{l}.mixer.D",
         norm: "backbone.layers.{l}.mixer.norm.weight",
+        ..RecurrentNames::NONE
     },
     ffn_norm: "backbone.layers.{l}.norm.weight",
     router: "backbone.layers.{l}.mixer.gate.weight",
@@ -110,14 +111,6 @@ fn moe(config: &ConfigJson) -> Result<MoeSpec> {
 }
 
 fn recurrent(config: &ConfigJson, eps: f32) -> Result<RecurrentSpec> {
-    let state_dim = |key: &str, default: usize| {
-        let dim = config.usize_or(key, default, limits::STATE_DIM)?;
-        if dim.is_multiple_of(4) {
-            Ok(dim)
-        } else {
-            Err(config.invalid(key, format!("a multiple of 4, at most {}", limits::STATE_DIM)))
-        }
-    };
     let value_heads = config.usize_or("mamba_num_heads", 128, limits::HEADS)?;
     let key_heads = config.usize_or("n_groups", 8, limits::HEADS)?;
     if !value_heads.is_multiple_of(key_heads) {
@@ -127,11 +120,20 @@ fn recurrent(config: &ConfigJson, eps: f32) -> Result<RecurrentSpec> {
     Ok(RecurrentSpec {
         key_heads,
         value_heads,
-        key_dim: state_dim("ssm_state_size", 128)?,
-        value_dim: state_dim("mamba_head_dim", 64)?,
-        step_range: step_range.map(|bound| bound.min(f64::from(f32::MAX)) as f32),
-        conv_len: config.usize_or("conv_kernel", 4, limits::CONVOLUTION)?,
-        conv_bias: config.bool_or("use_conv_bias", true)?,
-        norm: GatedNormSpec { eps, groups: key_heads, activation: GateActivation::Silu, gate_first: true, shared_weight: false },
+        key_dim: common::state_dim(config, "ssm_state_size", 128)?,
+        value_dim: common::state_dim(config, "mamba_head_dim", 64)?,
+        rule: Rule::Add,
+        decay: Decay::Head { step_range: step_range.map(|bound| bound.min(f64::from(f32::MAX)) as f32) },
+        conv: Some(ConvolutionSpec {
+            len: config.usize_or("conv_kernel", 4, limits::CONVOLUTION)?,
+            bias: config.bool_or("use_conv_bias", true)?,
+        }),
+        norm: Some(GatedNormSpec {
+            eps,
+            groups: key_heads,
+            activation: GateActivation::Silu,
+            gate_first: true,
+            shared_weight: false,
+        }),
     })
 }

@@ -2,16 +2,18 @@
 
 use super::super::config::Config;
 use crate::error::Result;
-use crate::spec::{ConvolutionNames, DecayStorage, ExpertStorage, RecurrentNames, TensorNames};
+use crate::spec::{ConvolutionNames, ExpertStorage, RecurrentNames, TensorNames};
 
 /// What a state space of Mamba-2 is called.
 const MAMBA: (ConvolutionNames, RecurrentNames) = (
     ConvolutionNames { input: "blk.{l}.ssm_in.weight", weight: "blk.{l}.ssm_conv1d.weight", output: "blk.{l}.ssm_out.weight" },
     RecurrentNames {
         step_bias: "blk.{l}.ssm_dt.bias",
-        decay: DecayStorage::Itself("blk.{l}.ssm_a"),
+        decay: "blk.{l}.ssm_a",
+        decay_is_logarithm: false,
         skip: "blk.{l}.ssm_d",
         norm: "blk.{l}.ssm_norm.weight",
+        ..RecurrentNames::NONE
     },
 );
 

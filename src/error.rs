@@ -62,6 +62,10 @@ pub enum Error {
     #[error("{family} cannot be run: {reason}")]
     NotRun { family: &'static str, reason: String },
 
+    /// A model can be run, but a part of it has no gradient here.
+    #[error("{family} cannot be trained: it has {part}, and there are no gradients for that")]
+    NotTrained { family: &'static str, part: &'static str },
+
     /// A safetensors file contradicts itself.
     #[error("{file} is not a valid safetensors file: {problem}")]
     Safetensors { file: String, problem: String },

@@ -8,9 +8,14 @@ use std::f64::consts::TAU;
 ///
 /// Source: Su et al. 2021, arXiv 2104.09864.
 pub fn rope_table(spec: &RopeSpec, context: usize, total_len: usize) -> Vec<[f32; 2]> {
+    rope_turns(spec, context, total_len).into_iter().map(|turn| turn.map(|value| value as f32)).collect()
+}
+
+/// The same before it is rounded.
+pub fn rope_turns(spec: &RopeSpec, context: usize, total_len: usize) -> Vec<[f64; 2]> {
     let (frequencies, magnitude) = scaled(spec, total_len);
     let angles = (0..context).flat_map(|position| frequencies.iter().map(move |frequency| position as f64 * frequency));
-    angles.map(|angle| [(magnitude * angle.cos()) as f32, (magnitude * angle.sin()) as f32]).collect()
+    angles.map(|angle| [magnitude * angle.cos(), magnitude * angle.sin()]).collect()
 }
 
 /// The frequency of each pair, and what multiplies cosine and sine.

@@ -27,6 +27,7 @@ pub mod router_topk;
 pub mod sample;
 pub mod scan;
 pub mod short_conv;
+pub mod training;
 
 use crate::quant::CacheFormat;
 

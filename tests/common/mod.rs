@@ -8,6 +8,7 @@ pub mod hub_server;
 mod spoiled;
 mod terminal;
 mod tiny_checkpoint;
+mod trained;
 
 pub use allocations::largest_allocation;
 pub use gguf_file::{GgufFile, GgufValue};
@@ -16,6 +17,7 @@ pub use gpu::{gpu_device, gpu_device_with, required};
 pub use spoiled::spoiled;
 pub use terminal::{lines, on_terminal};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
+pub use trained::TrainedRun;
 
 use moebius::checkpoint::Checkpoint;
 use moebius::spec::ModelSpec;

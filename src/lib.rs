@@ -51,6 +51,7 @@ pub mod reference;
 pub mod spec;
 pub mod tensor;
 pub mod trace;
+pub mod train;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 

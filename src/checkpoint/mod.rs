@@ -12,12 +12,14 @@ mod mxfp4;
 pub mod packed;
 mod recipe;
 mod recurrent;
+mod scatter;
 mod shards;
 mod store;
 mod synthetic;
 mod unused;
 
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
+pub use scatter::{StoredValues, scatter};
 pub(crate) use shards::{INDEX, SINGLE};
 pub use store::{ModelFiles, RowRun, WeightStore};
 pub use synthetic::Synthetic;

@@ -32,6 +32,7 @@ mod quantize;
 mod report;
 mod routing;
 mod run;
+mod run_directory;
 mod sampling;
 mod shared;
 mod stats;
@@ -43,6 +44,7 @@ mod table;
 mod talk;
 mod trace;
 mod trace_report;
+mod train;
 mod tune;
 
 use clap::{Args, Parser, Subcommand};
@@ -104,6 +106,7 @@ enum Command {
     Trace(Box<With<trace::TraceArgs, Loading>>),
     TraceReport(trace_report::TraceReportArgs),
     CacheSim(Box<cache_sim::CacheSimArgs>),
+    Train(Box<With<train::TrainArgs, DeviceOnly>>),
     Check(With<check::CheckArgs, DeviceOnly>),
     Bench(Box<With<bench::BenchArgs, Benching>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
@@ -134,6 +137,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Trace(with) => with.own.run(&with.shared.global()).await,
         Command::TraceReport(args) => args.run(),
         Command::CacheSim(args) => args.run().await,
+        Command::Train(with) => with.own.run(&with.shared.global()).await,
         Command::Check(with) => with.own.run(&with.shared.global()).await,
         Command::Bench(with) => with.own.run(&with.shared.global()).await,
         Command::Tune(with) => with.own.run(&with.shared.global()).await,

@@ -17,7 +17,7 @@ pub use gpu::{gpu_device, gpu_device_with, required};
 pub use spoiled::spoiled;
 pub use terminal::{lines, on_terminal};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
-pub use trained::TrainedRun;
+pub use trained::{TrainedRun, tensor};
 
 use moebius::checkpoint::Checkpoint;
 use moebius::spec::ModelSpec;

@@ -17,7 +17,7 @@ pub struct TrainedRun {
 }
 
 /// A float tensor, or one of integers.
-fn tensor(path: &Path, name: &str) -> Vec<f64> {
+pub fn tensor(path: &Path, name: &str) -> Vec<f64> {
     let bytes = std::fs::read(path).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensor = tensors.tensor(name).unwrap();

@@ -22,6 +22,7 @@ const ORDER: &[&str] = &[
     "trace",
     "generate",
     "engine",
+    "train",
     "bench",
     "web",
 ];

@@ -66,6 +66,7 @@ mod tokenizer;
 mod tokenizer_files;
 mod tokenizer_gguf;
 mod trace;
+mod train;
 mod training;
 mod tune;
 mod twins;

@@ -1,0 +1,55 @@
+//! The way back: from canonical weights to the tensors that an ordinary checkpoint stores.
+
+use super::recipe::{Layout, Recipe};
+use crate::error::{Error, Result};
+use crate::spec::{ModelSpec, OnDisk, WeightKey};
+use std::collections::BTreeMap;
+
+/// A stored tensor: its shape, and its values in that order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredValues {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// Every tensor that a checkpoint of `spec` has, by name, from the `[rows, cols]` of each weight.
+///
+/// # Errors
+/// [`Error::NotTrained`] for a model whose weights are stored otherwise than as numbers.
+pub fn scatter(spec: &ModelSpec, weight: &mut dyn FnMut(WeightKey) -> Vec<f32>) -> Result<BTreeMap<String, StoredValues>> {
+    let mut tensors: BTreeMap<String, StoredValues> = BTreeMap::new();
+    for key in WeightKey::all(spec) {
+        let (recipe, values) = (Recipe::of(key, spec), weight(key));
+        let (rows, width) = (values.len() / recipe.cols, recipe.cols);
+        let rows_of_parts = recipe.rows_of_parts(&(0..rows));
+        let mut before = 0;
+        for (index, part) in recipe.parts.iter().enumerate() {
+            let as_numbers = !matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_));
+            let Some(place) = place_of(&part.layout).filter(|_| as_numbers) else {
+                return Err(Error::NotTrained { family: spec.family, part: "weights that are not stored as numbers" });
+            };
+            let tensor = tensors.entry(part.tensor.name.clone()).or_insert_with(|| {
+                let shape = part.tensor.shape.clone();
+                StoredValues { values: vec![0.0; shape.iter().product()], shape }
+            });
+            let count = rows_of_parts[index].len();
+            for row in 0..count {
+                let from = if recipe.interleaved { row * recipe.parts.len() + index } else { before + row };
+                for (col, value) in values[from * width..][..width].iter().enumerate() {
+                    tensor.values[place(row, col, part.cols)] = *value;
+                }
+            }
+            before += count;
+        }
+    }
+    Ok(tensors)
+}
+
+/// Where an element of a part lies in its tensor, by row, column and columns of the part.
+fn place_of(layout: &Layout) -> Option<Box<dyn Fn(usize, usize, usize) -> usize>> {
+    match *layout {
+        Layout::Rows { first } => Some(Box::new(move |row, col, cols| first as usize + row * cols + col)),
+        Layout::Columns { first, stride } => Some(Box::new(move |row, col, _| first as usize + col * stride as usize + row)),
+        Layout::Mxfp4 { .. } => None,
+    }
+}

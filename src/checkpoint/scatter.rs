@@ -1,8 +1,8 @@
 //! The way back: from canonical weights to the tensors that an ordinary checkpoint stores.
 
-use super::recipe::{Layout, Recipe};
+use super::recipe::{Change, Layout, Order, Recipe};
 use crate::error::{Error, Result};
-use crate::spec::{ModelSpec, OnDisk, WeightKey};
+use crate::spec::{ModelSpec, WeightKey};
 use std::collections::BTreeMap;
 
 /// A stored tensor: its shape, and its values in that order.
@@ -24,7 +24,7 @@ pub fn scatter(spec: &ModelSpec, weight: &mut dyn FnMut(WeightKey) -> Vec<f32>) 
         let rows_of_parts = recipe.rows_of_parts(&(0..rows));
         let mut before = 0;
         for (index, part) in recipe.parts.iter().enumerate() {
-            let as_numbers = !matches!(key.role.facts().on_disk, OnDisk::NegativeExp(_));
+            let as_numbers = part.change == Change::None && recipe.order != Order::Beside;
             let Some(place) = place_of(&part.layout).filter(|_| as_numbers) else {
                 return Err(Error::NotTrained { family: spec.family, part: "weights that are not stored as numbers" });
             };
@@ -34,7 +34,7 @@ pub fn scatter(spec: &ModelSpec, weight: &mut dyn FnMut(WeightKey) -> Vec<f32>) 
             });
             let count = rows_of_parts[index].len();
             for row in 0..count {
-                let from = if recipe.interleaved { row * recipe.parts.len() + index } else { before + row };
+                let from = if recipe.order == Order::Turns { row * recipe.parts.len() + index } else { before + row };
                 for (col, value) in values[from * width..][..width].iter().enumerate() {
                     tensor.values[place(row, col, part.cols)] = *value;
                 }

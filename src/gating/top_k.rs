@@ -1,6 +1,7 @@
 //! Token choice: every token takes its `num_experts_per_tok` best experts.
 
 use super::RouterChange;
+use super::row::best_first;
 
 /// How a layer's router turns logits into a choice.
 ///
@@ -249,12 +250,4 @@ impl Normalize {
             }
         }
     }
-}
-
-/// Indices of `keys`, the greatest first.
-fn best_first(keys: &[f64]) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..keys.len()).collect();
-    // The order has to be total for NaN, but minus zero equals zero: adding zero makes it so.
-    indices.sort_by(|&a, &b| (keys[b] + 0.0).total_cmp(&(keys[a] + 0.0)).then(a.cmp(&b)));
-    indices
 }

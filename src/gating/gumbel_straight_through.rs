@@ -1,0 +1,34 @@
+//! One expert drawn by the scores, with the gradient of a soft choice.
+
+use super::rule::twin;
+use super::{Batch, Distribution, Gate, Noise, Real, Routing, Setting, Values, row};
+
+pub static GATE: Gate = Gate {
+    name: "gumbel_straight_through",
+    summary: "one expert, drawn by a softmax with a temperature; its weight is 1, but learns as if it were its score",
+    source: "Jang et al. 2017, arXiv 1611.01144; as a baseline in Muqeeth et al. 2023, arXiv 2306.03745",
+    width: |_, _| 1,
+    settings: &[OWN],
+    noise: &[Noise { name: "gumbel", distribution: Distribution::Gumbel, per_token: |dims, _| dims.num_experts }],
+    twin: twin!(route),
+    ..Gate::BASE
+};
+
+static OWN: &[Setting] =
+    &[Setting::live("temperature", 1.0, [0.01, 1000.0], "divides logits and noise: above 1 the soft choice is flatter")];
+
+fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
+    let temperature = values.get("temperature");
+    let mut routing = Routing::new(&batch.dims, 1);
+    for token in batch.tokens() {
+        let logits = batch.row(token);
+        let noise = if batch.training { batch.noise("gumbel", token) } else { &[] };
+        let noisy = |(expert, &logit): (usize, &R)| (logit + noise.get(expert).copied().unwrap_or(0.0)) / temperature;
+        let scores = row::softmax(&logits.iter().enumerate().map(noisy).collect::<Vec<_>>());
+        let best = row::best_first(&row::values(&scores))[0];
+        let score = scores[best];
+        routing.put(token, 0, best, score + (R::of(1.0) - score).stop());
+        routing.push_scores(logits, &scores);
+    }
+    routing
+}

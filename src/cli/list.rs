@@ -3,6 +3,7 @@
 use super::table;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use moebius::gating::{GATES, LOSSES, OWN_LOSSES, Setting};
 use moebius::kernels::KERNELS;
 use moebius::model::TAPS;
 use moebius::paging::{POLICIES, PolicyKind};
@@ -17,7 +18,7 @@ Examples:
   moebius list quants --json
   moebius list kernels --markdown";
 
-/// List architectures, kernels, quant formats, taps or policies.
+/// List architectures, kernels, quant formats, taps, policies, gating methods or their losses.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
@@ -43,6 +44,12 @@ enum What {
     Taps,
     /// Ways to choose which expert gives up its slot
     Policies,
+    /// Gating methods of the literature
+    Gates,
+    /// Settings of gating methods
+    GateSettings,
+    /// Losses of routers
+    Losses,
 }
 
 impl ListArgs {
@@ -53,6 +60,9 @@ impl ListArgs {
             What::Quants => quants(),
             What::Taps => taps(),
             What::Policies => policies(),
+            What::Gates => gates(),
+            What::GateSettings => gate_settings(),
+            What::Losses => losses(),
         };
         let mut stdout = std::io::stdout().lock();
         if self.json {
@@ -88,6 +98,48 @@ fn taps() -> Listing {
 fn policies() -> Listing {
     let row = |policy: &PolicyKind| vec![policy.name.to_owned(), policy.summary.to_owned()];
     (vec!["policy", "does"], POLICIES.iter().map(row).collect())
+}
+
+fn gates() -> Listing {
+    let row = |gate: &&moebius::gating::Gate| {
+        let runs_as = gate.runs_as.as_ref().map_or("", |runs_as| runs_as.architecture);
+        let causal = if gate.causal { "yes" } else { "no" };
+        let losses: Vec<String> = gate.losses.iter().map(|(name, coefficient)| format!("{name} {coefficient}")).collect();
+        [gate.name, gate.summary, gate.chooses.word(), causal, &losses.join(", "), runs_as, gate.source]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    (vec!["method", "does", "who chooses", "causal", "losses", "runs as", "source"], GATES.iter().map(row).collect())
+}
+
+/// A row for each setting, with the methods that have it: the same name may mean different things.
+fn gate_settings() -> Listing {
+    let mut rows: Vec<(&Setting, Vec<&str>)> = Vec::new();
+    for gate in GATES {
+        for setting in gate.settings.iter().flat_map(|group| group.iter()) {
+            match rows.iter_mut().find(|(known, _)| *known == setting) {
+                Some((_, gates)) => gates.push(gate.name),
+                None => rows.push((setting, vec![gate.name])),
+            }
+        }
+    }
+    rows.sort_by_key(|(setting, _)| setting.name);
+    let row = |(setting, gates): &(&Setting, Vec<&str>)| {
+        let takes = match setting.words {
+            [] => format!("{} to {}", setting.range[0], setting.range[1]),
+            words => words.join(", "),
+        };
+        let live = if setting.live { "yes" } else { "no" };
+        vec![setting.name.to_owned(), setting.help.to_owned(), setting.default_text(), takes, live.to_owned(), gates.join(", ")]
+    };
+    (vec!["setting", "means", "default", "takes", "while training", "methods"], rows.iter().map(row).collect())
+}
+
+fn losses() -> Listing {
+    let general =
+        LOSSES.iter().map(|loss| [loss.name, loss.summary, loss.balanced, "any", loss.source].map(str::to_owned).to_vec());
+    let own = OWN_LOSSES.iter().map(|(name, gates, summary)| [*name, summary, "", gates, ""].map(str::to_owned).to_vec());
+    (vec!["loss", "is", "when balanced", "methods", "source"], general.chain(own).collect())
 }
 
 fn quants() -> Listing {

@@ -13,7 +13,14 @@ fn page(name: &str) -> String {
 
 #[test]
 fn the_tables_of_the_documentation_are_those_that_list_prints() {
-    for (what, file) in [("kernels", "docs/kernels.md"), ("quants", "docs/formats.md"), ("policies", "docs/expert-cache.md")] {
+    for (what, file) in [
+        ("kernels", "docs/kernels.md"),
+        ("quants", "docs/formats.md"),
+        ("policies", "docs/expert-cache.md"),
+        ("gates", "docs/gates.md"),
+        ("gate-settings", "docs/gates.md"),
+        ("losses", "docs/gates.md"),
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(["list", what, "--markdown"]).output().unwrap();
         assert!(output.status.success());
         let printed = String::from_utf8(output.stdout).unwrap();

@@ -5,7 +5,8 @@
 // weight          [NUM_EXPERTS, ROW_WORDS] words   in
 // logits          [1, NUM_EXPERTS] f32             out  LOGIT_SCALE * (x W^T), #ifdef LOGIT_BIAS with a bias before, #ifdef LOGIT_CAPPED as
 //                                                       LOGIT_CAP * tanh(it / LOGIT_CAP)
-// slot_table, ids, slots, weights, loads, selection_bias, expert_scale     as router_topk
+// slot_table, ids, slots, weights, loads, selection_bias, expert_scale, halt     as router_topk
+// stream          [4 STREAM_QUADS] u32             in   #ifdef STREAM: the bits of the residual stream; #ifdef PAGED otherwise that is x
 // norm            [ROW_QUADS] vec4<f32>            in   #ifdef NORM: weight of the RMSNorm that x goes through first
 // logit_bias      [NUM_EXPERTS] f32                in   #ifdef LOGIT_BIAS
 // twin      src/reference/router.rs
@@ -20,7 +21,22 @@
 @group(0) @binding(5) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(6) var<storage, read_write> slots: array<u32>;
 @group(0) @binding(7) var<storage, read_write> weights: array<f32>;
+#ifdef PAGED
+@group(0) @binding(13) var<storage, read_write> halt: array<atomic<u32>>;
+#ifdef STREAM
+@group(0) @binding(14) var<storage, read> stream: array<u32>;
+
+fn stream_bits(index: u32) -> u32 {
+    return stream[index];
+}
+#else
+fn stream_bits(index: u32) -> u32 {
+    return bitcast<u32>(x[index / 4u][index % 4u]);
+}
+#endif
+#else
 @group(0) @binding(8) var<storage, read_write> loads: array<atomic<u32>>;
+#endif
 #ifdef SELECTION_BIAS
 @group(0) @binding(9) var<storage, read> selection_bias: array<f32>;
 #endif
@@ -75,6 +91,11 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) local: u32) {
+#ifdef PAGED
+    if is_halted(local) {
+        return;
+    }
+#endif
     matmul_batch(local, 0u, NUM_EXPERTS, 1u);
     choose_experts(0u, local);
 }

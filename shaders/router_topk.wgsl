@@ -8,6 +8,9 @@
 // loads           [..] u32                       out  from params.load_offset on, one per expert: incremented once per assignment
 // selection_bias  [NUM_EXPERTS] f32              in   #ifdef SELECTION_BIAS: added to the scores for choosing only
 // expert_scale    [NUM_EXPERTS] f32              in   #ifdef EXPERT_SCALE: multiplies the weight
+// halt            [..] u32                       in, out  #ifdef PAGED, instead of loads: state, place; counters of what is not finite; from
+//                                                params.chosen on the ids; from params.stream on the residual stream where an expert is absent
+// stream          [4 STREAM_QUADS] u32           in   #ifdef PAGED: the bits of the residual stream
 // What a score and a weight are: lib/top_k.wgsl. Where a single token's logits are quickly had, `router` does both.
 // source    MixtralTopKRouter, DeepseekV3TopkRouter and PhimoeTopKRouter (sparsemixer) of transformers
 // twin      src/reference/router_topk.rs
@@ -19,7 +22,16 @@
 @group(0) @binding(3) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(4) var<storage, read_write> slots: array<u32>;
 @group(0) @binding(5) var<storage, read_write> weights: array<f32>;
+#ifdef PAGED
+@group(0) @binding(9) var<storage, read_write> halt: array<atomic<u32>>;
+@group(0) @binding(10) var<storage, read> stream: array<u32>;
+
+fn stream_bits(index: u32) -> u32 {
+    return stream[index];
+}
+#else
 @group(0) @binding(6) var<storage, read_write> loads: array<atomic<u32>>;
+#endif
 #ifdef SELECTION_BIAS
 @group(0) @binding(7) var<storage, read> selection_bias: array<f32>;
 #endif
@@ -30,6 +42,11 @@
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let token = workgroup.x;
+#ifdef PAGED
+    if is_halted(local) {
+        return;
+    }
+#endif
     for (var expert = local; expert < NUM_EXPERTS; expert += LOADS * WG) {
 #for I in LOADS
         let expert_$I = min(expert + $Iu * WG, NUM_EXPERTS - 1u);

@@ -8,6 +8,8 @@
 //                                                                first_row is 0 or at least num_sequences
 // sampled   [num_sequences, RING] u32                       out  the chosen token, at its position modulo RING; with its highest bit set
 //                                                                where a logit is not finite
+// halt      [..] u32                                        in   #ifdef PAGED: where its first word is not 0, the last token goes on to the next
+//                                                                position, and nothing else is written
 // Order of the filters as in transformers: repetition penalty, temperature, top-k, top-p, min-p. Tokens that tie with the last
 // one kept are kept. The draw walks the kept tokens in the order of their ids.
 // source    Keskar et al. 2019, arXiv 1909.05858 (penalty); Holtzman et al. 2019, arXiv 1904.09751 (top-p)
@@ -34,6 +36,11 @@ struct Sampling {
 @group(0) @binding(3) var<storage, read_write> seen: array<u32>;
 @group(0) @binding(4) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(5) var<storage, read_write> sampled: array<u32>;
+#ifdef PAGED
+@group(0) @binding(6) var<storage, read> halt: array<u32>;
+
+var<workgroup> wg_is_halted: u32;
+#endif
 
 const SEEN_WORDS: u32 = (VOCAB + 31u) / 32u;
 const CHUNK: u32 = (VOCAB + WG - 1u) / WG;
@@ -432,6 +439,19 @@ fn draw_token(local: u32, sequence: u32, best: u32, uniform_number: f32) -> u32 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let sequence = workgroup.x;
+#ifdef PAGED
+    if local == 0u {
+        wg_is_halted = halt[0];
+    }
+    if workgroupUniformLoad(&wg_is_halted) != 0u {
+        // What runs behind a halt must not write where keys and values of the text are.
+        if local == 0u {
+            let last = rows[params.first_row + sequence];
+            rows[sequence] = Row(last.token, last.position + 1u, last.sequence, 0u);
+        }
+        return;
+    }
+#endif
 
     // The best token, lowest id first. Drivers may assume that there is no NaN: an exponent of ones tells one, and an infinity.
     var top = LOWEST;

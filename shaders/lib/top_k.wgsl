@@ -1,8 +1,8 @@
 // top_k: the TOP_K best experts of one token and their weights, by a workgroup that knows the logits.
 // needs     params: Params, slot_table, ids, slots, weights, loads, selection_bias (#ifdef SELECTION_BIAS), expert_scale (#ifdef EXPERT_SCALE), as
-//           the ledger of router_topk has them
-// consts    WG invocations, NUM_EXPERTS, TOP_K, and those of router_topk
-// A kernel writes the logits to wg_scores and calls choose_experts(), from uniform control flow.
+//           the ledger of router_topk has them; #ifdef PAGED halt instead of loads, and stream_bits(index) of the residual stream
+// consts    WG invocations, NUM_EXPERTS, TOP_K, and those of router_topk; #ifdef PAGED STREAM_QUADS of the residual stream
+// A kernel writes the logits to wg_scores and calls choose_experts(), from uniform control flow. #ifdef PAGED it returns where is_halted().
 // Scores: softmax over all logits (#ifdef SOFTMAX), the logits (SOFTMAX_OF_TOPK, whose weights are a softmax over the chosen), or
 // the sigmoid of each (SIGMOID). #ifdef GROUPS: experts compete in NUM_GROUPS groups first, of which NUM_KEPT go on, valued by their best
 // or by the sum of their best two (GROUP_SUM). Weights: the scores of the chosen, divided by max(sum, FLOOR) (#ifdef NORMALIZE_SUM) or by
@@ -11,14 +11,20 @@
 // expert, comes first, with a logit as high as the highest; params.temperature divides the logits wherever a weight is made of them.
 // loads[params.fault] is incremented where a logit, a rank or a weight of the token is not finite. Drivers may assume that there is no NaN, and
 // leave out comparisons with one: the bits are looked at.
+// #ifdef PAGED, of a single token: an expert may be ABSENT. Then no expert of the token has a slot, halt says which place it was, the residual stream is
+// kept there, and every router and sampler behind it does nothing that lasts until the host has set halt back. Nothing is counted in loads; faults are
+// counted in halt.
 // source, twin  as router_topk
 
 struct Params {
     load_offset: u32,
     forced: u32,
     temperature: f32,
-    fault: u32, // place in loads
+    fault: u32, // place in loads, #ifdef PAGED in halt
     disabled: array<vec4<u32>, 8>, // one bit per expert
+    place: u32,  // index among the layers with a router
+    chosen: u32, // in halt, of the experts of this place
+    stream: u32, // in halt, of the residual stream
 }
 
 const LOWEST: f32 = -3.0e38;
@@ -31,16 +37,75 @@ var<workgroup> wg_chosen: array<f32, TOP_K>;          // scores of the chosen, b
 var<workgroup> wg_factors: array<f32, TOP_K>;         // their factors
 #endif
 
+#ifdef PAGED
+const ABSENT: u32 = 0xffffffffu;
+// Words of halt.
+const STATE: u32 = 0u; // 1: halted
+const PLACE: u32 = 1u;
+
+var<workgroup> wg_slots: array<u32, TOP_K>;
+var<workgroup> wg_is: u32; // what all invocations have to know alike
+
+// Whether something was absent before. Then the token has no experts.
+fn is_halted(local: u32) -> bool {
+    if local == 0u {
+        wg_is = atomicLoad(&halt[STATE]);
+    }
+    let halted = workgroupUniformLoad(&wg_is) != 0u;
+    for (var rank = local; rank < TOP_K; rank += WG) {
+        wg_slots[rank] = 0u;
+        if halted {
+            slots[rank] = ABSENT;
+        }
+    }
+    return halted;
+}
+
+// The slots of the chosen experts, or none and a halt.
+fn look_up(local: u32) {
+    workgroupBarrier(); // the slots are there
+    if local == 0u {
+        var missing = 0u;
+        for (var rank = 0u; rank < TOP_K; rank++) {
+            missing |= u32(wg_slots[rank] == ABSENT);
+        }
+        wg_is = missing;
+    }
+    let missing = workgroupUniformLoad(&wg_is) != 0u;
+    for (var rank = local; rank < TOP_K; rank += WG) {
+        slots[rank] = select(wg_slots[rank], ABSENT, missing);
+    }
+    if missing {
+        for (var i = local; i < 4u * STREAM_QUADS; i += WG) {
+            atomicStore(&halt[params.stream + i], stream_bits(i));
+        }
+        if local == 0u {
+            atomicStore(&halt[PLACE], params.place);
+            atomicStore(&halt[STATE], 1u);
+        }
+    }
+}
+#endif
+
 fn choose(token: u32, rank: u32, expert: u32) {
     ids[token * TOP_K + rank] = expert;
+#ifdef PAGED
+    wg_slots[rank] = slot_table[expert];
+    atomicStore(&halt[params.chosen + rank], expert);
+#else
     slots[token * TOP_K + rank] = slot_table[expert];
     atomicAdd(&loads[params.load_offset + expert], 1u);
+#endif
 }
 
 // Counts what cannot be computed with: infinities and NaN have an exponent of ones.
 fn check_finite(value: f32) {
     if (bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u {
+#ifdef PAGED
+        atomicAdd(&halt[params.fault], 1u);
+#else
         atomicAdd(&loads[params.fault], 1u);
+#endif
     }
 }
 
@@ -274,5 +339,8 @@ fn choose_experts(token: u32, local: u32) {
         weights[token * TOP_K + rank] = weight;
         check_finite(weight);
     }
+#endif
+#ifdef PAGED
+    look_up(local);
 #endif
 }

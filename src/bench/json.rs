@@ -135,7 +135,8 @@ pub fn memory_json(stats: &LoadStats) -> Value {
 
 /// Budget and counts of a model whose experts do not all have room.
 pub fn paging_json(paging: &PagingStats) -> Value {
-    let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill } = paging;
+    let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill, .. } = paging;
+    let PagingStats { wasted_layers, reach_layers, stop_seconds, .. } = paging;
     let counts = |counts: &PagingCounts| {
         let PagingCounts { tokens, requests, hits, stops, loads, loaded_bytes, seconds } = *counts;
         json!({
@@ -146,6 +147,9 @@ pub fn paging_json(paging: &PagingStats) -> Value {
     json!({
         "budget": memory.to_string(), "policy": policy, "slots": slots, "experts": experts, "slot_bytes": slot_bytes,
         "decode": counts(decode), "prefill": counts(prefill),
+        "wasted_layers": wasted_layers, "stop_seconds": stop_seconds,
+        // As many as anybody may want: no number of JSON.
+        "reach_layers": reach_layers.is_finite().then_some(reach_layers),
     })
 }
 

@@ -70,6 +70,8 @@ pub(super) fn add_experts(recorder: &mut Recorder, spec: &MoeSpec, stream: &'sta
 pub(super) struct RouterBuffers {
     pub output: RouterOutput,
     pub slots: Buffer,
+    /// The residual stream, which a router keeps that halts.
+    stream: Buffer,
 }
 
 impl RouterBuffers {
@@ -82,6 +84,7 @@ impl RouterBuffers {
                 weights: recorder.scratch("routing_weights", router.num_experts_per_tok),
             },
             slots: recorder.scratch("slots", router.num_experts_per_tok),
+            stream: recorder.x(),
         }
     }
 
@@ -159,8 +162,9 @@ fn choose_by_attention(recorder: &mut Recorder, router: &RouterSpec, input: &Inp
     let problem = router_attention::Problem { num_tokens, num_experts: router.num_experts };
     let buffers = router_attention::Buffers { qkv: &qkv, logits: &routed.output.logits };
     router_attention::record(device, &mut recorder.recording, layer, &problem, &buffers)?;
-    let (load_offset, fault_place) = (recorder.taps().load_offset, recorder.layer);
-    let problem = router_topk::Problem { num_tokens, router, load_offset, fault_place };
+    let (load_offset, halting) = (recorder.taps().load_offset, recorder.halting(Role::Router));
+    let fault_place = recorder.fault_place(Role::Router);
+    let problem = router_topk::Problem { num_tokens, router, load_offset, fault_place, halting };
     let buffers = topk_buffers(recorder, Role::Router, routed);
     router_topk::record(device, &mut recorder.recording, layer, &problem, &buffers)
 }
@@ -180,7 +184,8 @@ pub(super) fn route(
         norm: input.norm.map(|norm| norm.fused),
         quant: matrix.quant,
         load_offset,
-        fault_place: recorder.layer,
+        fault_place: recorder.fault_place(role),
+        halting: recorder.halting(role),
     };
     let bias = recorder.vector(Role::RouterBias).filter(|_| role == Role::Router);
     let norm = input.norm.map(|norm| norm.weight);
@@ -198,6 +203,7 @@ fn topk_buffers<'b>(recorder: &Recorder<'b>, role: Role, routed: &'b RouterBuffe
         slots: &routed.slots,
         weights: &routed.output.weights,
         loads: &recorder.memory.loads,
+        halt: recorder.halt_record(role).map(|record| [&record.buffer, &routed.stream]),
         selection_bias: vector(Role::SelectionBias),
         expert_scale: vector(Role::ExpertScale),
     }

@@ -1,5 +1,6 @@
 //! What blocks keep on a device between passes.
 
+use super::halt::HaltRecord;
 use super::taps::LayerTaps;
 use crate::batch::rope::rope_table;
 use crate::batch::{CacheShape, Row};
@@ -25,6 +26,8 @@ pub(crate) struct Memory {
     /// What every router did, at its [`LayerTaps::places`]; filled only where routing is asked for. One buffer for all layers takes one
     /// readback.
     pub tap_values: Buffer,
+    /// Where experts may be absent.
+    pub halt: Option<HaltRecord>,
     pub layers: Vec<LayerMemory>,
 }
 
@@ -69,6 +72,7 @@ impl Memory {
             ones,
             tap_values: f32s("tap_values", LayerTaps::len(&taps, max_tokens)),
             taps,
+            halt: None,
             layers,
         }
     }

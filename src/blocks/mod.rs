@@ -6,6 +6,7 @@
 mod attention;
 mod attention_experts;
 mod experts;
+mod halt;
 mod host;
 mod latent;
 mod local_filter;
@@ -19,6 +20,7 @@ mod short_conv;
 mod taps;
 mod weights;
 
+pub(crate) use halt::HaltRecord;
 pub(crate) use host::{HostBlock, HostPass, HostWeights, norm_if};
 pub(crate) use memory::{LayerMemory, Memory, caches};
 pub(crate) use parallel::keep_input;

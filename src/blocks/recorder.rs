@@ -1,5 +1,6 @@
 //! What a block records with: the device, its weights, its scratch, what it keeps, and the recording.
 
+use super::halt::HaltRecord;
 use super::memory::{BlockMemory, Memory};
 use super::scratch::Arena;
 use super::taps::LayerTaps;
@@ -8,6 +9,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Device, Recording};
 use crate::kernels::norm::Fused;
 use crate::kernels::regroup::{Regroup, Strides};
+use crate::kernels::router_topk::Halting;
 use crate::kernels::{Slabs, expert_sort, matmul, norm, regroup};
 use crate::quant::padded;
 use crate::spec::{BlockSpec, LayerSpec, ModelSpec, NormSpec, Residual, Role};
@@ -40,6 +42,8 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
     pub layer: usize,
+    /// Index of the first command of the block with the router.
+    pub opened: usize,
     /// Index of the first command after the choice.
     pub routed: usize,
     /// Index of the first command that follows the experts. In between nothing else is done, and of a batch it may be done again for other experts.
@@ -65,6 +69,8 @@ pub(crate) struct Recorder<'a> {
     pub layer: usize,
     /// Index of the block in its layer.
     block: usize,
+    /// Index of its first command.
+    opened: usize,
     /// The norm that the block being recorded leaves to the kernels which read its input.
     fused_norm: Option<InputNorm<'a>>,
     /// Made when first asked for.
@@ -152,12 +158,14 @@ impl<'a> Recorder<'a> {
         let Parts { device, model, weights, memory } = parts;
         let recording = if arena.is_rehearsal() { Recording::rehearsal() } else { Recording::default() };
         let (fused_norm, known_routing, cuts) = (None, None, Vec::new());
-        Recorder { device, model, weights, memory, arena, pass, recording, cuts, layer: 0, block: 0, fused_norm, known_routing }
+        let (layer, block, opened) = (0, 0, 0);
+        Recorder { device, model, weights, memory, arena, pass, recording, cuts, layer, block, opened, fused_norm, known_routing }
     }
 
     /// Begins a block of the current layer.
     pub fn begin(&mut self, block: usize) -> &'a BlockSpec {
         self.block = block;
+        self.opened = self.recording.commands().len();
         self.arena.begin_block();
         self.fused_norm = None;
         &self.layer_spec().blocks[block]
@@ -230,10 +238,27 @@ impl<'a> Recorder<'a> {
         found.expect("every layer with a router has taps")
     }
 
+    /// Where a router of experts notes what is absent: of a single token, where not all experts have slots.
+    pub(super) fn halt_record(&self, router: Role) -> Option<&'a HaltRecord> {
+        self.memory.halt.as_ref().filter(|_| self.pass.is_decode() && router == Role::Router)
+    }
+
+    /// As [`halt_record`](Self::halt_record), for the current layer.
+    pub(super) fn halting(&self, router: Role) -> Option<Halting> {
+        let place = self.memory.taps.iter().position(|taps| taps.layer == self.layer);
+        self.halt_record(router).zip(place).map(|(record, place)| record.halting(place))
+    }
+
+    /// Where a router of the current layer counts what is not finite.
+    pub(super) fn fault_place(&self, router: Role) -> usize {
+        self.halt_record(router).map_or(self.layer, |record| record.fault_place(self.layer))
+    }
+
     /// The experts in `ids` have been chosen, and their `slots` looked up.
     pub(super) fn begin_experts(&mut self, ids: &Buffer, slots: &Buffer) {
         let here = self.recording.commands().len();
-        self.cuts.push(Cut { layer: self.layer, routed: here, computed: here, ids: ids.clone(), slots: slots.clone() });
+        let (layer, opened) = (self.layer, self.opened);
+        self.cuts.push(Cut { layer, opened, routed: here, computed: here, ids: ids.clone(), slots: slots.clone() });
     }
 
     /// The chosen experts have run.

@@ -12,6 +12,8 @@ pub(crate) struct DeviceWeights {
     pub by_key: BTreeMap<WeightKey, DeviceWeight>,
     /// The cache slot of each expert, by layer, for the router of this role.
     pub slot_tables: BTreeMap<WeightKey, Buffer>,
+    /// There are fewer slots than experts.
+    pub is_paged: bool,
 }
 
 #[derive(Debug)]

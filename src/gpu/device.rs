@@ -31,6 +31,8 @@ pub struct DeviceOptions {
     pub break_kernel: Option<String>,
     /// Pretend that bindings are at most this large, to try sharding on small shapes.
     pub max_binding_bytes: Option<u64>,
+    /// Layers with experts that a model runs before the host looks whether one was missing, instead of what measuring says (`MOEBIUS_SUBMIT_LAYERS`).
+    pub submit_layers: Option<usize>,
 }
 
 impl DeviceOptions {
@@ -44,6 +46,7 @@ impl DeviceOptions {
             dump_wgsl: std::env::var_os("MOEBIUS_DUMP_WGSL").map(PathBuf::from),
             break_kernel: std::env::var("MOEBIUS_TEST_BREAK_KERNEL").ok().filter(|name| !name.is_empty()),
             max_binding_bytes: None,
+            submit_layers: std::env::var("MOEBIUS_SUBMIT_LAYERS").ok().and_then(|layers| layers.parse().ok()),
         }
     }
 }
@@ -59,6 +62,7 @@ pub struct Device {
     /// Without the tuning.
     untuned: Caps,
     pace: Pace,
+    submit_layers: Option<usize>,
     info: wgpu::AdapterInfo,
     why: String,
     checked_shaders: bool,
@@ -127,6 +131,7 @@ impl Device {
             caps: untuned.tuned(tuning),
             untuned,
             pace: options.pace,
+            submit_layers: options.submit_layers.filter(|layers| *layers > 0),
             info,
             why,
             checked_shaders: options.overrides.checked_shaders,
@@ -184,6 +189,11 @@ impl Device {
     /// How much work to give it at once.
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// As [`DeviceOptions::submit_layers`] says.
+    pub fn submit_layers(&self) -> Option<usize> {
+        self.submit_layers
     }
 
     pub fn name(&self) -> &str {

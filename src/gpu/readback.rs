@@ -125,6 +125,14 @@ impl Device {
         Ok(content)
     }
 
+    /// Waits until [`take`](Self::take) has nothing more to wait for.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn arrived(&self, attempted: &str, readback: &Readback) -> Result<()> {
+        self.wait(attempted, &readback.mapping, Some(readback.submission.clone())).await
+    }
+
     /// Waits until everything submitted before has run.
     ///
     /// # Errors

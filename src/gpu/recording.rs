@@ -5,6 +5,7 @@ use super::device::Device;
 use super::pipeline::{Access, Kernel, Pipeline};
 use super::shader::Variant;
 use crate::error::{Error, Result};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Commands in the order of their execution.
@@ -20,11 +21,12 @@ pub enum Command {
     Dispatch(Dispatch),
     /// Zeros.
     Clear(Buffer),
-    /// `bytes` from the start of one buffer to `offset_bytes` of another.
+    /// `bytes` from `from_bytes` of one buffer to `to_bytes` of another.
     Copy {
         from: Buffer,
+        from_bytes: u64,
         to: Buffer,
-        offset_bytes: u64,
+        to_bytes: u64,
         bytes: u64,
     },
 }
@@ -154,7 +156,13 @@ impl Recording {
 
     /// Appends a copy of the first `bytes` (a multiple of 4) of `from` to `offset_bytes` of `to`.
     pub fn copy(&mut self, from: &Buffer, to: &Buffer, offset_bytes: u64, bytes: u64) {
-        self.append(Command::Copy { from: from.clone(), to: to.clone(), offset_bytes, bytes });
+        self.append(Command::Copy { from: from.clone(), from_bytes: 0, to: to.clone(), to_bytes: offset_bytes, bytes });
+    }
+
+    /// Appends a copy of these bytes of `from` (their ends multiples of 4) to the start of `to`.
+    pub fn copy_part(&mut self, from: &Buffer, range: Range<u64>, to: &Buffer) {
+        let (from_bytes, bytes) = (range.start, range.end - range.start);
+        self.append(Command::Copy { from: from.clone(), from_bytes, to: to.clone(), to_bytes: 0, bytes });
     }
 
     fn append(&mut self, command: Command) {
@@ -254,8 +262,8 @@ pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) 
                     dispatch.encode(pass);
                 }
                 Command::Clear(buffer) => encoder.clear_buffer(&buffer.raw, 0, None),
-                Command::Copy { from, to, offset_bytes, bytes } => {
-                    encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, *offset_bytes, *bytes);
+                Command::Copy { from, from_bytes, to, to_bytes, bytes } => {
+                    encoder.copy_buffer_to_buffer(&from.raw, *from_bytes, &to.raw, *to_bytes, *bytes);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::matmul;
 use super::norm::Fused;
-use super::router_topk::{self, PARAMS, Params, top_k};
+use super::router_topk::{self, Halting, PARAMS, Params, paged, top_k};
 use super::tile::Tile;
 use crate::error::Result;
 use crate::gating::RouterSpec;
@@ -23,11 +23,13 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(5, "ids"),
         Binding::read_write(6, "slots"),
         Binding::read_write(7, "weights"),
-        Binding::read_write(8, "loads"),
+        Binding::read_write(8, "loads").only(When::NotFlag("PAGED")),
         Binding::read(9, "selection_bias").only(When::Flag("SELECTION_BIAS")),
         Binding::read(10, "expert_scale").only(When::Flag("EXPERT_SCALE")),
         Binding::read(11, "norm").only(When::Flag("NORM")),
         Binding::read(12, "logit_bias").only(When::Flag("LOGIT_BIAS")),
+        Binding::read_write(13, "halt").only(When::Flag("PAGED")),
+        Binding::read(14, "stream").only(When::Flag("STREAM")),
     ],
 };
 
@@ -43,6 +45,8 @@ pub struct Problem<'a> {
     /// As in [`router_topk::Problem`].
     pub load_offset: usize,
     pub fault_place: usize,
+    /// Likewise. Where `norm` goes before the product, `x` is the residual stream.
+    pub halting: Option<Halting>,
 }
 
 /// # Shapes
@@ -79,6 +83,7 @@ impl<'a> Problem<'a> {
             router: self.router,
             load_offset: self.load_offset,
             fault_place: self.fault_place,
+            halting: self.halting,
         }
     }
 }
@@ -86,7 +91,7 @@ impl<'a> Problem<'a> {
 /// `None` where it takes two dispatches, of [`matmul`] and [`router_topk`]: more than one token, more weights than one workgroup reads sooner
 /// than another dispatch starts, or more buffers than the device binds.
 pub fn choose(caps: &Caps, problem: &Problem) -> Option<Variant> {
-    let Problem { num_tokens, router, cols, norm, quant, .. } = *problem;
+    let Problem { num_tokens, router, cols, norm, quant, halting, .. } = *problem;
     if num_tokens > 1 || router.num_experts * cols > caps.knob(Knob::RouterWeights) {
         return None;
     }
@@ -98,7 +103,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Option<Variant> {
         Some(cap) => variant.flag("LOGIT_CAPPED").f32("LOGIT_CAP", cap),
         None => variant,
     };
-    let variant = top_k(Fused::variant(norm, variant, cols), router);
+    let variant = paged(top_k(Fused::variant(norm, variant, cols), router), halting);
+    let variant = variant.flag_if(halting.is_some() && norm.is_none(), "STREAM");
     let storage_buffers = KERNEL.bindings_of(&variant).filter(|binding| binding.access != Access::Uniform).count();
     (storage_buffers <= caps.max_storage_buffers as usize).then_some(variant)
 }

@@ -3,7 +3,7 @@
 use super::to_u32;
 use crate::error::Result;
 use crate::gating::{GroupScore, Normalize, RouterMethod, RouterSpec};
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
+use crate::gpu::{Access, Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -18,9 +18,11 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(3, "ids"),
         Binding::read_write(4, "slots"),
         Binding::read_write(5, "weights"),
-        Binding::read_write(6, "loads"),
+        Binding::read_write(6, "loads").only(When::NotFlag("PAGED")),
         Binding::read(7, "selection_bias").only(When::Flag("SELECTION_BIAS")),
         Binding::read(8, "expert_scale").only(When::Flag("EXPERT_SCALE")),
+        Binding::read_write(9, "halt").only(When::Flag("PAGED")),
+        Binding::read(10, "stream").only(When::Flag("PAGED")),
     ],
 };
 
@@ -31,6 +33,9 @@ pub(super) const PARAMS: &[(&str, usize)] = &[
     ("temperature", offset_of!(Params, temperature)),
     ("fault", offset_of!(Params, fault)),
     ("disabled", offset_of!(Params, disabled)),
+    ("place", offset_of!(Params, place)),
+    ("chosen", offset_of!(Params, chosen)),
+    ("stream", offset_of!(Params, stream)),
 ];
 
 #[repr(C)]
@@ -43,6 +48,10 @@ pub(super) struct Params {
     fault: u32,
     /// One bit per expert.
     disabled: [u32; MAX_EXPERTS / 32],
+    place: u32,
+    chosen: u32,
+    stream: u32,
+    padding: u32,
 }
 
 /// As many as a spec may have.
@@ -53,12 +62,17 @@ impl Params {
         let change = &problem.router.change;
         let mut disabled = [0; MAX_EXPERTS / 32];
         change.disabled.iter().for_each(|expert| disabled[expert / 32] |= 1 << (expert % 32));
+        let Halting { place, chosen, stream, .. } = problem.halting.unwrap_or_default();
         Params {
             load_offset: to_u32(problem.load_offset),
             forced: change.forced.map_or(u32::MAX, to_u32),
             temperature: change.temperature,
             fault: to_u32(problem.fault_place),
             disabled,
+            place: to_u32(place),
+            chosen: to_u32(chosen),
+            stream: to_u32(stream),
+            padding: 0,
         }
     }
 }
@@ -69,8 +83,23 @@ pub struct Problem<'a> {
     pub router: &'a RouterSpec,
     /// Where in `loads` this layer's experts are counted.
     pub load_offset: usize,
-    /// Where in `loads` is counted what is not finite.
+    /// Where in `loads` is counted what is not finite; in `halt` where it may halt.
     pub fault_place: usize,
+    /// Experts may be absent; of a single token only. Then nothing is counted.
+    pub halting: Option<Halting>,
+}
+
+/// What a router that may halt writes where in the halt record, in words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Halting {
+    /// Index among the layers with a router.
+    pub place: usize,
+    /// First of the ids.
+    pub chosen: usize,
+    /// First of the residual stream.
+    pub stream: usize,
+    /// Its quads.
+    pub stream_quads: usize,
 }
 
 /// # Shapes
@@ -82,6 +111,8 @@ pub struct Buffers<'a> {
     pub slots: &'a Buffer,
     pub weights: &'a Buffer,
     pub loads: &'a Buffer,
+    /// Where it may halt: the halt record, and the residual stream `[4 stream_quads]`.
+    pub halt: Option<[&'a Buffer; 2]>,
     /// `[experts]`
     pub selection_bias: Option<&'a Buffer>,
     /// `[experts]`
@@ -98,6 +129,7 @@ impl<'a> Buffers<'a> {
             ("weights", self.weights),
             ("loads", self.loads),
         ];
+        bound.extend(self.halt.into_iter().flat_map(|[halt, stream]| [("halt", halt), ("stream", stream)]));
         bound.extend(self.selection_bias.map(|bias| ("selection_bias", bias)));
         bound.extend(self.expert_scale.map(|scale| ("expert_scale", scale)));
         bound
@@ -105,7 +137,24 @@ impl<'a> Buffers<'a> {
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
-    top_k(Variant::new().u32("WG", caps.plain_workgroup()).u32("LOADS", caps.loads(4)), problem.router)
+    let variant = Variant::new().u32("WG", caps.plain_workgroup()).u32("LOADS", caps.loads(4));
+    paged(top_k(variant, problem.router), problem.halting)
+}
+
+/// Whether a device binds as many buffers as a router of its own dispatch needs to halt.
+pub fn can_halt(caps: &Caps, router: &RouterSpec) -> bool {
+    let problem = Problem { num_tokens: 1, router, load_offset: 0, fault_place: 0, halting: Some(Halting::default()) };
+    let variant = choose(caps, &problem);
+    let storage_buffers = KERNEL.bindings_of(&variant).filter(|binding| binding.access != Access::Uniform).count();
+    storage_buffers <= caps.max_storage_buffers as usize
+}
+
+/// As a router that may halt needs it.
+pub(super) fn paged(variant: Variant, halting: Option<Halting>) -> Variant {
+    match halting {
+        Some(halting) => variant.flag("PAGED").u32("STREAM_QUADS", halting.stream_quads),
+        None => variant,
+    }
 }
 
 /// The consts and flags of `shaders/lib/top_k.wgsl`.

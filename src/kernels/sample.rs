@@ -2,7 +2,7 @@
 
 use super::to_u32;
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use std::mem::offset_of;
 
 pub use crate::batch::{Sampling, seen_words};
@@ -19,6 +19,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read_write(3, "seen"),
         Binding::read_write(4, "rows"),
         Binding::read_write(5, "sampled"),
+        Binding::read(6, "halt").only(When::Flag("PAGED")),
     ],
 };
 
@@ -40,6 +41,8 @@ pub struct Problem {
     pub first_row: usize,
     /// Sampled tokens kept per sequence.
     pub ring: usize,
+    /// Something before may have halted.
+    pub halts: bool,
 }
 
 /// # Shapes
@@ -51,6 +54,8 @@ pub struct Buffers<'a> {
     pub seen: &'a Buffer,
     pub rows: &'a Buffer,
     pub sampled: &'a Buffer,
+    /// A halt record, where something may have halted.
+    pub halt: Option<&'a Buffer>,
 }
 
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
@@ -61,9 +66,18 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("LOADS", caps.loads(4))
         .u32("VOCAB", problem.vocab_size)
         .u32("RING", problem.ring)
+        .flag_if(problem.halts, "PAGED")
 }
 
 pub fn record(device: &Device, recording: &mut Recording, problem: &Problem, buffers: &Buffers) -> Result<()> {
+    let mut bound = vec![
+        ("sampling", buffers.sampling),
+        ("logits", buffers.logits),
+        ("seen", buffers.seen),
+        ("rows", buffers.rows),
+        ("sampled", buffers.sampled),
+    ];
+    bound.extend(buffers.halt.map(|halt| ("halt", halt)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -71,13 +85,7 @@ pub fn record(device: &Device, recording: &mut Recording, problem: &Problem, buf
             variant: choose(device.caps(), problem),
             layer: None,
             params: bytemuck::bytes_of(&Params { first_row: to_u32(problem.first_row), padding: [0; 3] }),
-            buffers: &[
-                ("sampling", buffers.sampling),
-                ("logits", buffers.logits),
-                ("seen", buffers.seen),
-                ("rows", buffers.rows),
-                ("sampled", buffers.sampled),
-            ],
+            buffers: &bound,
             grid: [problem.num_sequences, 1, 1],
         },
     )

@@ -5,6 +5,7 @@ use super::faults::first_layer;
 use super::gpu_decoder::GpuDecoder;
 use super::plan::{Output, PlanKey};
 use super::sampler::RING;
+use super::walk::Walk;
 use crate::batch::LayerRouting;
 use crate::blocks::LayerTaps;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Batches of steps that the queue of the device holds at the same time: while the host reads one, the device runs the other.
-const MAX_BATCHES: usize = 2;
+pub(super) const MAX_BATCHES: usize = 2;
 /// Slots for snapshots: those of the batches in the queue, and of the one that is being handed out.
 pub(super) const NUM_SLOTS: usize = (MAX_BATCHES + 1) * Pace::MOST_STEPS;
 // A text may end with any token that was handed out, when so many more have run: the end of a block before it has to be there still.
@@ -37,6 +38,8 @@ pub(super) struct Ahead {
     pub last_slot: Option<usize>,
     /// Runs since the last batch was there.
     pub done: Option<Stopwatch>,
+    /// Where experts may be absent, instead of batches.
+    pub walk: Option<Walk>,
     /// Steps have been forgotten: the row on the device is not that of the last token that was handed out.
     pub row_is_later: bool,
 }
@@ -62,12 +65,16 @@ pub(super) struct Step {
     pub slot: usize,
     /// Where it is kept.
     pub routing: Option<Vec<LayerRouting>>,
+    /// Where experts may be absent: those that it chose, by place, and the first layer whose router was not finite.
+    pub chosen: Vec<Vec<u32>>,
+    pub faulty_layer: Option<usize>,
 }
 
 impl Ahead {
     /// Steps that were submitted and not handed out.
     pub fn steps(&self) -> usize {
-        self.ready.len() + self.batches.iter().map(|batch| batch.steps).sum::<usize>()
+        let walking = self.walk.as_ref().map_or(0, Walk::steps);
+        self.ready.len() + self.batches.iter().map(|batch| batch.steps).sum::<usize>() + walking
     }
 
     /// Forgets what was submitted: the text goes on differently. What such steps wrote to the KV cache lies behind its end, and a state that they
@@ -121,13 +128,12 @@ impl GpuDecoder {
     /// Feeds the last chosen token back and chooses the next. `wanted`: tokens that the caller may ask for from now on, this one included;
     /// the device runs so far ahead at most.
     pub(super) async fn decode(&mut self, wanted: usize) -> Result<u32> {
+        if self.paged.is_some() {
+            return self.decode_paged(wanted).await;
+        }
         let fed = self.last_sampled;
         let row_is_later = std::mem::take(&mut self.ahead.row_is_later);
         let returned = self.return_to(self.position).await?;
-        if self.paged.is_some() {
-            // Whether its experts are there is known only once it has been routed, layer by layer.
-            return self.prefill(&[fed], self.position).await;
-        }
         if self.extend_history(&[fed], self.position).await? || returned || row_is_later {
             // Another pass has overwritten the row, or a step that is forgotten.
             self.upload_rows(&[fed], self.position).await?;
@@ -229,12 +235,13 @@ impl GpuDecoder {
             let word = ring[(batch.position + step) % RING];
             let slot = batch.slot + step;
             let fault = checked && (word & FAULT != 0 || faults.contains(&slot) || self.is_nonsense(routing.as_deref()));
-            self.ahead.ready.push_back(Step { token: word & !FAULT, fault, slot, routing });
+            let (token, chosen, faulty_layer) = (word & !FAULT, Vec::new(), None);
+            self.ahead.ready.push_back(Step { token, fault, slot, routing, chosen, faulty_layer });
         }
         Ok(())
     }
 
-    fn is_nonsense(&self, routing: Option<&[LayerRouting]>) -> bool {
+    pub(super) fn is_nonsense(&self, routing: Option<&[LayerRouting]>) -> bool {
         let layers = routing.unwrap_or_default().iter().zip(&self.buffers.memory.taps);
         layers.into_iter().any(|(routing, taps)| routing.is_nonsense(taps.num_experts_per_tok))
     }

@@ -4,7 +4,7 @@ use super::chunk::Chunk;
 use super::plan::rehearse;
 use super::sampler::Sampler;
 use crate::batch::CacheShape;
-use crate::blocks::{DeviceWeights, LayerMemory, Memory, Parts, Scratch, Sizes, caches};
+use crate::blocks::{DeviceWeights, HaltRecord, LayerMemory, Memory, Parts, Scratch, Sizes, caches};
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::spec::ModelSpec;
@@ -37,7 +37,8 @@ impl Buffers {
         let chunk = Chunk::choose(spec, device, &sizes, cache.context)?;
         let allocate = || {
             let layers = layers.unwrap_or_else(|| caches(device, spec, cache));
-            let memory = Memory::new(device, spec, cache, chunk.max_tokens, layers);
+            let halt = weights.is_paged.then(|| HaltRecord::new(device, spec));
+            let memory = Memory { halt, ..Memory::new(device, spec, cache, chunk.max_tokens, layers) };
             // What a pass needs whatever its rows may grow with their number.
             let parts = Parts { device, model: spec, weights, memory: &memory };
             let sizes = rehearse(parts, chunk.max_tokens, sizes)?;
@@ -53,7 +54,8 @@ impl Buffers {
 pub(super) async fn measure(device: &Device, spec: &ModelSpec, weights: &DeviceWeights, cache: CacheShape) -> Result<Sizes> {
     let rehearse_both = || {
         let layers = caches(device, spec, CacheShape { context: 1, ..cache });
-        let memory = Memory::new(device, spec, cache, 1, layers);
+        let halt = weights.is_paged.then(|| HaltRecord::new(device, spec));
+        let memory = Memory { halt, ..Memory::new(device, spec, cache, 1, layers) };
         let parts = Parts { device, model: spec, weights, memory: &memory };
         [1, 2].into_iter().try_fold(Sizes::default(), |sizes, num_tokens| rehearse(parts, num_tokens, sizes))
     };

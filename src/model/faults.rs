@@ -4,7 +4,7 @@
 //! logits that are not. Both come with the tokens. Only where something is wrong the text is run once more, to see where it begins.
 
 use super::gpu_decoder::GpuDecoder;
-use super::plan::{Output, Plan, Recorded};
+use super::plan::{Output, Plan};
 use crate::batch::{LayerPart, LayerRouting, Place, all_finite};
 use crate::blocks::Pass;
 use crate::error::{Error, Result};
@@ -90,11 +90,12 @@ impl GpuDecoder {
                 let buffer = self.device.storage("probe", row_bytes * looks);
                 let mut planner = self.planner(Pass { num_tokens: chunk.len(), keeps_routing: false });
                 planner.probe = Some(Probe { buffer: buffer.clone(), row_bytes, places: Vec::new() });
-                let Recorded { recording, cuts, probe, .. } = planner.record(&self.buffers.sampler, Output::Nothing)?;
-                Ok((Plan::new(recording, cuts, self.paged.is_some()), buffer, probe.map_or_else(Vec::new, |probe| probe.places)))
+                let mut recorded = planner.record(&self.buffers.sampler, Output::Nothing)?;
+                let places = recorded.probe.take().map_or_else(Vec::new, |probe| probe.places);
+                Ok((Plan::new(recorded, self.paged.is_some()), buffer, places))
             };
             let (plan, buffer, places) = self.device.catch(attempted, record).await?;
-            self.run(attempted, &plan, chunk.len()).await?;
+            self.run(attempted, &plan, chunk, index * chunk_len).await?;
             let values: Vec<f32> = self.device.read_as(attempted, &buffer, (row_bytes * looks / 4) as usize).await?;
             let rows = values.chunks_exact((row_bytes / 4) as usize);
             if let Some((_, place)) = rows.zip(places).find(|(row, _)| !all_finite(row)) {

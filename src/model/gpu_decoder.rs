@@ -8,11 +8,11 @@ use super::formats::{Formats, cache_format};
 use super::ledger::Ledger;
 use super::load_stats::{LoadStats, LoadStep};
 use super::paged::{Paged, choose_slots};
-use super::plan::{Output, Plan, PlanKey, Planner, Recorded};
+use super::plan::{Output, Plan, PlanKey, Planner};
 use super::sampler::RING;
 use super::upload::{Uploader, allocate};
 use super::{Cancel, Forward, check_memory, chunk_rows, go_on};
-use crate::batch::{CacheShape, LayerRouting, Sampling, mark_seen, seen_words};
+use crate::batch::{CacheShape, LayerRouting, Row, Sampling, mark_seen, seen_words};
 use crate::blocks::{Arena, DeviceWeights, LayerTaps, Memory, Parts, Pass};
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
@@ -88,6 +88,7 @@ impl GpuDecoder {
         let formats = Formats::of_model(&store, spec, quant)?;
         let kv_cache_bytes = kv_bytes(spec, cache);
         let paged = choose_slots(expert_memory, &device, (spec, &formats), kv_cache_bytes + spec.held_state_bytes())?;
+        let cost = TokenCost::of(&formats, spec);
         let weight_bytes = formats.total_bytes(spec) - paged.as_ref().map_or(0, Paged::expert_bytes);
         let slot_bytes = paged.as_ref().map_or(0, Paged::slot_bytes);
         check_memory(&device, weight_bytes + slot_bytes + kv_cache_bytes + spec.held_state_bytes())?;
@@ -121,7 +122,7 @@ impl GpuDecoder {
             store,
             weights,
             buffers,
-            cost: TokenCost::of(&formats, spec),
+            cost,
             load_stats,
             formats: formats.names(spec),
             plans: BTreeMap::new(),
@@ -265,6 +266,9 @@ impl GpuDecoder {
         let mut words = vec![0u32; seen_words(self.spec.vocab_size)];
         seen.iter().for_each(|&id| mark_seen(&mut words, id));
         self.ahead.clear();
+        if let Some(paged) = &mut self.paged {
+            paged.begin();
+        }
         self.device
             .catch("starting a generation", || {
                 self.device.write(&self.buffers.sampler.sampling, 0, bytemuck::bytes_of(sampling));
@@ -336,7 +340,11 @@ impl GpuDecoder {
         };
         let of_layer =
             |taps: &LayerTaps| counts[taps.load_offset..][..taps.num_experts].iter().map(|&count| u64::from(count)).collect();
-        Ok(self.buffers.memory.taps.iter().map(of_layer).collect())
+        let mut loads: Vec<Vec<u64>> = self.buffers.memory.taps.iter().map(of_layer).collect();
+        if let Some(paged) = &self.paged {
+            paged.add_counts(&mut loads);
+        }
+        Ok(loads)
     }
 
     pub(super) async fn upload_rows(&self, ids: &[u32], position: usize) -> Result<()> {
@@ -356,19 +364,21 @@ impl GpuDecoder {
         let positions = position..position + ids.len();
         self.ledger.runs(positions.clone());
         let plan = self.plans[&key].clone();
-        self.run("running the model", &plan, key.num_tokens).await?;
+        self.run("running the model", &plan, ids, position).await?;
         self.ledger.ran(positions);
         Ok(())
     }
 
-    /// Runs what is recorded for so many tokens.
-    pub(super) async fn run(&mut self, attempted: &str, plan: &Plan, num_tokens: usize) -> Result<()> {
+    /// Runs what is recorded for so many tokens, whose rows are there.
+    pub(super) async fn run(&mut self, attempted: &str, plan: &Plan, ids: &[u32], position: usize) -> Result<()> {
+        let num_tokens = ids.len();
         match plan {
             Plan::Whole(recording) => {
                 let pieces = self.step_time.pieces(self.device.pace(), num_tokens, recording.commands().len());
                 self.device.submit_in_pieces(attempted, &[recording], pieces).await
             }
             Plan::Cut { stages, rest } => self.run_stages(attempted, stages, rest, num_tokens).await,
+            Plan::Steps(steps) => self.run_single(steps, Row::new(ids[0], position as u32, 0)).await,
         }
     }
 
@@ -387,8 +397,8 @@ impl GpuDecoder {
             self.plans.retain(|key, _| key.num_tokens == 1);
         }
         let record = || self.planner(key.pass()).record(&self.buffers.sampler, key.output);
-        let Recorded { recording, cuts, .. } = self.device.catch("preparing the kernels", record).await?;
-        self.plans.insert(key, Arc::new(Plan::new(recording, cuts, self.paged.is_some())));
+        let recorded = self.device.catch("preparing the kernels", record).await?;
+        self.plans.insert(key, Arc::new(Plan::new(recorded, self.paged.is_some())));
         Ok(())
     }
 
@@ -402,9 +412,10 @@ impl GpuDecoder {
         let readback = self.device.submit_and_read(attempted, &[&faults], 1, result).await?;
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&self.device.take(attempted, readback).await?);
         let word = words[self.position % RING];
-        let faults = &words[RING..RING + self.spec.layers.len()];
-        if (word & FAULT != 0 || first_layer(faults).is_some()) && !self.device.unchecked_results() {
-            return Err(self.fault(first_layer(faults), &[]).await);
+        let single = self.paged.as_ref().and_then(|paged| paged.faulty_layer);
+        let layer = first_layer(&words[RING..RING + self.spec.layers.len()]).into_iter().chain(single).min();
+        if (word & FAULT != 0 || layer.is_some()) && !self.device.unchecked_results() {
+            return Err(self.fault(layer, &[]).await);
         }
         self.last_sampled = word & !FAULT;
         Ok(self.last_sampled)

@@ -1,11 +1,15 @@
-//! A decoder with fewer slots than experts: after every router the host looks which experts were chosen, and loads those that are not there.
+//! A decoder with fewer slots than experts: which experts have one. Of a batch the host looks after every router which experts were chosen, and loads those
+//! that are not there; single tokens [walk](super::walk).
 
+use super::cost::TokenCost;
 use super::formats::Formats;
 use super::gpu_decoder::GpuDecoder;
 use super::plan::Stage;
+use super::reach::Reach;
 use super::records::Records;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Device, DeviceKind, Recording};
+use crate::kernels::router_topk::can_halt;
 use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape};
 use crate::paging::{ExpertMemory, PagingStats, PlaceShape, PolicyKind, PolicySetup, Residency};
 use crate::platform::{self, Stopwatch};
@@ -15,10 +19,15 @@ use crate::spec::{Kind, ModelSpec, Role, Share, WeightKey};
 #[derive(Debug)]
 pub(super) struct Paged {
     places: Vec<PlaceShape>,
-    residency: Residency,
+    pub residency: Residency,
     /// Whether the table on the device of a place is another than that of `residency`.
-    is_stale: Vec<bool>,
+    pub is_stale: Vec<bool>,
     stats: PagingStats,
+    pub reach: Reach,
+    /// Assignments of single tokens since the generation began, by place and expert; the device counts those of batches.
+    counted: Vec<Vec<u64>>,
+    /// The first layer whose router was not finite in the last pass over a single token by itself.
+    pub faulty_layer: Option<usize>,
 }
 
 /// Whether these are weights of experts that take slots.
@@ -47,12 +56,25 @@ pub(super) fn choose_slots(
     let free = room.map(|room| (room - room / RESERVE_SHARE).saturating_sub(resident_bytes + RESERVE_BYTES));
     let mut slots = memory.slots(&places, free)?;
     for (slots, place) in slots.iter_mut().zip(&places) {
-        *slots = at_most_in_one_dispatch(*slots, device, (spec, formats), place.layer);
+        *slots = at_most_in_one_dispatch(*slots, device, (spec, formats), place)?;
     }
     if places.iter().zip(&slots).all(|(place, slots)| *slots == place.weighted()) {
         return Ok(None);
     }
-    Ok(Some(Paged::new(places, &slots, memory)))
+    if let Some((layer, moe)) = spec.moe_layers().find(|(_, moe)| !can_halt(device.caps(), &moe.router)) {
+        return Err(Error::DeviceLimit {
+            what: format!("loading experts of layer {layer} when they are chosen"),
+            device: device.name().to_owned(),
+            expected: format!(
+                "more buffers in a kernel, for a router of {} experts with a bias and factors",
+                moe.router.num_experts
+            ),
+            found: format!("{}; an expert memory of `all` does without", device.caps().max_storage_buffers),
+        });
+    }
+    let expert_bytes: u64 = places.iter().map(|place| bytes(place, place.least_slots())).sum();
+    let idle = 1.0 - expert_bytes as f64 / TokenCost::of(formats, spec).weight_bytes.max(1) as f64;
+    Ok(Some(Paged::new(places, &slots, memory, idle)))
 }
 
 /// What activations and others may take besides, and as a share of all memory.
@@ -84,19 +106,43 @@ fn bytes(place: &PlaceShape, experts: usize) -> u64 {
 
 /// `slots`, but no more than one dispatch of the down projection can bind: of a single token, the sums of several would depend on which slots its
 /// experts have.
-fn at_most_in_one_dispatch(slots: usize, device: &Device, (spec, formats): (&ModelSpec, &Formats), layer: usize) -> usize {
+///
+/// # Errors
+/// [`Error::DeviceLimit`] if these are fewer than the token uses.
+fn at_most_in_one_dispatch(
+    slots: usize,
+    device: &Device,
+    (spec, formats): (&ModelSpec, &Formats),
+    place: &PlaceShape,
+) -> Result<usize> {
+    let layer = place.layer;
     let weights = spec.layer_weights(layer);
     let down = weights.iter().find(|weight| weight.role == Role::ExpertDown);
-    let Some(down) = down else { return slots };
+    let Some(down) = down else { return Ok(slots) };
     let bias = weights.iter().any(|weight| weight.role.facts().kind == Kind::SlabBias(Role::ExpertDown));
     let quant = formats.of(Role::ExpertDown.of_expert(layer, 0));
     let shape = SlabShape { num_slots: slots, rows: down.rows, cols: down.cols, quant, bias };
     let most = shape.cuts(device.caps()).into_iter().flatten().map(|cut| cut.slots_per_shard * SHARDS_PER_DISPATCH).min();
-    most.map_or(slots, |most| most.min(slots))
+    let most = most.map_or(slots, |most| most.min(slots));
+    let least = place.least_slots();
+    if most < least {
+        let bytes = least.div_ceil(SHARDS_PER_DISPATCH) * shape.slot_bytes(shape.rows);
+        return Err(Error::DeviceLimit {
+            what: format!("loading the {least} experts that a token uses in layer {layer} when they are chosen"),
+            device: device.name().to_owned(),
+            expected: format!("bindings of {}", human_bytes(bytes as u64)),
+            found: format!(
+                "{}, enough for {most} of them; an expert memory of `all` does without",
+                human_bytes(device.caps().max_shard_bytes())
+            ),
+        });
+    }
+    Ok(most)
 }
 
 impl Paged {
-    fn new(places: Vec<PlaceShape>, slots: &[usize], memory: ExpertMemory) -> Self {
+    /// `idle`: see [`Reach::new`].
+    fn new(places: Vec<PlaceShape>, slots: &[usize], memory: ExpertMemory, idle: f64) -> Self {
         let kind = PolicyKind::named("lfu").expect("it is in the table");
         let policy = |place: usize| {
             let (experts, least_slots) = (places[place].weighted(), places[place].least_slots());
@@ -104,11 +150,76 @@ impl Paged {
         };
         let residency = Residency::new(&places, slots, policy);
         let stats = PagingStats::new(memory, kind.name, &places, slots);
-        Paged { is_stale: vec![false; places.len()], places, residency, stats }
+        let counted = places.iter().map(|place| vec![0; place.experts]).collect();
+        let is_stale = vec![false; places.len()];
+        Paged { places, residency, is_stale, stats, reach: Reach::new(idle), counted, faulty_layer: None }
     }
 
     pub fn stats(&self) -> &PagingStats {
         &self.stats
+    }
+
+    /// Takes the slot of an expert away. Whether there is such an expert.
+    pub fn evict(&mut self, layer: usize, expert: usize) -> bool {
+        let place = self.place_of(layer).filter(|place| expert < self.places[*place].weighted());
+        place.is_some_and(|place| {
+            self.residency.evict(place, expert);
+            self.is_stale[place] = true;
+            true
+        })
+    }
+
+    /// Index in the model of a place.
+    pub fn layer(&self, place: usize) -> usize {
+        self.places[place].layer
+    }
+
+    /// A generation begins.
+    pub fn begin(&mut self) {
+        self.counted.iter_mut().for_each(|counts| counts.fill(0));
+        self.faulty_layer = None;
+    }
+
+    /// A token was handed out that chose these experts, by place.
+    pub fn count(&mut self, chosen: &[Vec<u32>]) {
+        for (counts, ids) in self.counted.iter_mut().zip(chosen) {
+            ids.iter().for_each(|&id| counts[id as usize] += 1);
+        }
+    }
+
+    pub fn counted(&self) -> Vec<Vec<u64>> {
+        self.counted.clone()
+    }
+
+    pub fn set_counted(&mut self, counted: Vec<Vec<u64>>) {
+        self.counted = counted;
+    }
+
+    /// Adds what has been counted here, by place and expert.
+    pub fn add_counts(&self, loads: &mut [Vec<u64>]) {
+        for (loads, counts) in loads.iter_mut().zip(&self.counted) {
+            loads.iter_mut().zip(counts).for_each(|(load, count)| *load += count);
+        }
+    }
+
+    /// A single token used experts that were all there.
+    pub fn used(&mut self, place: usize, ids: &[u32]) {
+        self.residency.used(place, ids);
+        self.stats.decode.token(place, &self.places[place], ids, 0);
+    }
+
+    /// Likewise after so many of them were loaded, for which it waited.
+    pub fn loaded(&mut self, place: usize, (ids, num_loads): (&[u32], usize), seconds: f64) {
+        self.residency.used(place, ids);
+        self.stats.decode.token(place, &self.places[place], ids, num_loads);
+        self.stats.decode.seconds += seconds;
+    }
+
+    /// So many layers with experts ran behind a halt.
+    pub fn note_waste(&mut self, layers: usize) {
+        self.stats.wasted_layers += layers as u64;
+        self.stats.reach_layers = self.reach.wanted();
+        self.stats.stop_seconds = self.reach.stop_seconds();
     }
 
     /// Bytes of all routed experts.
@@ -158,7 +269,7 @@ impl Paged {
 }
 
 impl GpuDecoder {
-    /// Runs a pass that waits for the host after every router.
+    /// Runs a batch, and waits for the host after every router.
     pub(super) async fn run_stages(
         &mut self,
         attempted: &str,
@@ -166,64 +277,14 @@ impl GpuDecoder {
         rest: &Recording,
         num_tokens: usize,
     ) -> Result<()> {
-        let mut pending: Option<&Recording> = None;
         for stage in stages {
-            let recordings: Vec<&Recording> = pending.take().into_iter().chain([&stage.before]).collect();
             let len = num_tokens * self.spec.layers[stage.cut.layer].moe().map_or(0, |moe| moe.router.num_experts_per_tok);
             let result = (&stage.cut.ids, (len * 4) as u64);
-            let readback = self.device.submit_and_read(attempted, &recordings, 1, result).await?;
+            let readback = self.device.submit_and_read(attempted, &[&stage.before], 1, result).await?;
             let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&self.device.take("reading the chosen experts", readback).await?);
-            if num_tokens == 1 {
-                self.load_chosen(stage, &ids).await?;
-                pending = Some(&stage.experts);
-            } else {
-                self.run_waves(attempted, stage, (&ids, num_tokens)).await?;
-            }
+            self.run_waves(attempted, stage, (&ids, num_tokens)).await?;
         }
-        let recordings: Vec<&Recording> = pending.into_iter().chain([rest]).collect();
-        self.device.submit(attempted, &recordings).await
-    }
-
-    /// Loads what a single token needs and is not there. Records are read before anything is overwritten, so that an error changes nothing.
-    async fn load_chosen(&mut self, stage: &Stage, ids: &[u32]) -> Result<()> {
-        let GpuDecoder { device, store, spec, weights, paged, .. } = self;
-        let (layer, records) = (stage.cut.layer, Records { store, spec, weights });
-        let paged = paged.as_mut().expect("stages are of paged decoders");
-        let place = paged.place_of(layer).expect("every router has a place");
-        let waiting = Stopwatch::start();
-        let mut plan = paged.residency.plan(place, ids);
-        let mut read = Vec::with_capacity(plan.loads().len());
-        for load in plan.loads() {
-            read.push((load.slot, records.read(layer, load.expert).await?));
-        }
-        plan.evict();
-        if !read.is_empty() {
-            paged.is_stale[place] = true;
-            let write = || {
-                read.iter().for_each(|(slot, record)| records.write(device, (layer, *slot), record));
-                Ok(())
-            };
-            device.catch("loading experts", write).await?;
-        }
-        let num_loads = plan.commit().len();
-        paged.residency.used(place, ids);
-        paged.stats.decode.token(place, &paged.places[place], ids, num_loads);
-        if num_loads > 0 {
-            paged.stats.decode.seconds += waiting.seconds();
-        }
-        if std::mem::take(&mut paged.is_stale[place]) {
-            let table = paged.residency.table(place);
-            let slots: Vec<u32> = ids.iter().map(|&id| table[id as usize]).collect();
-            let write = || {
-                device.write(&weights.slot_tables[&Role::Router.of_layer(layer)], 0, bytemuck::cast_slice(table));
-                device.write(&stage.cut.slots, 0, bytemuck::cast_slice(&slots));
-                Ok(())
-            };
-            let written = device.catch("loading experts", write).await;
-            paged.is_stale[place] = written.is_err();
-            written?;
-        }
-        Ok(())
+        self.device.submit(attempted, &[rest]).await
     }
 
     /// Runs the experts of a batch: those that are there, then the others, as many at a time as there are slots.

@@ -11,6 +11,7 @@ use crate::gpu::{Buffer, Recording};
 use crate::kernels::norm::Fused;
 use crate::kernels::{embed, expert_combine, matmul, sample};
 use crate::spec::{LayerSpec, ParallelInputs, Role};
+use std::sync::Arc;
 
 /// What distinguishes two recordings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,9 @@ pub(super) struct Planner<'a> {
 pub(super) struct Recorded {
     pub recording: Recording,
     pub cuts: Vec<Cut>,
+    pub pass: Pass,
+    /// A token is chosen at the end.
+    pub samples: bool,
     pub probe: Option<Probe>,
     pub taps: Option<ScratchTaps>,
 }
@@ -60,8 +64,38 @@ pub(super) struct Recorded {
 pub(super) enum Plan {
     /// All experts are there.
     Whole(Recording),
-    /// Between its parts experts may have to be loaded.
+    /// Of a batch. Between its parts experts may have to be loaded.
     Cut { stages: Vec<Stage>, rest: Recording },
+    /// Of a single token, whose routers may halt.
+    Steps(Arc<Steps>),
+}
+
+/// What single tokens run.
+#[derive(Debug)]
+pub(super) struct Steps {
+    /// Two for every layer with experts, one up to the block with its router and one from there on up to and with the router; and what is left.
+    pieces: Vec<Recording>,
+    /// One for every layer with experts.
+    pub cuts: Vec<Cut>,
+    /// A token is chosen at the end.
+    pub samples: bool,
+}
+
+impl Steps {
+    fn new(mut recording: Recording, cuts: Vec<Cut>, samples: bool) -> Self {
+        let mut pieces = Vec::with_capacity(2 * cuts.len() + 1);
+        for at in cuts.iter().flat_map(|cut| [cut.opened, cut.routed]).rev() {
+            pieces.push(recording.split_off(at));
+        }
+        pieces.push(recording);
+        pieces.reverse();
+        Steps { pieces, cuts, samples }
+    }
+
+    /// From one piece up to another, or to the end.
+    pub fn pieces(&self, first: usize, end: Option<usize>) -> &[Recording] {
+        &self.pieces[first..end.unwrap_or(self.pieces.len())]
+    }
 }
 
 /// A pass up to the experts of one layer.
@@ -74,10 +108,14 @@ pub(super) struct Stage {
 }
 
 impl Plan {
-    /// `cuts` of a recording, where they are needed.
-    pub fn new(mut recording: Recording, cuts: Vec<Cut>, needs_cuts: bool) -> Self {
-        if !needs_cuts {
+    /// What was recorded, in parts where not all experts are there.
+    pub fn new(recorded: Recorded, is_paged: bool) -> Self {
+        let Recorded { mut recording, cuts, pass, samples, .. } = recorded;
+        if !is_paged {
             return Plan::Whole(recording);
+        }
+        if pass.is_decode() {
+            return Plan::Steps(Arc::new(Steps::new(recording, cuts, samples)));
         }
         let mut stages = Vec::with_capacity(cuts.len());
         for cut in cuts.into_iter().rev() {
@@ -97,6 +135,16 @@ impl Plan {
         match self {
             Plan::Whole(recording) => vec![recording],
             Plan::Cut { stages, rest } => stages.iter().flat_map(|stage| [&stage.before, &stage.experts]).chain([rest]).collect(),
+            Plan::Steps(steps) => steps.pieces.iter().collect(),
+        }
+    }
+
+    /// # Panics
+    /// If it is not that of a single token of a paged decoder.
+    pub fn steps(&self) -> Arc<Steps> {
+        match self {
+            Plan::Steps(steps) => steps.clone(),
+            Plan::Whole(_) | Plan::Cut { .. } => unreachable!("a paged decoder walks through plans of single tokens"),
         }
     }
 }
@@ -143,8 +191,8 @@ impl<'a> Planner<'a> {
             }
             Output::Logits => self.head(sampler, 0, num_tokens)?,
         }
-        let Recorder { recording, cuts, .. } = self.recorder;
-        Ok(Recorded { recording, cuts, probe: self.probe, taps: self.taps })
+        let Recorder { recording, cuts, pass, .. } = self.recorder;
+        Ok(Recorded { recording, cuts, pass, samples: output == Output::Token, probe: self.probe, taps: self.taps })
     }
 
     /// From the rows of the pass to the residual stream after the last layer.
@@ -257,13 +305,16 @@ impl<'a> Planner<'a> {
     fn sample(&mut self, sampler: &Sampler) -> Result<()> {
         let Recorder { device, model, memory, .. } = self.recorder;
         let first_row = self.recorder.pass.num_tokens - 1;
-        let problem = sample::Problem { num_sequences: 1, vocab_size: model.vocab_size, first_row, ring: RING };
+        let halt = memory.halt.as_ref().filter(|_| self.recorder.pass.is_decode()).map(|record| &record.buffer);
+        let (vocab_size, halts) = (model.vocab_size, halt.is_some());
+        let problem = sample::Problem { num_sequences: 1, vocab_size, first_row, ring: RING, halts };
         let buffers = sample::Buffers {
             sampling: &sampler.sampling,
             logits: &sampler.logits,
             seen: &sampler.seen,
             rows: &memory.rows,
             sampled: &sampler.sampled,
+            halt,
         };
         sample::record(device, &mut self.recorder.recording, &problem, &buffers)
     }

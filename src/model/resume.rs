@@ -2,6 +2,7 @@
 
 use super::buffers::Buffers;
 use super::gpu_decoder::GpuDecoder;
+use super::paged::Paged;
 use super::plan::{Output, PlanKey};
 use crate::error::Result;
 use crate::gpu::Recording;
@@ -43,10 +44,14 @@ impl GpuDecoder {
     /// Runs tokens of the text again that have been counted already.
     async fn repeat(&mut self, positions: Range<usize>) -> Result<()> {
         let tokens = self.history[positions.clone()].to_vec();
+        let counted = self.paged.as_ref().map(Paged::counted);
         self.keep_loads(true).await?;
         for (index, chunk) in tokens.chunks(self.buffers.chunk.max_tokens).enumerate() {
             let key = PlanKey { num_tokens: chunk.len(), output: Output::Nothing, taps: false };
             self.pass(chunk, positions.start + index * self.buffers.chunk.max_tokens, key).await?;
+        }
+        if let (Some(paged), Some(counted)) = (&mut self.paged, counted) {
+            paged.set_counted(counted);
         }
         self.keep_loads(false).await
     }

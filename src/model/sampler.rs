@@ -3,7 +3,7 @@
 use super::ahead::NUM_SLOTS;
 use super::chunk::Chunk;
 use crate::batch::{Sampling, seen_words};
-use crate::blocks::{LayerTaps, Memory};
+use crate::blocks::{HaltRecord, LayerTaps, Memory};
 use crate::gpu::{Buffer, Device, Pace, Recording};
 use crate::spec::ModelSpec;
 
@@ -24,6 +24,8 @@ pub(super) struct Sampler {
     pub loads_aside: Buffer,
     /// A copy of `sampled`, then of the taps after every step of a batch; filled only where routing is asked for.
     pub tap_steps: Buffer,
+    /// Where experts may be absent: a copy of `sampled`, then reports of the halt record, then taps.
+    pub report: Buffer,
     num_layers: usize,
 }
 
@@ -33,6 +35,8 @@ impl Sampler {
         let f32s = |label: &str, len: usize| device.storage(label, (len * 4) as u64);
         let num_layers = spec.layers.len();
         let num_loads = (memory.loads.size_bytes() / 4) as usize;
+        let tap_len = LayerTaps::len(&memory.taps, 1);
+        let report_len = |halt: &HaltRecord| RING + num_layers + Pace::MOST_STEPS * (halt.report_words() + tap_len);
         Sampler {
             logits: f32s("logits", chunk.max_logit_rows * spec.vocab_size),
             sampling: device.uniform("sampling", bytemuck::bytes_of(&Sampling::GREEDY)),
@@ -40,7 +44,8 @@ impl Sampler {
             sampled: f32s("sampled", RING + num_layers),
             load_steps: f32s("load_steps", NUM_SLOTS * num_loads),
             loads_aside: f32s("loads_aside", num_loads),
-            tap_steps: f32s("tap_steps", RING + num_layers + Pace::MOST_STEPS * LayerTaps::len(&memory.taps, 1)),
+            tap_steps: f32s("tap_steps", RING + num_layers + Pace::MOST_STEPS * tap_len),
+            report: f32s("report", memory.halt.as_ref().map_or(0, report_len)),
             num_layers,
         }
     }

@@ -126,11 +126,11 @@ impl GpuDecoder {
                 planner.taps = Some(ScratchTaps::new(wanted));
                 planner.record(&self.buffers.sampler, Output::Nothing)
             };
-            let recorded = self.device.catch(attempted, record).await?;
-            let taps = recorded.taps.expect("they were asked for");
+            let mut recorded = self.device.catch(attempted, record).await?;
+            let taps = recorded.taps.take().expect("they were asked for");
             taps.check()?;
-            let plan = Plan::new(recorded.recording, recorded.cuts, self.paged.is_some());
-            self.run(attempted, &plan, chunk.len()).await?;
+            let plan = Plan::new(recorded, self.paged.is_some());
+            self.run(attempted, &plan, chunk, index * chunk_len).await?;
             for (position, (tap, copy)) in taps.kept.into_iter().enumerate() {
                 let words: Vec<u32> = self.device.read_as(attempted, &copy, chunk.len() * tap.width).await?;
                 match all.get_mut(position) {

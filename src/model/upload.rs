@@ -42,7 +42,7 @@ pub(super) async fn allocate(
     formats: &Formats,
     paged: Option<&Paged>,
 ) -> Result<DeviceWeights> {
-    let mut weights = DeviceWeights::default();
+    let mut weights = DeviceWeights { is_paged: paged.is_some(), ..DeviceWeights::default() };
     for (key, weight, has_bias) in placed(spec) {
         let (label, quant) = (key.packed_name(), formats.of(key));
         let Weight { rows, cols, unit_rows, .. } = weight;

@@ -121,6 +121,15 @@ impl Residency {
         Plan { place, loads }
     }
 
+    /// Takes the slot of an expert away, if it has one.
+    pub fn evict(&mut self, place: usize, expert: usize) {
+        let place = &mut self.places[place];
+        if place.table[expert] < WEIGHTLESS {
+            place.holds[place.table[expert] as usize] = None;
+            place.table[expert] = ABSENT;
+        }
+    }
+
     /// One token used these experts, which are all there. To be called once for each token and place, whether something had to be loaded or not.
     pub fn used(&mut self, place: usize, experts: &[u32]) {
         let place = &mut self.places[place];

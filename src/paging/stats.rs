@@ -17,6 +17,12 @@ pub struct PagingStats {
     pub decode: PagingCounts,
     /// Batches, of prompts.
     pub prefill: PagingCounts,
+    /// Layers with experts that ran for nothing, behind one whose experts were not there.
+    pub wasted_layers: u64,
+    /// Layers that run before the next look at what was missing; infinite where nothing has been for long.
+    pub reach_layers: f64,
+    /// What such a look takes, as measured.
+    pub stop_seconds: f64,
 }
 
 /// Counts of one way to run a model.
@@ -46,6 +52,9 @@ impl PagingStats {
             slot_bytes: places.iter().zip(slots).map(bytes).sum(),
             decode: PagingCounts::default(),
             prefill: PagingCounts::default(),
+            wasted_layers: 0,
+            reach_layers: 1.0,
+            stop_seconds: 0.0,
         }
     }
 }

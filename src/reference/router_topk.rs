@@ -11,7 +11,13 @@
 //! loads           [num_experts] u32              out  incremented once per assignment
 //! ```
 //!
-//! What `params` of the shader says besides is in [`RouterSpec::change`].
+//! What `params` of the shader says besides is in [`RouterSpec::change`]. Of a router that may halt, [`look_up`] is what comes after the choice:
+//!
+//! ```text
+//! stream          [..] f32                       in       the residual stream
+//! halt            Halt                           in, out
+//! slots           [top_k] u32                    out      none if one is absent, or something halted before
+//! ```
 
 use crate::gating::RouterSpec;
 
@@ -21,6 +27,35 @@ pub struct Routing {
     pub expert_ids: Vec<u32>,
     pub slots: Vec<u32>,
     pub routing_weights: Vec<f32>,
+}
+
+/// In a slot table: an expert that has none.
+pub const ABSENT: u32 = u32::MAX;
+
+/// What a single token leaves for the host where an expert is not there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Halt {
+    pub is_halted: bool,
+    /// Index of the layer that halted, among those with a router.
+    pub place: u32,
+    /// What the layer chose that looked last.
+    pub chosen: Vec<u32>,
+    /// The residual stream where it halted.
+    pub stream: Vec<f32>,
+}
+
+/// What a router makes of its choice for a single token where experts may be absent. Behind a halt it chooses nothing: `routing` stays as it was, but for
+/// the slots.
+pub fn look_up(routing: &mut Routing, place: u32, stream: &[f32], halt: &mut Halt) {
+    if !halt.is_halted {
+        halt.chosen = routing.expert_ids.clone();
+        if routing.slots.contains(&ABSENT) {
+            *halt = Halt { is_halted: true, place, chosen: halt.chosen.clone(), stream: stream.to_vec() };
+        }
+    }
+    if halt.is_halted {
+        routing.slots.fill(ABSENT);
+    }
 }
 
 pub fn router_topk(

@@ -35,6 +35,7 @@ mod gguf_blocks;
 mod gguf_configs;
 mod gguf_memory;
 mod gguf_models;
+mod halts;
 mod hub;
 mod hub_faults;
 mod hub_gguf;

@@ -33,8 +33,9 @@ fn draws(device: &Device, sampling: Sampling, logits: &[f32]) -> Vec<u32> {
         seen: &storage("seen", &vec![0; DRAWS * seen_words(VOCAB)]),
         rows: &storage("rows", bytemuck::cast_slice(&rows)),
         sampled: &sampled,
+        halt: None,
     };
-    let problem = Problem { num_sequences: DRAWS, vocab_size: VOCAB, first_row: 0, ring: 1 };
+    let problem = Problem { num_sequences: DRAWS, vocab_size: VOCAB, first_row: 0, ring: 1, halts: false };
     let mut recording = Recording::default();
     record(device, &mut recording, &problem, &buffers).unwrap();
     pollster::block_on(async {

@@ -19,6 +19,7 @@ mod qkv;
 mod regroup;
 mod router;
 mod router_attention;
+mod router_halts;
 mod router_topk;
 mod sample;
 mod scan;
@@ -51,6 +52,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(router_attention::cases());
     cases.extend(router_topk::cases());
     cases.extend(router::cases());
+    cases.extend(router_halts::cases());
     cases.extend(expert_sort::cases());
     cases.extend(experts::gate_up_cases());
     cases.extend(experts::down_cases());

@@ -88,6 +88,7 @@ impl Router {
             quant,
             load_offset: router.num_experts,
             fault_place: 0,
+            halting: None,
         }
     }
 }
@@ -138,6 +139,7 @@ impl Problem for Router {
             slots: &slots.buffer,
             weights: &weights.buffer,
             loads: &loads.buffer,
+            halt: None,
             selection_bias: selection_bias.as_ref(),
             expert_scale: expert_scale.as_ref(),
         };

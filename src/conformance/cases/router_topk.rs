@@ -189,7 +189,8 @@ fn case(what: &str, problem: Router) -> Case {
 impl Router {
     fn problem(&self) -> router_topk::Problem<'_> {
         let load_offset = LOAD_ROW * self.router.num_experts;
-        router_topk::Problem { num_tokens: self.num_tokens, router: &self.router, load_offset, fault_place: 0 }
+        let (num_tokens, router) = (self.num_tokens, &self.router);
+        router_topk::Problem { num_tokens, router, load_offset, fault_place: 0, halting: None }
     }
 
     fn logits(&self, inputs: &mut Inputs) -> Vec<f32> {
@@ -243,6 +244,7 @@ impl Problem for Router {
             slots: &slots.buffer,
             weights: &weights.buffer,
             loads: &loads.buffer,
+            halt: None,
             selection_bias: bias.as_ref(),
             expert_scale: scale.as_ref(),
         };

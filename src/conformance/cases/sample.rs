@@ -14,6 +14,15 @@ struct Sample {
     vocab_size: usize,
     first_row: usize,
     logits: Logits,
+    halt: Halt,
+}
+
+/// Whether something before may have halted.
+#[derive(Clone, Copy, PartialEq)]
+enum Halt {
+    Never,
+    NotYet,
+    Before,
 }
 
 #[derive(Clone, Copy)]
@@ -34,7 +43,8 @@ const SEQUENCES: usize = 40;
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, sampling, vocab_size, logits| {
-        let problem = Sample { sampling, num_sequences: SEQUENCES, vocab_size, first_row: SEQUENCES + 3, logits };
+        let (num_sequences, first_row, halt) = (SEQUENCES, SEQUENCES + 3, Halt::Never);
+        let problem = Sample { sampling, num_sequences, vocab_size, first_row, logits, halt };
         cases.push(Case::new("sample", format!("{name}, vocabulary of {vocab_size}"), TOLERANCE, problem));
     };
     let greedy = Sampling::GREEDY;
@@ -71,7 +81,11 @@ pub fn cases() -> Vec<Case> {
     add("top-k 40", Sampling { top_k: 40, ..hot }, 9001, random);
     add("top-p 0.9", Sampling { top_p: 0.9, temperature: 0.3, ..hot }, 9001, random);
     for (name, num_sequences, first_row) in [("one row of many", 1, 7), ("rows replaced in place", 4, 0)] {
-        let problem = Sample { sampling: hot, num_sequences, vocab_size: 1000, first_row, logits: random };
+        let problem = Sample { sampling: hot, num_sequences, vocab_size: 1000, first_row, logits: random, halt: Halt::Never };
+        cases.push(Case::new("sample", name, TOLERANCE, problem));
+    }
+    for (name, halt) in [("paged", Halt::NotYet), ("halted before", Halt::Before)] {
+        let problem = Sample { sampling: hot, num_sequences: 1, vocab_size: 1000, first_row: 0, logits: random, halt };
         cases.push(Case::new("sample", name, TOLERANCE, problem));
     }
     cases
@@ -79,7 +93,8 @@ pub fn cases() -> Vec<Case> {
 
 impl Sample {
     fn problem(&self) -> sample::Problem {
-        sample::Problem { num_sequences: self.num_sequences, vocab_size: self.vocab_size, first_row: self.first_row, ring: RING }
+        let Sample { num_sequences, vocab_size, first_row, halt, .. } = *self;
+        sample::Problem { num_sequences, vocab_size, first_row, ring: RING, halts: halt != Halt::Never }
     }
 
     fn logits(&self, inputs: &mut Inputs) -> Vec<f32> {
@@ -130,9 +145,10 @@ impl Problem for Sample {
         let outputs = self.outputs(stage, [&seen, bytemuck::cast_slice(&rows), &ring], step);
         let logits = stage.input("logits", &logits);
         let sampling = device.uniform("sampling", bytemuck::bytes_of(&self.sampling));
-        let [seen, rows, sampled] = &outputs;
-        let buffers =
-            Buffers { sampling: &sampling, logits: &logits, seen: &seen.buffer, rows: &rows.buffer, sampled: &sampled.buffer };
+        let halt = stage.input("halt", &[u32::from(self.halt == Halt::Before), 7, 7, 7]);
+        let [seen, rows, sampled] = [0, 1, 2].map(|index| &outputs[index].buffer);
+        let halt = (self.halt != Halt::Never).then_some(&halt);
+        let buffers = Buffers { sampling: &sampling, logits: &logits, seen, rows, sampled, halt };
         let mut recording = Recording::default();
         sample::record(device, &mut recording, &self.problem(), &buffers)?;
         Ok(Prepared { recording, outputs: outputs.into() })
@@ -159,6 +175,11 @@ impl Sample {
             step.ring.push(*token, Rule::Exact);
         }
         let words = seen_words(self.vocab_size);
+        if self.halt == Halt::Before {
+            seen.iter().for_each(|word| step.seen.push(*word, Rule::Exact));
+            step.rows.set(1, rows[0].position + 1, Rule::Exact);
+            return step;
+        }
         for sequence in 0..self.num_sequences {
             let logits = &logits[sequence * self.vocab_size..][..self.vocab_size];
             let seen = &seen[sequence * words..][..words];

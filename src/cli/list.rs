@@ -18,7 +18,7 @@ Examples:
   moebius list quants --json
   moebius list kernels --markdown";
 
-/// List architectures, kernels, quant formats, taps, policies, gating methods or their losses.
+/// List what this version knows: architectures, kernels, formats, gates and more.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {

@@ -95,12 +95,42 @@ pub enum MaxError {
     OfBlock(f32),
 }
 
-/// A packed row while it is made.
-#[derive(Debug, Default)]
-struct Planes {
-    values: Vec<u8>,
-    high: Vec<u8>,
-    scales: Vec<u8>,
+/// The planes of a row that is being packed.
+struct Planes<'a> {
+    values: Plane<'a>,
+    high: Plane<'a>,
+    scales: Plane<'a>,
+}
+
+/// The bytes of a plane, and how many of them have been written; the others are zero.
+struct Plane<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Plane<'a> {
+    fn new(bytes: &'a mut [u8]) -> Self {
+        Plane { bytes, len: 0 }
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// The next `len` bytes, to be written.
+    fn next(&mut self, len: usize) -> &mut [u8] {
+        self.len += len;
+        &mut self.bytes[self.len - len..self.len]
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.next(bytes.len()).copy_from_slice(bytes);
+    }
+
+    fn extend(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        bytes.into_iter().for_each(|byte| self.push(byte));
+    }
 }
 
 /// The planes of a packed row, each as long as its values or longer.
@@ -219,7 +249,6 @@ impl QuantFormat {
         assert!(minima.is_none_or(|minima| minima.len() == scales.len()), "a minimum for each scale");
         Self::of_codes(minima.is_some()).pack_rows(num_rows, cols, |row, planes| {
             planes.values.extend_from_slice(bytemuck::cast_slice(&codes[row * cols..][..cols]));
-            planes.values.resize(padded(cols), 0);
             for group in row * groups..(row + 1) * groups {
                 planes.scales.extend(scales[group].to_le_bytes());
                 planes.scales.extend(minima.iter().flat_map(|minima| minima[group].to_le_bytes()));
@@ -231,13 +260,10 @@ impl QuantFormat {
         let row_bytes = self.row_bytes(cols);
         let mut bytes = vec![0; num_rows * row_bytes];
         platform::for_each_row(&mut bytes, row_bytes, |row, bytes| {
-            let mut planes = Planes::default();
-            pack_row(row, &mut planes);
-            let (first, for_scales) = bytes.split_at_mut(self.scales_offset(cols));
-            let (for_values, for_high) = first.split_at_mut(self.value_bytes(cols));
-            for_values.copy_from_slice(&planes.values);
-            for_high[..planes.high.len()].copy_from_slice(&planes.high);
-            for_scales[..planes.scales.len()].copy_from_slice(&planes.scales);
+            let (first, scales) = bytes.split_at_mut(self.scales_offset(cols));
+            let (values, high) = first.split_at_mut(self.value_bytes(cols));
+            let [values, high, scales] = [values, high, scales].map(Plane::new);
+            pack_row(row, &mut Planes { values, high, scales });
         });
         bytes
     }
@@ -291,12 +317,13 @@ fn f16_above(value: f32) -> half::f16 {
     if nearest.to_f32() < value && nearest < largest { half::f16::from_bits(nearest.to_bits() + 1) } else { nearest }
 }
 
-/// Appends 32 values of 4 bits: a `u32` holds eight values, the first four in the low halves of its bytes.
-fn push_nibbles(steps: &[u8], out: &mut Vec<u8>) {
-    for eight in steps.as_chunks().0 {
+/// Appends blocks of 32 values of 4 bits: a `u32` holds eight values, the first four in the low halves of its bytes.
+fn push_nibbles(steps: &[u8], out: &mut Plane<'_>) {
+    let (eights, fours) = (steps.as_chunks().0, out.next(steps.len() / 2).as_chunks_mut().0);
+    for (four, eight) in fours.iter_mut().zip(eights) {
         let nibbles = u64::from_le_bytes(*eight) & 0x0F0F_0F0F_0F0F_0F0F;
         // The last four come to lie beside the first four, a nibble higher.
-        out.extend_from_slice(&((nibbles | nibbles >> 28) as u32).to_le_bytes());
+        *four = ((nibbles | nibbles >> 28) as u32).to_le_bytes();
     }
 }
 
@@ -305,15 +332,16 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
     bytes.chunks_exact(4).flat_map(|four| four.iter().map(|byte| byte & 15).chain(four.iter().map(|byte| byte >> 4)))
 }
 
-/// Appends what 32 values have beyond four bits, one bit or two: a `u32` holds as many quads of values as it can, value i of a quad in byte i.
-fn push_high(steps: &[u8], bits: usize, out: &mut Vec<u8>) {
+/// Appends what blocks of 32 values have beyond four bits, one bit or two: a `u32` holds as many quads of values as it can, value i of a quad in
+/// byte i.
+fn push_high(steps: &[u8], bits: usize, out: &mut Plane<'_>) {
     let per_byte = 8 / bits;
     let mask = u32::from_le_bytes([(1 << bits) - 1; 4]);
-    for quads in steps.chunks_exact(4 * per_byte) {
+    let fours = out.next(steps.len() / per_byte).as_chunks_mut().0;
+    for (four, quads) in fours.iter_mut().zip(steps.chunks_exact(4 * per_byte)) {
         // No quad is shifted out of its bytes.
         let quad = |(index, quad): (usize, &[u8; 4])| (u32::from_le_bytes(*quad) >> 4 & mask) << (index * bits);
-        let packed = quads.as_chunks().0.iter().enumerate().map(quad).fold(0, |all, quad| all | quad);
-        out.extend_from_slice(&packed.to_le_bytes());
+        *four = quads.as_chunks().0.iter().enumerate().map(quad).fold(0, |all, quad| all | quad).to_le_bytes();
     }
 }
 

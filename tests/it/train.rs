@@ -308,7 +308,7 @@ fn the_command_says_what_is_wrong() {
 /// The demo model trained on as PyTorch did: all fifty steps with `FULL=1`, three without.
 #[test]
 fn losses_of_the_demo_model_are_those_of_pytorch() {
-    let folder = golden("gating/parity");
+    let folder = golden("training_parity");
     let run: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("run.json")).unwrap()).unwrap();
     let tokens: Vec<u32> = tensor(&folder.join("batches.safetensors"), "tokens").iter().map(|token| *token as u32).collect();
     let spec = spec_of(&demo_model());

@@ -24,6 +24,10 @@ struct Matmul {
     dense: bool,
 }
 
+/// What may become of a sum.
+const OUTPUTS: [Output; 7] =
+    [Output::Replace, Output::Add, Output::Sigmoid, Output::Tanh, Output::Gate, Output::Capped(0.5), Output::Decay { rows: 11 }];
+
 pub fn cases() -> Vec<Case> {
     let usual = Matmul {
         num_tokens: 9,
@@ -54,15 +58,7 @@ pub fn cases() -> Vec<Case> {
         let head = Matmul { num_tokens, rows: 430, dense: true, ..usual };
         let sharded = Matmul { rows_per_shard: 128, ..head };
         problems.extend([head, sharded, Matmul { output: Output::Add, quant: &BF16, dense: false, ..sharded }]);
-        for output in [
-            Output::Replace,
-            Output::Add,
-            Output::Sigmoid,
-            Output::Tanh,
-            Output::Gate,
-            Output::Capped(0.5),
-            Output::Decay { rows: 11 },
-        ] {
+        for output in OUTPUTS {
             for (bias, scale) in [(true, 1.0), (false, 0.22), (true, 0.22)] {
                 // The last quad is cut short, and so is the one at the end of a shard.
                 let finished = Matmul { num_tokens, rows: 55, bias, scale, output, ..usual };

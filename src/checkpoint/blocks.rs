@@ -37,13 +37,28 @@ pub(super) fn common(blocks: &[&BlockType]) -> Quant {
     QuantFormat::of_codes(blocks.iter().any(|block| block.has_minimum))
 }
 
+/// Packs parts whose rows take turns, if `quant` keeps their blocks as they are.
+///
+/// # Errors
+/// As [`pack`], and before it which of the parts.
+pub(super) fn pack_turns(
+    block: &'static BlockType,
+    parts: &[&[u8]],
+    cols: usize,
+    quant: Quant,
+) -> Option<Result<Vec<u8>, (usize, usize)>> {
+    let kept = kept(block).filter(|kept| kept.quant() == quant)?;
+    let bad = |(part, bytes): (usize, &&[u8])| Some((part, kept.first_not_finite(bytes)?));
+    Some(parts.iter().enumerate().find_map(bad).map_or_else(|| Ok(kept.pack(parts, cols)), Err))
+}
+
 /// Packs `bytes`, rows of `cols` values in blocks, in `quant`: [`held_in`] or [`common`] of their type.
 ///
 /// # Errors
 /// The index of a value that is infinite or not a number.
 pub(super) fn pack(block: &'static BlockType, bytes: &[u8], cols: usize, quant: Quant) -> Result<Vec<u8>, usize> {
     if let Some(kept) = kept(block).filter(|kept| kept.quant() == quant) {
-        return kept.first_not_finite(bytes).map_or_else(|| Ok(kept.pack(bytes, cols)), Err);
+        return kept.first_not_finite(bytes).map_or_else(|| Ok(kept.pack(&[bytes], cols)), Err);
     }
     if [false, true].map(QuantFormat::of_codes).contains(&quant) {
         let mut codes = Codes::default();

@@ -8,6 +8,7 @@ mod blocks;
 mod float8;
 pub mod gguf;
 mod header;
+mod in_blocks;
 mod mxfp4;
 pub mod packed;
 mod recipe;
@@ -391,39 +392,6 @@ impl Checkpoint {
             pieces.push(piece);
         }
         Ok(recipe.joined(pieces, recipe.cols, rows))
-    }
-
-    /// `rows` of `key` in `quant`, block by block as they are stored; `None` where they do not lie in blocks, or are asked for in another format.
-    async fn read_blocks(&self, key: WeightKey, rows: &Range<usize>, quant: Quant) -> Result<Option<Vec<u8>>> {
-        let recipe = Recipe::of(key, &self.spec);
-        let ranges = recipe.rows_of_parts(rows);
-        let mut asked = recipe.parts.iter().zip(&ranges).filter(|(_, rows)| !rows.is_empty()).map(|(part, _)| part);
-        let is_shared = self.stored_quant(key) == quant;
-        if !asked.all(|part| self.blocks_of(part).is_some_and(|block| is_shared || blocks::held_in(block) == quant)) {
-            return Ok(None);
-        }
-        let mut pieces = Vec::with_capacity(recipe.parts.len());
-        for (part, rows) in recipe.parts.iter().zip(ranges) {
-            pieces.push(self.part_in_blocks(part, rows, quant).await?);
-        }
-        Ok(Some(recipe.joined(pieces, quant.row_bytes(recipe.cols), rows.clone())))
-    }
-
-    async fn part_in_blocks(&self, part: &Part, rows: Range<usize>, quant: Quant) -> Result<Vec<u8>> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (Layout::Rows { first }, Some(block)) = (&part.layout, self.blocks_of(part)) else {
-            unreachable!("read_blocks has looked");
-        };
-        let (len, cols) = (block.len as u64, part.cols as u64);
-        let range = (first + rows.start as u64 * cols) / len..(first + rows.end as u64 * cols) / len;
-        let bytes = self.elements(&part.tensor.name, range.clone(), block.bytes).await?;
-        let packed = blocks::pack(block, &bytes, part.cols, quant)
-            .map_err(|index| Error::NotANumber { name: part.tensor.name.clone(), index: range.start * len + index as u64 })?;
-        drop(bytes);
-        self.release(&part.tensor.name, range, block.bytes);
-        Ok(packed)
     }
 
     /// Appends `rows` of one part to `values`.

@@ -83,17 +83,20 @@ impl GgmlBlocks {
         }
     }
 
-    /// Packs `blocks [rows, cols]`, row after row without padding, in the format of [`quant`](Self::quant). Values are kept to the last bit, but that
-    /// MXFP4 below 2^-126 is zero.
+    /// Packs blocks `[rows, cols]`, row after row without padding, in the format of [`quant`](Self::quant). The rows of several `parts` take turns.
+    /// Values are kept to the last bit, but that MXFP4 below 2^-126 is zero.
     ///
     /// # Panics
-    /// If `cols` is not a whole number of blocks, or `blocks` not one of rows.
-    pub fn pack(self, blocks: &[u8], cols: usize) -> Vec<u8> {
+    /// If `cols` is not a whole number of blocks, or a part not one of rows, or parts are not as long as each other.
+    pub fn pack(self, parts: &[&[u8]], cols: usize) -> Vec<u8> {
         assert!(cols > 0 && cols.is_multiple_of(self.block_len()), "{cols} columns are no blocks of {}", self.block_len());
         let row_bytes = cols / self.block_len() * self.block_bytes();
-        assert!(blocks.len().is_multiple_of(row_bytes), "{} bytes are no rows of {row_bytes}", blocks.len());
-        self.quant().pack_rows(blocks.len() / row_bytes, cols, |row, planes| {
-            self.pack_row(blocks[row * row_bytes..][..row_bytes].chunks_exact(self.block_bytes()), planes);
+        let len = parts.first().map_or(0, |part| part.len());
+        assert!(len.is_multiple_of(row_bytes), "{len} bytes are no rows of {row_bytes}");
+        assert!(parts.iter().all(|part| part.len() == len), "parts of different lengths cannot take turns");
+        self.quant().pack_rows(len / row_bytes * parts.len(), cols, |row, planes| {
+            let (part, row) = (parts[row % parts.len()], row / parts.len());
+            self.pack_row(part[row * row_bytes..][..row_bytes].chunks_exact(self.block_bytes()), planes);
         })
     }
 

@@ -36,7 +36,7 @@ fn blocks_of_ggml_keep_every_value() {
             assert_eq!(raw.len() / blocks.block_bytes() * blocks.block_len(), expected.len(), "{blocks:?}");
             // Rows of two blocks or more, and one row of all.
             for cols in [expected.len() / 2, expected.len()] {
-                let found = blocks.quant().unpack(&blocks.pack(&raw, cols), cols);
+                let found = blocks.quant().unpack(&blocks.pack(&[&raw], cols), cols);
                 for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
                     // The smallest exponents of MXFP4 are below those of an ordinary f32.
                     let zero = blocks == GgmlBlocks::Mxfp4 && *found == 0.0 && expected.abs() < f32::MIN_POSITIVE * 6.0;
@@ -46,6 +46,20 @@ fn blocks_of_ggml_keep_every_value() {
             }
             assert_eq!(blocks.first_not_finite(&raw), None, "{blocks:?}");
         }
+    }
+}
+
+#[test]
+fn rows_of_parts_take_turns() {
+    for blocks in GgmlBlocks::ALL {
+        let (ordinary, random) = (stored(blocks, "").0, stored(blocks, "random_").0);
+        let len = ordinary.len().min(random.len());
+        let parts = [&ordinary[..len], &random[..len]];
+        let cols = len / blocks.block_bytes() / 2 * blocks.block_len();
+        let alone = parts.map(|part| blocks.pack(&[part], cols));
+        let row_bytes = alone[0].len() / 2;
+        let expected: Vec<u8> = (0..4).flat_map(|row| alone[row % 2][row / 2 * row_bytes..][..row_bytes].to_vec()).collect();
+        assert!(blocks.pack(&parts, cols) == expected, "{blocks:?}");
     }
 }
 

@@ -17,7 +17,7 @@
 //                                                                          sigmoid from BETA_FIRST on, one per value head
 // step_bias, decay [VALUE_HEADS] f32                              in       HEAD; decay < 0
 // skip      [VALUE_HEADS] f32                                     in       SKIP
-// decays    [num_tokens, VALUE_HEADS, KEY_QUADS] vec4<f32>        in       CHANNEL, from 0 to 1
+// decays    [num_tokens, DECAY_QUADS] vec4<f32>                   in       CHANNEL: KEY_QUADS for each value head, from 0 to 1
 // keys      [num_tokens, KEY_STRIDE] vec4<f32>                    in       PAIR: k, then q
 // vectors   [..] vec4<f32>                                        in       PAIR: A [VALUE_DIM, KEY_QUADS], skip [VALUE_DIM / 4], the weights of the
 //                                                                          norms of k and of q [KEY_QUADS]
@@ -190,7 +190,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #end
 #for I in UNROLL
 #ifdef CHANNEL
-            s[first + $Iu] *= decays[(token * VALUE_HEADS + head) * KEY_QUADS + lane + (first + $Iu) * LANES];
+            s[first + $Iu] *= decays[token * DECAY_QUADS + head * KEY_QUADS + lane + (first + $Iu) * LANES];
 #endif
             sums += vec4(dot(s[first + $Iu], k_$I), dot(s[first + $Iu], q_$I), dot(k_$I, k_$I), dot(k_$I, q_$I));
             length += dot(q_$I, q_$I);

@@ -69,7 +69,7 @@ pub enum DecayBuffers<'a> {
         decay: &'a Buffer,
         skip: Option<&'a Buffer>,
     },
-    /// `[num_tokens, value_heads key_dim]`
+    /// `[num_tokens, padded(value_heads key_dim)]`
     Channel {
         decays: &'a Buffer,
     },
@@ -134,7 +134,10 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
             .flag_if(spec.rule == Rule::Add, "SKIP")
             .f32("STEP_MIN", least)
             .f32("STEP_MAX", most.min(UNBOUNDED)),
-        Decay::Channel { .. } => with_keys(variant).flag("CHANNEL"),
+        Decay::Channel { .. } => {
+            let stride = padded(spec.value_heads * spec.key_dim);
+            with_keys(variant).flag("CHANNEL").u32("DECAY_QUADS", stride / 4)
+        }
         Decay::Constant { .. } => with_keys(variant).flag("CONSTANT"),
         Decay::Pair { eps, .. } => variant
             .flag("PAIR")

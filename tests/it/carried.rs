@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// A fixture for each kind of block that keeps such a state.
-const NAMES: [&str; 5] = ["lfm2_moe", "granitemoehybrid", "nemotron_h", "qwen3_next", "qwen3_5_moe"];
+const NAMES: [&str; 4] = ["lfm2_moe", "granitemoehybrid", "nemotron_h", "qwen3_next"];
 
 /// Those, or of them the one that the variable `FIXTURE` names.
 fn names() -> impl Iterator<Item = &'static str> {

@@ -66,8 +66,6 @@ pub fn cases() -> Vec<Case> {
             }
         }
         problems.extend(parts(Matmul { num_tokens, ..usual }));
-        // The gate of a shared expert.
-        problems.push(Matmul { num_tokens, rows: 1, output: Output::Sigmoid, dense: true, ..usual });
     }
     // Tiles of 32 and of 64 tokens: full ones and what is left of one, rows and columns that end inside a tile of 64 rows and 32 columns.
     let tiled = Matmul { num_tokens: 97, rows: 100, cols: 70, ..usual };
@@ -82,9 +80,9 @@ pub fn cases() -> Vec<Case> {
     problems.into_iter().map(|problem| Case::new("matmul", problem.name(), SUM, problem)).collect()
 }
 
-/// Of longer rows, from their beginning and from within.
+/// Of longer rows, from their beginning and from within; and the gate of a shared expert.
 fn parts(usual: Matmul) -> Vec<Matmul> {
-    let mut problems = Vec::new();
+    let mut problems = vec![Matmul { rows: 1, output: Output::Sigmoid, dense: true, ..usual }];
     for (stride, first) in [(128, 0), (104, 72)] {
         let part = Some(Part { stride, first });
         problems.extend([&F32, &BF16].map(|quant| Matmul { cols: 12, part, quant, ..usual }));

@@ -243,9 +243,8 @@ impl Problem for Scan {
         let input = |name: &'static str, values: &[f32]| stage.input(name, if values.is_empty() { &[0.0] } else { values });
         let [step_bias, decay, skip] = [("step_bias", &given.step_bias), ("decay", &given.decay), ("skip", &given.skip)]
             .map(|(name, values)| input(name, values));
-        let decays = input("decays", &given.decays);
-        let keys = if given.keys.is_empty() { &[0.0][..] } else { &given.keys };
-        let keys = stage.padded_input("keys", keys, 2 * spec.key_dim);
+        let decays = stage.padded_input("decays", &given.decays, spec.value_heads * spec.key_dim);
+        let keys = stage.padded_input("keys", &given.keys, 2 * spec.key_dim);
         let vectors = [&given.decay, &given.skip, &given.key_norms[0], &given.key_norms[1]];
         let vectors = input("vectors", &vectors.map(|values| values.as_slice()).concat());
         let mut gates = vec![f32::NAN; given.rows.len() * padded(spec.projected())];

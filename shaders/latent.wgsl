@@ -4,7 +4,7 @@
 // q         [num_tokens, Q_STRIDE] f32                                in   raw; per head [NOPE_DIM | ROPE_DIM]
 // kv        [num_tokens, KV_STRIDE] f32                               in   raw; [LATENT_DIM | ROPE_DIM]
 // norm      [LATENT_DIM] f32                                          in   weight of an RMSNorm
-// rope      [CONTEXT, ROPE_DIM / 2] vec2<f32>                         in   cosine and sine
+// rope      [CONTEXT, ROPE_DIM / 2] vec2<f32>                         in   #ifdef ROPE: cosine and sine; otherwise nothing turns
 // query     [num_tokens, QUERY_STRIDE] f32                            out  per head [LATENT_DIM | ROPE_DIM]: the second part;
 //                                                                          head_matmul makes the first
 // cache     [sequence, CONTEXT, CACHED_DIM / 2]                       out  pairs of lib/cache.wgsl, at the row's position: normed latent
@@ -18,7 +18,9 @@
 @group(0) @binding(1) var<storage, read> q: array<f32>;
 @group(0) @binding(2) var<storage, read> kv: array<f32>;
 @group(0) @binding(3) var<storage, read> norm: array<f32>;
+#ifdef ROPE
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>;
+#endif
 @group(0) @binding(5) var<storage, read_write> query: array<f32>;
 @group(0) @binding(6) var<storage, read_write> cache: array<CachePair>;
 
@@ -36,8 +38,12 @@ fn dimensions(pair: u32) -> vec2<u32> {
 }
 
 fn turned(values: vec2<f32>, position: u32, pair: u32) -> vec2<f32> {
+#ifdef ROPE
     let turn = rope[position * (ROPE_DIM / 2u) + pair];
     return vec2<f32>(values.x * turn.x - values.y * turn.y, values.y * turn.x + values.x * turn.y);
+#else
+    return values;
+#endif
 }
 
 fn turned_key(source: u32, position: u32, pair: u32) -> vec2<f32> {

@@ -1,8 +1,8 @@
 // norm: y = weight * x / sqrt(mean(x^2) + EPS), row by row.
 // #ifdef LAYER_NORM: of x - mean(x) instead of x. #ifdef BIAS: plus a bias. #ifdef RESIDUAL: SCALE times that is added to y.
-// #ifdef OUTPUT_SCALE: and y is multiplied by one number.
+// #ifdef OUTPUT_SCALE: and y is multiplied by one number. #ifdef RESCALED: x becomes FACTOR times what y does.
 // grid      one workgroup per token: workgroup_id.x = row of y
-// x         [first_row + num_tokens, ROW_QUADS] vec4<f32>  in   padding columns are zero
+// x         [first_row + num_tokens, ROW_QUADS] vec4<f32>  in   padding columns are zero; #ifdef RESCALED: in, out
 // weight    [1, ROW_QUADS] vec4<f32>                       in   padding columns are zero; #ifdef BIAS: [2, ROW_QUADS], row 1 the bias
 // y         [num_tokens, ROW_QUADS] vec4<f32>              out
 // output_scale [1] f32                                     in   #ifdef OUTPUT_SCALE
@@ -14,7 +14,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+#ifdef RESCALED
+@group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>;
+#else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+#endif
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 #ifdef OUTPUT_SCALE
@@ -98,6 +102,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 #endif
 #endif
             y[workgroup.x * ROW_QUADS + quad_$I] = value;
+#ifdef RESCALED
+            x[source + quad_$I] = FACTOR * value;
+#endif
         }
 #end
     }

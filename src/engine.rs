@@ -446,7 +446,6 @@ impl Engine {
 /// As [`Engine::load`], as far as it concerns the files.
 pub async fn check_files(directory: &Path, whole: bool) -> Result<()> {
     let files = ModelFiles::open(directory).await?;
-    files.spec().check_runnable()?;
     if whole {
         Tokenizer::of(&files).await?;
         files.check_weights().await?;

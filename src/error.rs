@@ -58,10 +58,6 @@ pub enum Error {
     #[error("config.json cuts the model: {found}, but {expected}")]
     CutModel { expected: String, found: String, key: &'static str },
 
-    /// The architecture is known well enough to count its parameters, but not to run it.
-    #[error("{family} cannot be run: {reason}")]
-    NotRun { family: &'static str, reason: String },
-
     /// A model can be run, but a part of it has no gradient here.
     #[error("{family} cannot be trained: it has {part}, and there are no gradients for that")]
     NotTrained { family: &'static str, part: &'static str },
@@ -202,7 +198,6 @@ impl Error {
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 Some("a model is a directory in Hugging Face layout, or a hub id such as org/name".to_owned())
             }
-            Error::NotRun { .. } => Some("`moebius inspect` says what the model would need".to_owned()),
             Error::MissingShard { .. } => Some("fetch the whole checkpoint: some of its files are missing".to_owned()),
             Error::Safetensors { .. } | Error::Gguf { .. } => {
                 Some("the file is damaged or was downloaded only in part: fetch it again and compare its size".to_owned())

@@ -133,7 +133,7 @@ fn choose(recorder: &mut Recorder, spec: &MoeSpec, stream: &'static str, routed:
     if let (Some(eps), Some(weight)) = (spec.router.input_norm, recorder.vector(Role::RouterNorm)) {
         let (x, y, layer) = (recorder.stream(stream), recorder.stream("router_input"), Some(recorder.layer));
         let (norm, num_rows) = (NormSpec::rms(eps), num_tokens);
-        recorder.norm(layer, &Normed { norm, weight, x: &x, y: &y, first_row: 0, num_rows, residual: None })?;
+        recorder.norm(layer, &Normed { norm, weight, x: &x, y: &y, first_row: 0, num_rows, residual: None, rescale: None })?;
         input = Input { x: y, norm: None, ..input };
     }
     if let (Some(first), Some(width)) = (recorder.find_matrix(Role::RouterHidden), spec.router.hidden) {

@@ -64,7 +64,8 @@ fn project(recorder: &mut Recorder, spec: &LatentSpec, [raw, q]: [&Buffer; 2]) -
                 (recorder.scratch("latent_query", padded(rank)), recorder.scratch("latent_query_normed", padded(rank)));
             recorder.project(&Projection::new(down, &input, &middle))?;
             let norm = NormSpec::rms(spec.norm_eps);
-            let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false };
+            let problem =
+                norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false, rescale: None };
             let weight = recorder.vector(Role::LatentQueryNorm).expect("two projections have a norm between them");
             let buffers = norm::Buffers { x: &middle, weight, y: &normed, output_scale: None };
             norm::record(recorder.device, &mut recorder.recording, layer, &problem, &buffers)?;
@@ -82,7 +83,7 @@ fn project(recorder: &mut Recorder, spec: &LatentSpec, [raw, q]: [&Buffer; 2]) -
         q: raw,
         kv: &kv,
         norm: recorder.vector(Role::LatentNorm).expect("a latent has a norm"),
-        rope: memory.rope.as_ref().expect("latent attention has a rotary table"),
+        rope: memory.rope.as_ref(),
         query: q,
         cache: memory.state("latent_cache"),
     };

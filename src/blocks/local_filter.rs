@@ -37,7 +37,7 @@ pub(super) fn record(recorder: &mut Recorder, attention: &AttentionSpec, filter:
     let norm = NormSpec::rms(filter.norm_eps);
     let weight = recorder.vector(Role::FilterNorm).expect("a filter has a norm");
     let layer = Some(recorder.layer);
-    recorder.norm(layer, &Normed { norm, weight, x: &sum, y: &normed, first_row: 0, num_rows, residual: None })?;
+    recorder.norm(layer, &Normed { norm, weight, x: &sum, y: &normed, first_row: 0, num_rows, residual: None, rescale: None })?;
 
     let input = Input::plain(normed, hidden);
     recorder.project_qkv(&input, qkv, row)?;

@@ -60,7 +60,7 @@ fn close_branch(recorder: &mut Recorder, norm: Option<&Buffer>, sum: &Target) ->
     let Some(weight) = norm else { return Ok(()) };
     let (x, layer) = (recorder.stream("branch"), Some(recorder.layer));
     let (norm, num_rows, residual) = (recorder.layer_spec().norm, recorder.pass.num_tokens, Some(sum.scale));
-    recorder.norm(layer, &Normed { norm, weight, x: &x, y: &sum.buffer, first_row: 0, num_rows, residual })
+    recorder.norm(layer, &Normed { norm, weight, x: &x, y: &sum.buffer, first_row: 0, num_rows, residual, rescale: None })
 }
 
 /// `[n, hidden]` of both, or of the MLP alone where what the experts give has to wait.

@@ -141,6 +141,8 @@ pub(crate) struct Normed<'b> {
     pub num_rows: usize,
     /// Added to `y` so many times, instead of replacing it.
     pub residual: Option<f32>,
+    /// `x` becomes so many times the result.
+    pub rescale: Option<f32>,
 }
 
 /// Rows of `len` values to column `first` of rows of another stride.
@@ -287,7 +289,12 @@ impl<'a> Recorder<'a> {
     pub(super) fn open(&mut self) -> Result<Target> {
         let spec = self.layer_spec();
         let [before, _] = self.block_spec().norm_roles();
-        if let Some(weight) = self.vector(before) {
+        let (rescale, _) = spec.factors(self.block_spec());
+        if let (Some(weight), Some(_)) = (self.vector(before), rescale) {
+            let (norm, num_rows, x, y) = (spec.norm, self.pass.num_tokens, self.x(), self.stream("normed"));
+            let normed = Normed { norm, weight, x: &x, y: &y, first_row: 0, num_rows, residual: None, rescale };
+            self.norm(Some(self.layer), &normed)?;
+        } else if let Some(weight) = self.vector(before) {
             match Fused::from_spec(spec.norm) {
                 // One token: every kernel norms its input faster than a kernel of its own would be started.
                 Some(fused) if self.pass.is_decode() => self.fused_norm = Some(InputNorm { fused, weight }),
@@ -301,7 +308,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn target(&mut self) -> Target {
         let [_, after] = self.block_spec().norm_roles();
         if self.vector(after).is_none() {
-            return Target { buffer: self.x(), scale: self.layer_spec().residual_scale };
+            return Target { buffer: self.x(), scale: self.layer_spec().factors(self.block_spec()).1 };
         }
         let part = self.stream("part");
         self.recording.clear(&part);
@@ -322,6 +329,7 @@ impl<'a> Recorder<'a> {
             norm: spec.norm,
             residual: Some(spec.residual_scale),
             output_scale: output_scale.is_some(),
+            rescale: None,
         };
         let (x, y) = (self.stream("part"), self.x());
         let buffers = norm::Buffers { x: &x, weight, y: &y, output_scale };
@@ -332,13 +340,13 @@ impl<'a> Recorder<'a> {
     pub(super) fn norm_stream(&mut self, weight: &Buffer, from: &'static str) -> Result<()> {
         let (norm, num_rows) = (self.layer_spec().norm, self.pass.num_tokens);
         let (x, y) = (self.stream(from), self.stream("normed"));
-        self.norm(Some(self.layer), &Normed { norm, weight, x: &x, y: &y, first_row: 0, num_rows, residual: None })
+        self.norm(Some(self.layer), &Normed { norm, weight, x: &x, y: &y, first_row: 0, num_rows, residual: None, rescale: None })
     }
 
     pub fn norm(&mut self, layer: Option<usize>, normed: &Normed) -> Result<()> {
-        let Normed { norm, weight, x, y, first_row, num_rows: num_tokens, residual } = *normed;
+        let Normed { norm, weight, x, y, first_row, num_rows: num_tokens, residual, rescale } = *normed;
         let cols = self.model.hidden_size;
-        let problem = norm::Problem { first_row, num_tokens, cols, norm, residual, output_scale: false };
+        let problem = norm::Problem { first_row, num_tokens, cols, norm, residual, output_scale: false, rescale };
         norm::record(self.device, &mut self.recording, layer, &problem, &norm::Buffers { x, weight, y, output_scale: None })
     }
 

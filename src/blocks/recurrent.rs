@@ -139,7 +139,8 @@ fn normed_steps<'a>(recorder: &mut Recorder<'a>, norm: NormSpec, middle: Buffer,
         return Ok(Input { norm: Some(InputNorm { fused, weight }), ..Input::plain(middle, rank) });
     }
     let normed = recorder.scratch("recurrent_steps_normed", padded(rank));
-    let problem = norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false };
+    let problem =
+        norm::Problem { first_row: 0, num_tokens, cols: rank, norm, residual: None, output_scale: false, rescale: None };
     let buffers = norm::Buffers { x: &middle, weight, y: &normed, output_scale: None };
     norm::record(recorder.device, &mut recorder.recording, Some(recorder.layer), &problem, &buffers)?;
     Ok(Input::plain(normed, rank))

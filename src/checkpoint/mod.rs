@@ -122,10 +122,9 @@ impl Checkpoint {
     /// one, or hold one.
     ///
     /// # Errors
-    /// [`Error::NotRun`] if the model can only be counted; [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
+    /// [`Error::MissingFile`], [`Error::MissingShard`], [`Error::Io`], [`Error::Json`] or [`Error::Safetensors`] if the files are
     /// not whole; [`Error::MissingTensors`], [`Error::TensorShape`] or [`Error::TensorDtype`] if they do not fit `spec`.
     pub async fn open(directory: &Path, spec: &ModelSpec) -> Result<Self> {
-        spec.check_runnable()?;
         Self::of(Shards::open(directory).await?, spec).await
     }
 

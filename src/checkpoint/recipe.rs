@@ -121,7 +121,6 @@ impl Recipe {
             OnDisk::GateUpBias(storage) => mlp.gate_up_bias(&stored(storage)),
             OnDisk::Down(storage) => mlp.down(&stored(storage)),
             OnDisk::DownBias(storage) => mlp.down_bias(&stored(storage)),
-            OnDisk::Nowhere => Recipe { parts: Vec::new(), order: Order::After, cols },
         }
     }
 

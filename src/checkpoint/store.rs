@@ -75,7 +75,6 @@ impl ModelFiles {
     }
 
     async fn shards(&self) -> Result<Shards> {
-        self.spec.check_runnable()?;
         match &self.gguf {
             Some(gguf) => Ok(Shards::of_gguf(gguf)),
             None => Shards::open(&self.directory).await,

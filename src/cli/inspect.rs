@@ -222,9 +222,6 @@ impl Inspected {
             ("family", (*family).to_owned()),
             ("layers", format!("{}, hidden size {hidden_size}, vocabulary {vocab_size}", layers.len())),
         ];
-        if let Some(reason) = self.spec.cannot_run() {
-            facts.push(("not run", reason));
-        }
         // Each kind of layer once, with how many there are of it.
         let blocks = layers.iter().flat_map(|layer| &layer.blocks);
         for (name, mixes) in [("attention", true), ("experts", false)] {
@@ -390,7 +387,6 @@ impl Inspected {
                 "router": counts.router,
                 "experts": counts.experts,
             },
-            "cannot_run": spec.cannot_run(),
             "flops_per_token": counts.flops_per_token(),
             "flops_of_dense": counts.flops_of_dense(),
             "stored": self.stored.as_ref().map(Stored::json),
@@ -442,7 +438,6 @@ fn block_fact(block: &BlockSpec) -> String {
         ),
         BlockSpec::ShortConv(conv) => format!("none, a gated convolution over {} tokens", conv.len),
         BlockSpec::Recurrent(recurrent) => recurrent_fact(recurrent),
-        BlockSpec::Mamba(mamba) => format!("none, a state space of {} channels of {}", mamba.inner_size, mamba.state_size),
         BlockSpec::Mlp(mlp) => format!("none, a dense MLP {} wide", mlp.intermediate_size),
         BlockSpec::Experts(moe) => moe_fact(moe),
         BlockSpec::Parallel(ParallelSpec { dense, moe, .. }) => {

@@ -3,7 +3,7 @@
 use moebius::Result;
 use moebius::checkpoint::{Checkpoint, Synthetic, WeightStore};
 use moebius::model::{cache_format, footprint};
-use moebius::quant::{CacheChoice, CacheFormat, QuantChoice, QuantFormat, WeightClass};
+use moebius::quant::{CacheChoice, CacheFormat, QuantChoice, QuantFormat};
 use moebius::spec::ModelSpec;
 use std::path::Path;
 
@@ -23,9 +23,6 @@ pub async fn weigh(
     directory: &Path,
     spec: &ModelSpec,
 ) -> Result<(Option<Chosen>, CacheFormat)> {
-    if spec.cannot_run().is_some() {
-        return Ok((None, cache.format(quant.of(WeightClass::Attention).into_iter())));
-    }
     let store = match Checkpoint::open(directory, spec).await {
         Ok(checkpoint) => WeightStore::Checkpoint(checkpoint),
         Err(_) => WeightStore::Synthetic(Synthetic::new(spec)),

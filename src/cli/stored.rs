@@ -39,7 +39,7 @@ impl Stored {
                 shapes.insert(name, shape);
             }
         }
-        if spec.cannot_run().is_none() && !stored.is_packed {
+        if !stored.is_packed {
             for (name, expected) in Checkpoint::required(spec) {
                 match shapes.remove(&name) {
                     None => stored.missing.push(name),

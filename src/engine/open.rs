@@ -33,6 +33,6 @@ impl Engine {
 /// [`Error::Argument`](crate::Error::Argument) if `name` is neither a directory nor a name on the hub,
 /// [`Error::Download`](crate::Error::Download) with what the hub or the network said, and what is wrong with `config.json`.
 pub async fn fetch_model(name: &str, on_event: &mut Listener<'_, LoadEvent>) -> Result<PathBuf> {
-    let check_config = |text: &str| ModelSpec::parse(text, "config.json")?.check_runnable();
+    let check_config = |text: &str| ModelSpec::parse(text, "config.json").map(drop);
     platform::fetch_model(name, check_config, &mut |fetching| on_event(LoadEvent::Fetching(fetching))).await
 }

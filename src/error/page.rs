@@ -12,7 +12,6 @@ impl Error {
             Error::MissingFile { file, .. } if *file == "config.json" => {
                 "a model is a folder in Hugging Face layout: config.json, tokenizer.json and the weights"
             }
-            Error::NotRun { .. } => "the model can be counted, but not run yet",
             Error::PackedVersion { .. } => "reload the page to have its newest version, or quantise the original again",
             Error::CutModel { key, .. } => {
                 return Some(format!("correct config.json, or add `\"{key}\": true` to it to run the model without the rest"));

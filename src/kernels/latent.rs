@@ -2,7 +2,7 @@
 
 use super::with_cache;
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Recording, Variant, When};
 use crate::quant::{CacheFormat, padded};
 use crate::spec::{LatentSpec, RopePairing};
 
@@ -16,7 +16,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(1, "q"),
         Binding::read(2, "kv"),
         Binding::read(3, "norm"),
-        Binding::read(4, "rope"),
+        Binding::read(4, "rope").only(When::Flag("ROPE")),
         Binding::read_write(5, "query"),
         Binding::read_write(6, "cache"),
     ],
@@ -38,7 +38,8 @@ pub struct Buffers<'a> {
     pub q: &'a Buffer,
     pub kv: &'a Buffer,
     pub norm: &'a Buffer,
-    pub rope: &'a Buffer,
+    /// Where the attention has positions.
+    pub rope: Option<&'a Buffer>,
     pub query: &'a Buffer,
     pub cache: &'a Buffer,
 }
@@ -56,7 +57,8 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .u32("QUERY_STRIDE", padded(spec.num_heads * spec.cache_dim()))
         .f32("EPS", spec.norm_eps)
         .f32("LATENT_SCALE", spec.latent_scale)
-        .flag_if(spec.rope.pairing == RopePairing::Interleaved, "INTERLEAVED");
+        .flag_if(spec.rope.is_some(), "ROPE")
+        .flag_if(spec.rope.as_ref().is_some_and(|rope| rope.pairing == RopePairing::Interleaved), "INTERLEAVED");
     with_cache(variant, problem.cache)
 }
 
@@ -67,6 +69,9 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
+    let mut bound = vec![("rows", buffers.rows), ("q", buffers.q), ("kv", buffers.kv), ("norm", buffers.norm)];
+    bound.extend([("query", buffers.query), ("cache", buffers.cache)]);
+    bound.extend(buffers.rope.map(|rope| ("rope", rope)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -74,15 +79,7 @@ pub fn record(
             variant: choose(device.caps(), problem),
             layer,
             params: &[],
-            buffers: &[
-                ("rows", buffers.rows),
-                ("q", buffers.q),
-                ("kv", buffers.kv),
-                ("norm", buffers.norm),
-                ("rope", buffers.rope),
-                ("query", buffers.query),
-                ("cache", buffers.cache),
-            ],
+            buffers: &bound,
             grid: [1 + problem.latent.num_heads, problem.num_tokens, 1],
         },
     )

@@ -14,7 +14,8 @@ pub static KERNEL: Kernel = Kernel {
     params: &[("first_row", offset_of!(Params, first_row))],
     bindings: &[
         Binding::uniform(0, "params"),
-        Binding::read(1, "x"),
+        Binding::read_write(1, "x").only(When::Flag("RESCALED")),
+        Binding::read(1, "x").only(When::NotFlag("RESCALED")),
         Binding::read(2, "weight"),
         Binding::read_write(3, "y"),
         Binding::read(4, "output_scale").only(When::Flag("OUTPUT_SCALE")),
@@ -39,6 +40,8 @@ pub struct Problem {
     pub residual: Option<f32>,
     /// Then multiply `y` by a number in memory.
     pub output_scale: bool,
+    /// `x` becomes this many times the result.
+    pub rescale: Option<f32>,
 }
 
 /// An RMSNorm that a matmul kernel applies to its input itself, where it has one token.
@@ -81,8 +84,12 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
         .flag_if(problem.norm.kind == NormKind::Layer, "LAYER_NORM")
         .flag_if(problem.norm.bias, "BIAS")
         .flag_if(problem.output_scale, "OUTPUT_SCALE");
-    match problem.residual {
+    let variant = match problem.residual {
         Some(scale) => variant.flag("RESIDUAL").f32("SCALE", scale),
+        None => variant,
+    };
+    match problem.rescale {
+        Some(factor) => variant.flag("RESCALED").f32("FACTOR", factor),
         None => variant,
     }
 }

@@ -270,7 +270,7 @@ impl<'a> Planner<'a> {
             return Ok((x, fused));
         }
         let weight = self.final_norm();
-        self.recorder.norm(None, &Normed { norm, weight, x: &x, y: &y, first_row, num_rows, residual: None })?;
+        self.recorder.norm(None, &Normed { norm, weight, x: &x, y: &y, first_row, num_rows, residual: None, rescale: None })?;
         Ok((y, None))
     }
 

@@ -136,7 +136,6 @@ pub async fn quantize_synthetic(
         text = value.to_string();
     }
     let spec = ModelSpec::parse(&text, &name)?;
-    spec.check_runnable()?;
     let quant = options.quant.unwrap_or_else(|| QuantChoice::all(QuantFormat::find("q8_0").expect("it is one of the formats")));
     let new = NewDirectory::prepare(out)?;
     let mut file = new.create(COMPANIONS[0])?;

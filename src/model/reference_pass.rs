@@ -66,7 +66,7 @@ impl ReferencePass {
     /// Runs a batch: each row attends to what its sequence has so far, the rows of this batch included, and is appended to it.
     ///
     /// # Errors
-    /// [`Error::NotRun`](crate::Error::NotRun) for a model that can only be counted.
+    /// None of the blocks that there are fails.
     ///
     /// # Panics
     /// If a token is beyond the vocabulary or a position beyond the context.
@@ -112,8 +112,9 @@ impl ReferencePass {
                 let normed = norm_if(layer_spec, &x, before);
                 let (model, context, layer_input) = (&*spec, *context, &*layer_input);
                 let pass = HostPass { model, weights, context, rows, layer, x: &x, normed, layer_input };
-                let output = blocks::reference(block, &pass, memory)?;
-                add_scaled(layer_spec, &norm_if(layer_spec, &output.y, after), &mut x);
+                let output = blocks::reference(block, &pass, memory);
+                let (normed, factors) = (pass.normed, layer_spec.factors(block));
+                add_scaled(&mut x, &norm_if(layer_spec, &output.y, after), factors, &normed);
                 if index + 1 == num_blocks {
                     end_layer(&mut x, waiting.as_deref(), weights.find(Role::OutputScale.of_layer(layer)));
                 }
@@ -191,10 +192,11 @@ fn first_fault(
     (!all_finite(x)).then_some(LayerPart::FeedForward)
 }
 
-/// `x += residual_scale * y`
-fn add_scaled(spec: &LayerSpec, y: &[f32], x: &mut [f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = (f64::from(*x) + f64::from(spec.residual_scale) * f64::from(*y)) as f32;
+/// `x += scale * y`, or `x = of_normed * normed + scale * y` where there is such a factor.
+fn add_scaled(x: &mut [f32], y: &[f32], (of_normed, scale): (Option<f32>, f32), normed: &[f32]) {
+    for ((x, y), normed) in x.iter_mut().zip(y).zip(normed) {
+        let kept = of_normed.map_or(f64::from(*x), |factor| f64::from(factor) * f64::from(*normed));
+        *x = (kept + f64::from(scale) * f64::from(*y)) as f32;
     }
 }
 

@@ -27,7 +27,8 @@ pub struct LatentSpec {
     pub norm_eps: f32,
     /// Multiplies `c` after its norm.
     pub latent_scale: f32,
-    pub rope: RopeSpec,
+    /// `None`: the parts that would turn stay as they are.
+    pub rope: Option<RopeSpec>,
 }
 
 impl LatentSpec {

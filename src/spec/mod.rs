@@ -9,7 +9,6 @@ mod attention_experts;
 mod experts;
 mod json;
 mod latent;
-mod mamba;
 mod names;
 mod parameters;
 mod recurrent;
@@ -25,7 +24,6 @@ pub use experts::{Activation, MlpSpec, MoeSpec, ParallelInputs, ParallelSpec, Sh
 pub(crate) use json::foreign_text;
 pub use json::{ConfigJson, parse_json};
 pub use latent::LatentSpec;
-pub use mamba::MambaSpec;
 pub use names::{
     AbsorbedNames, ChoiceNames, ConvolutionNames, ExpertStorage, FilterNames, LatentNames, QkvStorage, RecurrentNames,
     RecurrentStorage, TensorNames,
@@ -87,15 +85,13 @@ pub enum BlockSpec {
     Latent(LatentSpec),
     ShortConv(ShortConvSpec),
     Recurrent(RecurrentSpec),
-    /// Can be counted, not run.
-    Mamba(MambaSpec),
     Mlp(MlpSpec),
     Experts(MoeSpec),
     Parallel(ParallelSpec),
 }
 
 /// Where the norms of a layer stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Residual {
     /// `x += part(norm(x))`
     Pre,
@@ -103,6 +99,8 @@ pub enum Residual {
     Post,
     /// `x += post_norm(part(norm(x)))`
     Sandwich,
+    /// `h = norm(x)`, `x = alpha h + beta part(h)`, with `[alpha, beta]` of the mixer and of the feed-forward part.
+    AfterNorm { mixer: [f32; 2], ffn: [f32; 2] },
 }
 
 /// A norm over the last axis, with a weight.
@@ -142,7 +140,7 @@ impl BlockSpec {
     /// The rotary embedding, where there is one.
     pub fn rope(&self) -> Option<&RopeSpec> {
         match self {
-            BlockSpec::Latent(latent) => Some(&latent.rope),
+            BlockSpec::Latent(latent) => latent.rope.as_ref(),
             _ => self.attention().and_then(|attention| attention.rope.as_ref()),
         }
     }
@@ -168,7 +166,7 @@ impl BlockSpec {
     pub fn is_mixer(&self) -> bool {
         match self {
             BlockSpec::Attention(_) | BlockSpec::AttentionExperts(_) | BlockSpec::Latent(_) => true,
-            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) | BlockSpec::Mamba(_) => true,
+            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) => true,
             BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => false,
         }
     }
@@ -185,7 +183,7 @@ impl BlockSpec {
             BlockSpec::AttentionExperts(experts) => experts.state(hidden_size),
             BlockSpec::Latent(latent) => latent.state(),
             // What these keep is the same for any length.
-            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) | BlockSpec::Mamba(_) => Vec::new(),
+            BlockSpec::ShortConv(_) | BlockSpec::Recurrent(_) => Vec::new(),
             BlockSpec::Mlp(_) | BlockSpec::Experts(_) | BlockSpec::Parallel(_) => Vec::new(),
         }
     }
@@ -207,7 +205,6 @@ impl BlockSpec {
             BlockSpec::Latent(latent) => latent.weights(hidden_size),
             BlockSpec::ShortConv(conv) => conv.weights(hidden_size),
             BlockSpec::Recurrent(recurrent) => recurrent.weights(hidden_size),
-            BlockSpec::Mamba(mamba) => mamba.weights(hidden_size),
             BlockSpec::Mlp(mlp) => mlp.weights(hidden_size).into(),
             BlockSpec::Experts(moe) => moe.weights(hidden_size),
             BlockSpec::Parallel(parallel) => parallel.weights(hidden_size, norm),
@@ -246,6 +243,17 @@ impl From<LatentSpec> for BlockSpec {
 }
 
 impl LayerSpec {
+    /// What the normed stream is multiplied by to become the stream, where it does, before a block, and what the block's result is multiplied by.
+    pub fn factors(&self, block: &BlockSpec) -> (Option<f32>, f32) {
+        match self.residual {
+            Residual::AfterNorm { mixer, ffn } => {
+                let [alpha, beta] = if block.is_mixer() { mixer } else { ffn };
+                (Some(alpha), beta)
+            }
+            _ => (None, self.residual_scale),
+        }
+    }
+
     /// The first attention over keys and values.
     pub fn attention(&self) -> Option<&AttentionSpec> {
         self.blocks.iter().find_map(BlockSpec::attention)
@@ -322,23 +330,6 @@ impl ModelSpec {
         })
     }
 
-    /// What keeps the model from being run, though it can be counted.
-    pub fn cannot_run(&self) -> Option<String> {
-        let is_mamba = |block: &BlockSpec| matches!(block, BlockSpec::Mamba(_));
-        let mamba = self.layers.iter().filter(|layer| layer.blocks.iter().any(is_mamba)).count();
-        (mamba > 0).then(|| {
-            format!("{mamba} of {} layers have a state-space mixer (Mamba), which this version only counts", self.layers.len())
-        })
-    }
-
-    /// Refuses a model that can only be counted.
-    ///
-    /// # Errors
-    /// [`Error::NotRun`].
-    pub fn check_runnable(&self) -> Result<()> {
-        self.cannot_run().map_or(Ok(()), |reason| Err(Error::NotRun { family: self.family, reason }))
-    }
-
     /// The same model with other routing.
     ///
     /// # Errors
@@ -372,7 +363,7 @@ impl ModelSpec {
     /// If there is no such layer.
     pub fn layer_weights(&self, layer: usize) -> Vec<Weight> {
         let spec = &self.layers[layer];
-        let (before, after) = (spec.residual != Residual::Post, spec.residual != Residual::Pre);
+        let (before, after) = (spec.residual != Residual::Post, matches!(spec.residual, Residual::Post | Residual::Sandwich));
         let norm = |wanted: bool, role: Role| wanted.then(|| Weight::norm(role, spec.norm, self.hidden_size));
         let mut weights = Vec::new();
         for block in &spec.blocks {

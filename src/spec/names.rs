@@ -119,6 +119,10 @@ pub struct ConvolutionNames {
     pub output: &'static str,
 }
 
+impl ConvolutionNames {
+    pub const NONE: ConvolutionNames = ConvolutionNames { input: "", weight: "", output: "" };
+}
+
 /// Names of the other tensors of [`RecurrentSpec`](super::RecurrentSpec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurrentNames {
@@ -265,7 +269,7 @@ impl TensorNames {
         attention_output: "model.layers.{l}.self_attn.o_proj.weight",
         choice: ChoiceNames { router: "", query: "", output: "" },
         filter: FilterNames { first: "", second: "", norm: "" },
-        convolution: ConvolutionNames { input: "", weight: "", output: "" },
+        convolution: ConvolutionNames::NONE,
         recurrent: RecurrentNames::NONE,
         ffn_norm: "model.layers.{l}.post_attention_layernorm.weight",
         ffn_post_norm: "model.layers.{l}.post_feedforward_layernorm.weight",

@@ -116,19 +116,6 @@ pub enum Role {
     /// To the gate, where it is not part of [`RecurrentInput`](Self::RecurrentInput).
     RecurrentGate,
     RecurrentNorm,
-    /// To the channels of a state space, and to their gate.
-    MambaInput,
-    MambaConvolution,
-    MambaConvolutionBias,
-    /// To what the step is made from, and to input and output factors.
-    MambaSelection,
-    MambaStep,
-    MambaStepBias,
-    /// Logarithms of the decay of each value of state.
-    MambaDecay,
-    MambaSkip,
-    MambaProjectionBias,
-    MambaInnerNorms,
 }
 
 /// Of what there is one.
@@ -202,8 +189,6 @@ pub enum OnDisk {
     GateUpBias(StorageOf),
     Down(StorageOf),
     DownBias(StorageOf),
-    /// No checkpoint with such a weight is opened.
-    Nowhere,
 }
 
 /// What there is to know about a role, whatever the model.
@@ -250,7 +235,7 @@ impl RoleFacts {
     }
 }
 
-use OnDisk::{BiasOf, Convolution, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Nowhere, Recurrent, Stacked, Whole};
+use OnDisk::{BiasOf, Convolution, Down, DownBias, GateUp, GateUpBias, Leading, Norm, Recurrent, Stacked, Whole};
 use Share as S;
 use WeightClass as C;
 
@@ -333,16 +318,6 @@ pub static ROLES: &[RoleFacts] = &[
     vector(Role::RecurrentSkip, "recurrent_skip", S::Attention, Whole(|spec, _| spec.names.recurrent.skip)),
     matrix(Role::RecurrentGate, "recurrent_gate", S::Attention, Whole(|spec, _| spec.names.recurrent.gate)).class(C::Attention),
     vector(Role::RecurrentNorm, "recurrent_norm", S::Attention, Whole(|spec, _| spec.names.recurrent.norm)),
-    matrix(Role::MambaInput, "mamba_input", S::Attention, Nowhere).class(C::Attention),
-    matrix(Role::MambaConvolution, "mamba_convolution", S::Attention, Nowhere),
-    vector(Role::MambaConvolutionBias, "mamba_convolution_bias", S::Attention, Nowhere),
-    matrix(Role::MambaSelection, "mamba_selection", S::Attention, Nowhere).class(C::Attention),
-    matrix(Role::MambaStep, "mamba_step", S::Attention, Nowhere).class(C::Attention),
-    vector(Role::MambaStepBias, "mamba_step_bias", S::Attention, Nowhere),
-    matrix(Role::MambaDecay, "mamba_decay", S::Attention, Nowhere),
-    vector(Role::MambaSkip, "mamba_skip", S::Attention, Nowhere),
-    vector(Role::MambaProjectionBias, "mamba_projection_bias", S::Attention, Nowhere),
-    vector(Role::MambaInnerNorms, "mamba_inner_norms", S::Attention, Nowhere),
 ];
 
 fn head_name(spec: &ModelSpec, _: usize) -> &'static str {

@@ -46,6 +46,7 @@ fn some_norms(device: &Device, count: usize) -> Recording {
             norm: NormSpec::rms(1e-5),
             residual: None,
             output_scale: false,
+            rescale: None,
         };
         for layer in 0..count {
             let buffers = norm::Buffers { x: &x, weight: &weight, y: &y, output_scale: None };

@@ -41,7 +41,7 @@ fn tiny_latent() -> LatentSpec {
         scale: 1.0,
         norm_eps: 0.0,
         latent_scale: 1.0,
-        rope: RopeSpec { theta: 1e4, dims: 2, pairing: RopePairing::Interleaved, scaling: RopeScaling::None },
+        rope: Some(RopeSpec { theta: 1e4, dims: 2, pairing: RopePairing::Interleaved, scaling: RopeScaling::None }),
     }
 }
 
@@ -50,9 +50,10 @@ fn latent_configs_say_ranks_heads_and_positions() {
     let spec = latent_spec("deepseek_v3", &[]);
     assert_eq!((spec.num_heads, spec.query_rank, spec.latent_dim), (4, Some(48), 40));
     assert_eq!((spec.nope_dim, spec.rope_dim, spec.value_dim, spec.norm_eps), (16, 16, 20, 1e-6));
-    assert_eq!((spec.rope.dims, spec.rope.pairing), (16, RopePairing::Interleaved));
+    let rope = spec.rope.unwrap();
+    assert_eq!((rope.dims, rope.pairing), (16, RopePairing::Interleaved));
     assert_eq!(latent_spec("moonlight", &[]).query_rank, None);
-    assert_eq!(latent_spec("deepseek_v3", &[("rope_interleave", json!(false))]).rope.pairing, RopePairing::Half);
+    assert_eq!(latent_spec("deepseek_v3", &[("rope_interleave", json!(false))]).rope.unwrap().pairing, RopePairing::Half);
 }
 
 #[test]

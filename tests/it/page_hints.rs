@@ -18,7 +18,6 @@ fn errors() -> Vec<Error> {
         Error::ChatTemplate { problem: text("line 3") },
         Error::MissingFile { directory: "x".into(), file: "config.json" },
         Error::MissingFile { directory: "x".into(), file: "model.safetensors" },
-        Error::NotRun { family: "f", reason: text("later") },
         Error::PackedVersion { file: text("f"), found: text("9"), known: 1 },
         Error::CutModel { expected: text("5"), found: text("6"), key: "moebius_cut" },
         Error::ForeignQuantization { key: "quantization_config", method: text("AWQ") },

@@ -117,6 +117,11 @@ fn a_tied_head_is_counted_once() {
     assert_eq!(untied_bytes - spec.weight_bytes(f16), 2 * table);
 }
 
+/// Errors of these add up along a text.
+fn is_part_of_a_recurrence(role: Role) -> bool {
+    matches!(role, Role::Convolution | Role::RecurrentStep | Role::RecurrentStepUp | Role::RecurrentSelection)
+}
+
 #[test]
 fn weight_bytes_are_those_of_padded_rows() {
     let formats = ["f32", "f16", "bf16", "q8_0", "q4_0"];
@@ -127,7 +132,7 @@ fn weight_bytes_are_those_of_padded_rows() {
             let (rows, cols) = key.shape(&spec);
             // A vector is a row of its own, or two where a norm has a bias.
             let is_exact = matches!(key.role, Role::Router | Role::RouterHidden | Role::ChoiceRouter);
-            let stays_f32 = rows <= 2 || is_exact || matches!(key.role, Role::Convolution | Role::RecurrentStep);
+            let stays_f32 = rows <= 2 || is_exact || is_part_of_a_recurrence(key.role);
             // q8_0 leaves the head in 16 bits.
             let is_head = key == Role::Head.of_model() || spec.tied_embeddings && key == Role::Embedding.of_model();
             let format = match name {

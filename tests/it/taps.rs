@@ -81,6 +81,8 @@ fn every_name_of_scratch_is_in_the_list_of_taps() {
         "llama_moe",
         "lfm2_moe",
         "granitemoehybrid",
+        "kimi_linear",
+        "jamba",
     ] {
         let mut engine = load(name);
         for prompt in [&[5][..], &[5, 9, 3]] {

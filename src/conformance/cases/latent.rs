@@ -23,12 +23,13 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let (full, half) = (CacheFormat::F32, CacheFormat::F16);
     let kinds = [
-        (RopePairing::Half, 1.0, full),
-        (RopePairing::Interleaved, 1.0, full),
-        (RopePairing::Interleaved, 1.5, full),
-        (RopePairing::Half, 1.0, half),
+        (Some(RopePairing::Half), 1.0, full),
+        (Some(RopePairing::Interleaved), 1.0, full),
+        (Some(RopePairing::Interleaved), 1.5, full),
+        (None, 1.0, full),
+        (Some(RopePairing::Half), 1.0, half),
         // Beyond the largest f16.
-        (RopePairing::Interleaved, 1e5, half),
+        (Some(RopePairing::Interleaved), 1e5, half),
     ];
     for (pairing, latent_scale, cache) in kinds {
         for (num_tokens, num_heads, latent_dim, nope_dim, rope_dim) in
@@ -44,10 +45,11 @@ pub fn cases() -> Vec<Case> {
                 scale: 1.0,
                 norm_eps: 1e-6,
                 latent_scale,
-                rope: RopeSpec { theta: 10_000.0, dims: rope_dim, pairing, scaling: RopeScaling::None },
+                rope: pairing.map(|pairing| RopeSpec { theta: 10_000.0, dims: rope_dim, pairing, scaling: RopeScaling::None }),
             };
             let name = format!(
-                "{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim} times {latent_scale}, {pairing:?}{}",
+                "{num_tokens} tokens, {num_heads} heads of {nope_dim} + {rope_dim}, latent {latent_dim} times {latent_scale}, {}{}",
+                pairing.map_or("no positions".to_owned(), |pairing| format!("{pairing:?}")),
                 if cache == half { ", f16 cache" } else { "" }
             );
             cases.push(Case::new("latent", name, SUM, Latent { num_tokens, spec, cache }));
@@ -74,7 +76,7 @@ impl Problem for Latent {
         let q = inputs.floats(self.num_tokens * spec.query_width(), 1.0);
         let kv = inputs.floats(self.num_tokens * spec.cache_dim(), 1.0);
         let norm = inputs.floats(spec.latent_dim, 1.0);
-        let rope = rope_table(&spec.rope, CONTEXT, CONTEXT);
+        let rope = spec.rope.as_ref().map(|rope| rope_table(rope, CONTEXT, CONTEXT)).unwrap_or_default();
 
         let cache_before = canaries(SEQUENCES * CONTEXT * spec.cache_dim());
         let mut cache = KvCache { k: cache_before.clone(), v: Vec::new(), format: self.cache };
@@ -93,13 +95,14 @@ impl Problem for Latent {
         }
 
         let query = stage.partly("query", &query_before, &query_after);
+        let rope_buffer = spec.rope.as_ref().map(|_| stage.input("rope", &rope));
         let cache = stage.cache("cache", &cache_before, &cache.k, self.cache);
         let buffers = Buffers {
             rows: &stage.input("rows", &rows),
             q: &stage.padded_input("q", &q, spec.query_width()),
             kv: &stage.padded_input("kv", &kv, spec.cache_dim()),
             norm: &stage.input("norm", &norm),
-            rope: &stage.input("rope", &rope),
+            rope: rope_buffer.as_ref(),
             query: &query.buffer,
             cache: &cache.buffer,
         };

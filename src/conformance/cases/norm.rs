@@ -21,6 +21,8 @@ struct Norm {
     residual: Option<f32>,
     /// What `y` is multiplied by after the sum.
     output_scale: Option<f32>,
+    /// What of the result `x` becomes.
+    rescale: Option<f32>,
 }
 
 const EPS: f32 = 1e-5;
@@ -35,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         spec: NormSpec::rms(EPS),
         residual: None,
         output_scale: None,
+        rescale: None,
     };
     let mut cases = Vec::new();
     let mut add = |name: String, problem| cases.push(Case::new("norm", name, SUM, problem));
@@ -62,6 +65,10 @@ pub fn cases() -> Vec<Case> {
         add(format!("added 0.5 times, all times 0.3, 3x{cols}"), scaled);
         add(format!("Layer added 0.5 times, all times 0.3, 3x{cols}"), Norm { spec: layer, ..scaled });
     }
+    for (cols, num_tokens, spec) in [(33, 3, usual.spec), (96, 1, usual.spec), (2048, 2, usual.spec), (62, 3, layer)] {
+        let name = format!("{:?}, and the input 3.5 times that, {num_tokens}x{cols}", spec.kind);
+        add(name, Norm { cols, num_tokens, spec, rescale: Some(3.5), ..usual });
+    }
     let last = Norm { first_row: 4, num_tokens: 1, ..usual };
     add("last row of 5".to_owned(), last);
     add("Layer added, last row of 5".to_owned(), Norm { spec: layer, residual: Some(0.5), ..last });
@@ -80,6 +87,7 @@ impl Norm {
             norm: self.spec,
             residual: self.residual,
             output_scale: self.output_scale.is_some(),
+            rescale: self.rescale,
         }
     }
 }
@@ -107,12 +115,16 @@ impl Problem for Norm {
                 stage.changed("y", &before, &after, Layout::clear(self.cols))
             }
         };
-        let x = stage.padded_input("x", &x, self.cols);
+        let rescaled = self.rescale.map(|factor| {
+            let after: Vec<f32> = normed.iter().map(|value| factor * value).collect();
+            stage.changed("x", &x, &after, Layout::clear(self.cols))
+        });
+        let x = rescaled.as_ref().map_or_else(|| stage.padded_input("x", &x, self.cols), |x| x.buffer.clone());
         let weight = stage.padded_input("weight", &weight, self.cols);
         let mut recording = Recording::default();
         let output_scale = self.output_scale.map(|scale| stage.input("output_scale", &[scale]));
         let buffers = Buffers { x: &x, weight: &weight, y: &y.buffer, output_scale: output_scale.as_ref() };
         norm::record(device, &mut recording, None, &self.problem(), &buffers)?;
-        Ok(Prepared { recording, outputs: vec![y] })
+        Ok(Prepared { recording, outputs: [y].into_iter().chain(rescaled).collect() })
     }
 }

@@ -77,8 +77,6 @@ const DENSE: &[&str] = &[
 
 /// `model_type`s of models with experts that need something which is not there yet.
 const NOT_YET: &[(&str, &str)] = &[
-    ("kimi_linear", LINEAR),
-    ("minimax", LINEAR),
     ("minimax_text_01", LINEAR),
     ("minimax_m1", LINEAR),
     ("bailing_moe_linear", LINEAR),

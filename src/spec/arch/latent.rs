@@ -43,7 +43,7 @@ pub fn latent_attention(config: &ConfigJson, defaults: &Defaults) -> Result<Late
         scale: (entropy / ((nope_dim + rope_dim) as f64).sqrt()) as f32,
         norm_eps: NORM_EPS,
         latent_scale: 1.0,
-        rope,
+        rope: Some(rope),
     })
 }
 

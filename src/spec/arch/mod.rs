@@ -26,6 +26,7 @@ mod hunyuan_v1_moe;
 mod hy_v3;
 mod jamba;
 mod jetmoe;
+mod kimi_linear;
 mod latent;
 mod lfm2_moe;
 mod llama;
@@ -34,6 +35,7 @@ mod llama_moe;
 mod longcat_flash;
 mod mellum;
 mod mimo_v2_flash;
+mod minimax;
 mod minimax_m2;
 mod mixtral;
 mod nemotron_h;
@@ -104,6 +106,8 @@ pub static ARCHS: &[&Arch] = &[
     &nemotron_h::NEMOTRON_H,
     &qwen3_next::QWEN3_NEXT,
     &qwen3_next::QWEN3_5_MOE,
+    &kimi_linear::KIMI_LINEAR,
+    &minimax::MINIMAX,
     &jamba::JAMBA,
     &llama::LLAMA,
     &qwen3::QWEN3,

@@ -18,6 +18,10 @@ pub enum Error {
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 
+    /// A file that weights are still read from is not what it was when it was opened.
+    #[error("{file} has changed since the model was opened: {found}")]
+    SourceChanged { file: String, found: String },
+
     /// A file that a model needs is not in its directory.
     #[error("{} has no {file}", directory.display())]
     MissingFile { directory: PathBuf, file: &'static str },
@@ -184,6 +188,10 @@ impl Error {
             }
             Error::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
                 Some("the file has to be a text in UTF-8: save it as that, for example with `iconv -f UTF-16 -t UTF-8`".to_owned())
+            }
+            Error::SourceChanged { .. } => Some("load the model again, and leave its files alone as long as it runs".to_owned()),
+            Error::Io { action, .. } if action.contains("an expert") => {
+                Some("the text so far is right, and the next token tries again; is the disk still there?".to_owned())
             }
             Error::Io { action, source, .. } if action.contains("cache") && is_refused(source.kind()) => {
                 Some("HF_HOME names another folder for models, XDG_CACHE_HOME one for all caches".to_owned())

@@ -9,7 +9,7 @@ use crate::conformance::{CaseReport, KernelSummary, Report};
 use crate::engine::DeviceDescription;
 use crate::gpu::{AdapterSummary, Device};
 use crate::model::LoadStats;
-use crate::paging::{PagingCounts, PagingStats};
+use crate::paging::{Packing, PagingCounts, PagingStats};
 use serde_json::{Value, json};
 
 /// The version of what [`DeviceReport::json`] writes; `docs/device-report.schema.json` describes it.
@@ -136,7 +136,10 @@ pub fn memory_json(stats: &LoadStats) -> Value {
 /// Budget and counts of a model whose experts do not all have room.
 pub fn paging_json(paging: &PagingStats) -> Value {
     let PagingStats { memory, policy, slots, experts, slot_bytes, decode, prefill, .. } = paging;
-    let PagingStats { wasted_layers, reach_layers, stop_seconds, .. } = paging;
+    let PagingStats { wasted_layers, reach_layers, stop_seconds, packing, .. } = paging;
+    let packing = packing.map(|Packing { seconds, host_bytes, host_requests, host_hits }| {
+        json!({ "seconds": seconds, "host_bytes": host_bytes, "host_requests": host_requests, "host_hits": host_hits })
+    });
     let counts = |counts: &PagingCounts| {
         let PagingCounts { tokens, requests, hits, stops, loads, loaded_bytes, seconds } = *counts;
         json!({
@@ -150,6 +153,8 @@ pub fn paging_json(paging: &PagingStats) -> Value {
         "wasted_layers": wasted_layers, "stop_seconds": stop_seconds,
         // As many as anybody may want: no number of JSON.
         "reach_layers": reach_layers.is_finite().then_some(reach_layers),
+        // Of experts that are not stored as the device needs them.
+        "packing": packing,
     })
 }
 

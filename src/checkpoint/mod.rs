@@ -25,7 +25,7 @@ pub(crate) use shards::{INDEX, SINGLE};
 pub use store::{ModelFiles, RowRun, WeightStore};
 pub use synthetic::Synthetic;
 
-use crate::platform::ByteSource;
+use crate::platform::{ByteSource, together};
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
 use crate::spec::{ExpertStorage, ModelSpec, Role, WeightKey};
 use crate::tensor::{Dtype, Matrix};
@@ -341,6 +341,45 @@ impl Checkpoint {
             return Err(Error::NotANumber { name: key.packed_name(), index: (first * matrix.cols + index) as u64 });
         }
         Ok(quant.pack(&matrix.values, matrix.cols))
+    }
+
+    /// Whether `moebius quantize` wrote the weight in this format: [`read_stored`](Self::read_stored) gives what a device keeps.
+    pub fn stores(&self, key: WeightKey, quant: Quant) -> bool {
+        self.packed.as_ref().is_some_and(|packed| packed.quant(self.stored_key(key)) == quant)
+    }
+
+    /// The whole of these weights as they are stored in a packed checkpoint, read together: those that lie side by side with one request.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::SourceChanged`].
+    pub async fn read_stored(&self, keys: &[WeightKey]) -> Result<Vec<Vec<u8>>> {
+        let places = keys.iter().map(|key| {
+            let (name, row_bytes) = self.packed_place(*key);
+            let source = self.shards[&*name].source;
+            (source, self.place(&name, 0..key.shape(&self.spec).0 as u64, row_bytes).1)
+        });
+        // A run: its file, where it lies, and the lengths of the weights in it.
+        let mut runs: Vec<(usize, Range<u64>, Vec<usize>)> = Vec::new();
+        for (source, bytes) in places {
+            let len = (bytes.end - bytes.start) as usize;
+            match runs.last_mut() {
+                Some((of, run, lens)) if *of == source && run.end == bytes.start => {
+                    run.end = bytes.end;
+                    lens.push(len);
+                }
+                _ => runs.push((source, bytes, vec![len])),
+            }
+        }
+        let reads = runs.iter().map(|(source, run, _)| self.shards.source(*source).read_owned(run.clone())).collect();
+        let mut weights = Vec::with_capacity(keys.len());
+        for (read, (_, _, lens)) in together(reads).await.into_iter().zip(&runs) {
+            let mut read = read?;
+            for len in lens {
+                let rest = read.split_off(*len);
+                weights.push(std::mem::replace(&mut read, rest));
+            }
+        }
+        Ok(weights)
     }
 
     async fn read_facet(&self, key: WeightKey, rows: Range<usize>, facet: Facet) -> Result<Matrix> {

@@ -144,6 +144,28 @@ impl WeightStore {
         }
     }
 
+    /// As [`Checkpoint::stores`].
+    pub fn stores(&self, key: WeightKey, quant: Quant) -> bool {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.stores(key, quant),
+            WeightStore::Synthetic(_) => false,
+        }
+    }
+
+    /// As [`Checkpoint::read_stored`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_stored`].
+    ///
+    /// # Panics
+    /// For a weight that is not [stored](Self::stores).
+    pub async fn read_stored(&self, keys: &[WeightKey]) -> Result<Vec<Vec<u8>>> {
+        match self {
+            WeightStore::Checkpoint(checkpoint) => checkpoint.read_stored(keys).await,
+            WeightStore::Synthetic(_) => unreachable!("random weights are stored nowhere"),
+        }
+    }
+
     /// As [`Checkpoint::read_packed`].
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! `moebius bench`: tokens per second, and how near they come to what the device can do.
 
 use super::bench_figures::Figures;
+use super::failure::Failure;
 use super::files::NewFile;
 use super::number;
 use super::progress::{Progress, Unit};
 use super::subject::{self, SubjectArgs};
 use super::talk::talk;
-use super::{Global, model, stats};
+use super::{Global, bench_budgets, model, stats};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use moebius::DeviceDescription;
@@ -23,6 +24,7 @@ Examples:
   moebius bench org/name -p 512,2048 -n 128 -d 0,4096 -r 3
   moebius bench --synthetic olmoe/config.json --quant f16 --layers 4
   moebius bench --kernels -d 1000 -p 0           where the time of a decode step goes
+  moebius bench --expert-memory all,75%,50%      with room for fewer and fewer experts
   moebius bench --sweep growth.svg -n 16 -d 1000
   moebius bench -o csv > figures.csv             also md and json
 
@@ -66,7 +68,7 @@ pub struct BenchArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub enum Output {
     Table,
     #[value(alias = "markdown")]
     Md,
@@ -82,10 +84,19 @@ impl BenchArgs {
         let samples = !subject.sampling().await?.is_greedy() && !self.kernels;
         let tests = self.tests(samples);
         subject.check(&tests, &subject::options(global)).await?;
+        if global.expert_memories.len() > 1 {
+            if self.kernels || self.sweep.is_some() {
+                let problem = "several budgets for experts cannot be measured with --kernels or --sweep";
+                return Err(Failure::new(problem, "name one --expert-memory").into());
+            }
+            let text = bench_budgets::measure(self, global, &subject, &tests).await?;
+            std::io::stdout().lock().write_all(text.as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let (device, description) = bench::open_device(&model::device_options(global)).await?;
         talk!("device   {}", model::describe(&description));
 
-        let mut bench = subject::load(device, &subject, &tests, global, (self.roof_size.get() as u64) << 20).await?;
+        let mut bench = subject::load(device, &subject, &tests, global, self.roof_bytes()).await?;
         say_what_runs(&subject, &description, &bench);
 
         let figures = self.measure(&mut bench, &tests).await?;
@@ -93,7 +104,7 @@ impl BenchArgs {
             plot.write(bench::svg(&bench::sweep_curves(&figures.tests)).as_bytes())?;
         }
         let mut stdout = std::io::stdout().lock();
-        match if self.json { Output::Json } else { self.output } {
+        match self.output() {
             Output::Json => {
                 let json = bench::bench_json(&subject, &bench, &figures.tests, &figures.kernels);
                 writeln!(stdout, "{json}")?;
@@ -114,7 +125,16 @@ impl BenchArgs {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
+    pub fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+
+    /// Over which the device's limits are measured.
+    pub fn roof_bytes(&self) -> u64 {
+        (self.roof_size.get() as u64) << 20
+    }
+
+    pub async fn measure(&self, bench: &mut Bench, tests: &[Test]) -> Result<Figures> {
         let mut figures = Figures::default();
         let (line, times) = (Progress::new("bench", Unit::Tests, ""), self.repetitions.get());
         for (index, &test) in tests.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! `moebius inspect`: what a model is and needs, from its `config.json` and, on the hub, the headers of its weights.
 
 use super::failure::Failure;
+use super::inspect_budget::Budgets;
 use super::inspect_choice::{Chosen, weigh};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
@@ -68,7 +69,8 @@ impl InspectArgs {
         let (chosen, cache) = weigh((global.quant, global.kv_cache), Path::new(&name), &spec).await?;
         let caches = (global.kv_cache, cache);
         let host_bytes = platform::available_memory_bytes();
-        let model = Inspected { spec, context, caches, target, host_bytes, roof, stored, packed, chosen };
+        let only = QuantFormat::find(&global.quant.to_string());
+        let model = Inspected { spec, context, caches, target, host_bytes, roof, stored, packed, chosen, only };
         let mut stdout = std::io::stdout().lock();
         if self.json {
             writeln!(stdout, "{}", model.json())?;
@@ -186,6 +188,8 @@ struct Inspected {
     packed: Option<Packed>,
     /// A row for `--quant`.
     chosen: Option<Chosen>,
+    /// The one format that was asked for.
+    only: Option<Quant>,
 }
 
 /// Tokens per second with two digits at least, as far as hundredths.
@@ -213,7 +217,20 @@ impl Inspected {
         rows.extend(self.chosen.as_ref().map(of_choice));
         let mut header = vec!["format", "weights", "with KV cache", "read per token", "fits on this device", "fits in memory"];
         header.extend(self.roof.map(|_| "tokens/s at best"));
-        format!("{lines}\n{}", table::aligned(&header, &rows))
+        format!(
+            "{lines}\n{}{}",
+            table::aligned(&header, &rows),
+            self.budgets().map_or_else(String::new, |budgets| budgets.text())
+        )
+    }
+
+    /// Where the experts do not all fit on the device, in the format of the whole model that was asked for, or the narrowest that loses little.
+    fn budgets(&self) -> Option<Budgets> {
+        let quant = self.only.unwrap_or(QuantFormat::find("q4_0")?);
+        let [weights, _] = self.bytes_in(quant);
+        let is_tight = self.longest_context(weights, self.cache_beside(quant)).is_some_and(|longest| longest < self.context);
+        let budgets = Budgets::new(&self.spec, quant, self.roof.map(|roof| roof.gb_s));
+        budgets.filter(|_| is_tight && self.target.as_ref().is_some_and(|target| target.only.is_none()))
     }
 
     fn model_facts(&self) -> Vec<(&'static str, String)> {
@@ -399,6 +416,7 @@ impl Inspected {
             "device": self.target.as_ref().map(|target| json!({ "name": target.name, "memory_bytes": target.bytes })),
             "read_roof": self.roof.map(|roof| json!({ "gb_s": roof.gb_s, "measured_bytes": roof.measured_bytes })),
             "formats": formats.collect::<Vec<_>>(),
+            "expert_budgets": self.budgets().map(|budgets| budgets.json()),
         })
     }
 }

@@ -4,6 +4,7 @@
 
 mod auto;
 mod bench;
+mod bench_budgets;
 mod bench_figures;
 mod bundled;
 mod cache_sim;
@@ -16,6 +17,7 @@ mod devices;
 mod failure;
 mod files;
 mod inspect;
+mod inspect_budget;
 mod inspect_choice;
 mod interrupt;
 mod list;

@@ -137,6 +137,9 @@ pub async fn load_with(directory: &Path, global: &Global, routing: RoutingOverri
     }
     if let Some(paging) = engine.paging() {
         talk!("experts  {}; the others are loaded when they are chosen", stats::slots(paging));
+        if let Some(advice) = stats::advice(paging, &title(directory)) {
+            talk!("experts  {advice}");
+        }
     }
     if global.verbose {
         say_more(&engine);

@@ -15,6 +15,8 @@ pub struct Global {
     pub kv_cache: CacheChoice,
     pub ctx: Option<NonZeroUsize>,
     pub expert_memory: ExpertMemory,
+    /// Several of them, one after the other.
+    pub expert_memories: Vec<ExpertMemory>,
     pub verbose: bool,
     /// Why this device, where `auto` was looked into.
     pub why: Option<String>,
@@ -66,6 +68,22 @@ struct Experts {
 
 #[derive(Args)]
 #[command(next_help_heading = "Device and memory")]
+struct ExpertList {
+    /// Device memory for routed experts: auto (all if they fit, otherwise what is left), all, a size such as 6GiB, or a share such as 50%. Several,
+    /// such as all,50%,25%, are measured one after the other.
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "BUDGETS",
+        value_delimiter = ',',
+        env = "MOEBIUS_EXPERT_MEMORY",
+        hide_env_values = true
+    )]
+    expert_memory: Vec<ExpertMemory>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Device and memory")]
 struct Verbose {
     /// Say more on stderr, such as which tensors were ignored, or every case of a check.
     #[arg(short, long)]
@@ -89,7 +107,7 @@ pub struct Benching {
     #[command(flatten)]
     measuring: Measuring,
     #[command(flatten)]
-    experts: Experts,
+    experts: ExpertList,
 }
 
 // For commands that measure one, or say what it takes.
@@ -121,7 +139,9 @@ impl Shared for Loading {
 
 impl Shared for Benching {
     fn global(&self) -> Global {
-        Global { expert_memory: self.experts.expert_memory, ..self.measuring.global() }
+        let expert_memories = self.experts.expert_memory.clone();
+        let expert_memory = expert_memories.first().copied().unwrap_or_default();
+        Global { expert_memory, expert_memories, ..self.measuring.global() }
     }
 }
 

@@ -8,7 +8,7 @@ use moebius::bench;
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceKind};
 use moebius::model::LoadStats;
-use moebius::paging::{PagingCounts, PagingStats};
+use moebius::paging::{Packing, PagingCounts, PagingStats};
 use moebius::quant::CacheFormat;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -58,29 +58,56 @@ pub fn memory(stats: &LoadStats, device: &Device) -> String {
     format!("weights {weights}, KV cache {kv_cache} in {format}{state}, activations {activations} on the device; {host}")
 }
 
-/// `1.2 GiB, 50 of 128 slots per layer`
-pub fn slots(paging: &PagingStats) -> String {
+/// `50 of 128`
+pub fn kinds_of_slots(paging: &PagingStats) -> String {
     let mut kinds: Vec<String> =
         paging.slots.iter().zip(&paging.experts).map(|(slots, experts)| format!("{slots} of {experts}")).collect();
     kinds.sort();
     kinds.dedup();
-    format!("{} on the device, {} experts of each layer", human_bytes(paging.slot_bytes), kinds.join(" or "))
+    kinds.join(" or ")
+}
+
+/// `1.2 GiB on the device, 50 of 128 experts of each layer`
+pub fn slots(paging: &PagingStats) -> String {
+    format!("{} on the device, {} experts of each layer", human_bytes(paging.slot_bytes), kinds_of_slots(paging))
+}
+
+/// What a person should know whose experts have to be packed each time.
+pub fn advice(paging: &PagingStats, model: &str) -> Option<String> {
+    let Packing { seconds, host_bytes, .. } = paging.packing?;
+    let kept = if host_bytes > 0 {
+        format!(", of which up to {} are kept in host memory", human_bytes(host_bytes))
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "loading an expert takes {:.1} ms, because it is quantised each time{kept}; `moebius quantize {model} OUT` once, and OUT is only read",
+        seconds * 1e3
+    ))
 }
 
 /// One line about experts that had to be loaded.
 pub fn paging(paging: &PagingStats) -> String {
-    format!("{}; {}", slots(paging), loads(paging))
+    let packing = paging
+        .packing
+        .filter(|packing| packing.host_requests > 0)
+        .map(|packing| format!("; {} of {} loads found packed in host memory", packing.host_hits, packing.host_requests));
+    format!("{}; {}{}", slots(paging), loads(paging), packing.unwrap_or_default())
 }
 
-/// `decode 91.2 % hits, 33.8 loads and 85 MiB per token, waited 9.1 s; prompt 300 loads, 1.1 GiB, waited 2.0 s`
-fn loads(PagingStats { decode, prefill, .. }: &PagingStats) -> String {
+/// `decode 91.2 % hits, 33.8 loads and 85 MiB per token, 18.4 stops; waited 9.1 s; prompt 300 loads, 1.1 GiB, waited 2.0 s`
+fn loads(paging: &PagingStats) -> String {
+    let PagingStats { decode, prefill, wasted_layers, .. } = paging;
     let hits = |counts: &PagingCounts| format!("{:.1} % hits", counts.hit_rate() * 100.0);
     let tokens = decode.tokens.max(1);
-    let per_token = decode.loads as f64 / tokens as f64;
+    let per_token = |count: u64| count as f64 / tokens as f64;
     let decoding = format!(
-        "decode {}, {per_token:.1} loads and {} per token, {:.2} s of waiting",
+        "decode {}, {:.1} loads and {} per token in {:.1} stops, {:.1} layers for nothing; {:.2} s of waiting",
         hits(decode),
+        per_token(decode.loads),
         human_bytes(decode.loaded_bytes / tokens),
+        per_token(decode.stops),
+        per_token(*wasted_layers),
         decode.seconds
     );
     let bytes = human_bytes(prefill.loaded_bytes);

@@ -260,8 +260,21 @@ impl<'a> Generation<'a> {
         let fed = self.ids[self.ids.len() - 1];
         let positions = *context + 1 - self.prompt_ids.len() - self.ids.len();
         let wanted = positions.min(self.options.stop.limit() - self.ids.len());
-        let id = decoder.decode(wanted).await.inspect_err(|_| cached.clear())?;
-        cached.push(fed);
+        decoder.heed(self.cancel.clone());
+        let outcome = decoder.decode(wanted).await;
+        decoder.heed(Cancel::default());
+        // A failure must not leave a wrong claim behind; that nobody wants more is none.
+        if outcome.as_ref().is_err_and(|error| !matches!(error, Error::Stopped { .. })) {
+            cached.clear();
+        }
+        let id = outcome?;
+        if cached.is_empty() {
+            // What failed before has succeeded: everything is there.
+            cached.extend_from_slice(&self.prompt_ids);
+            cached.extend_from_slice(&self.ids);
+        } else {
+            cached.push(fed);
+        }
         Ok(id)
     }
 

@@ -33,6 +33,8 @@ pub struct DeviceOptions {
     pub max_binding_bytes: Option<u64>,
     /// Layers with experts that a model runs before the host looks whether one was missing, instead of what measuring says (`MOEBIUS_SUBMIT_LAYERS`).
     pub submit_layers: Option<usize>,
+    /// Pretend that there is no memory for weights of more bytes, and that nobody knows before.
+    pub max_weight_bytes: Option<u64>,
 }
 
 impl DeviceOptions {
@@ -47,6 +49,7 @@ impl DeviceOptions {
             break_kernel: std::env::var("MOEBIUS_TEST_BREAK_KERNEL").ok().filter(|name| !name.is_empty()),
             max_binding_bytes: None,
             submit_layers: std::env::var("MOEBIUS_SUBMIT_LAYERS").ok().and_then(|layers| layers.parse().ok()),
+            max_weight_bytes: None,
         }
     }
 }
@@ -63,6 +66,7 @@ pub struct Device {
     untuned: Caps,
     pace: Pace,
     submit_layers: Option<usize>,
+    max_weight_bytes: Option<u64>,
     info: wgpu::AdapterInfo,
     why: String,
     checked_shaders: bool,
@@ -132,6 +136,7 @@ impl Device {
             untuned,
             pace: options.pace,
             submit_layers: options.submit_layers.filter(|layers| *layers > 0),
+            max_weight_bytes: options.max_weight_bytes,
             info,
             why,
             checked_shaders: options.overrides.checked_shaders,
@@ -189,6 +194,19 @@ impl Device {
     /// How much work to give it at once.
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// Fails where weights of so many bytes are more than [`DeviceOptions::max_weight_bytes`].
+    pub(crate) fn check_weights(&self, bytes: u64) -> Result<()> {
+        match self.max_weight_bytes.filter(|most| bytes > *most) {
+            None => Ok(()),
+            Some(_) => Err(Error::OutOfMemory {
+                what: "the weights".to_owned(),
+                device: self.name().to_owned(),
+                needed_bytes: bytes,
+                available_bytes: None,
+            }),
+        }
     }
 
     /// As [`DeviceOptions::submit_layers`] says.

@@ -7,19 +7,20 @@ use super::faults::first_layer;
 use super::formats::{Formats, cache_format};
 use super::ledger::Ledger;
 use super::load_stats::{LoadStats, LoadStep};
-use super::paged::{Paged, choose_slots};
+use super::paged::{Paged, choose_slots, routed_bytes};
 use super::plan::{Output, Plan, PlanKey, Planner};
+use super::records::Records;
 use super::sampler::RING;
 use super::upload::{Uploader, allocate};
 use super::{Cancel, Forward, check_memory, chunk_rows, go_on};
 use crate::batch::{CacheShape, LayerRouting, Row, Sampling, mark_seen, seen_words};
 use crate::blocks::{Arena, DeviceWeights, LayerTaps, Memory, Parts, Pass};
 use crate::checkpoint::WeightStore;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Device, Recording, Tuning};
 use crate::kernels::sample::FAULT;
 use crate::paging::{ExpertMemory, PagingStats};
-use crate::platform::{HostPeak, Listener, Progress};
+use crate::platform::{HostPeak, Listener, Progress, Stopwatch};
 use crate::quant::{CacheChoice, QuantChoice};
 use crate::spec::ModelSpec;
 use std::collections::BTreeMap;
@@ -59,6 +60,33 @@ pub struct GpuDecoder {
     pub(super) cancel: Cancel,
 }
 
+/// Memory for all weights, but for experts that have no slot, and its bytes. Where `auto` asks for more than there is, it takes three quarters of that, as
+/// often as it has to.
+async fn allocate_weights(
+    memory: ExpertMemory,
+    device: &Device,
+    (spec, formats): (&ModelSpec, &Formats),
+    other_bytes: u64,
+) -> Result<(Option<Paged>, DeviceWeights, u64)> {
+    let mut budget = memory;
+    loop {
+        let paged = choose_slots(budget, device, (spec, formats), other_bytes)?.map(|paged| paged.of_budget(memory));
+        let expert_bytes = paged.as_ref().map_or(0, Paged::expert_bytes);
+        let slot_bytes = paged.as_ref().map_or(0, Paged::slot_bytes);
+        check_memory(device, formats.total_bytes(spec) - expert_bytes + slot_bytes + other_bytes)?;
+        let before = device.allocated_bytes();
+        match allocate(device, spec, formats, paged.as_ref()).await {
+            Err(Error::OutOfMemory { .. }) if memory == ExpertMemory::Auto && spec.moe_layers().next().is_some() => {
+                // What was allocated is free once nothing is under way any more.
+                device.finish("allocating weights").await?;
+                let tried = if paged.is_some() { slot_bytes } else { routed_bytes(spec, formats) };
+                budget = ExpertMemory::Bytes(tried - tried / 4);
+            }
+            allocated => return Ok((paged, allocated?, device.allocated_bytes() - before)),
+        }
+    }
+}
+
 /// What [`GpuDecoder::load`] is made from.
 pub struct LoadParts<'a> {
     pub device: Device,
@@ -87,15 +115,13 @@ impl GpuDecoder {
         let cache = CacheShape { context, format: cache };
         let formats = Formats::of_model(&store, spec, quant)?;
         let kv_cache_bytes = kv_bytes(spec, cache);
-        let paged = choose_slots(expert_memory, &device, (spec, &formats), kv_cache_bytes + spec.held_state_bytes())?;
         let cost = TokenCost::of(&formats, spec);
+        let host_peak = HostPeak::start();
+        let other_bytes = kv_cache_bytes + spec.held_state_bytes();
+        let (paged, weights, weight_bytes_allocated) =
+            allocate_weights(expert_memory, &device, (spec, &formats), other_bytes).await?;
         let weight_bytes = formats.total_bytes(spec) - paged.as_ref().map_or(0, Paged::expert_bytes);
-        let slot_bytes = paged.as_ref().map_or(0, Paged::slot_bytes);
-        check_memory(&device, weight_bytes + slot_bytes + kv_cache_bytes + spec.held_state_bytes())?;
         let allocated = || device.allocated_bytes();
-        let (host_peak, before_weights) = (HostPeak::start(), allocated());
-        let weights = allocate(&device, spec, &formats, paged.as_ref()).await?;
-        let weight_bytes_allocated = allocated() - before_weights;
         let sizes = measure(&device, spec, &weights, cache).await?;
         let before_buffers = allocated();
         let buffers = Buffers::allocate(Loaded { device: &device, spec, weights: &weights }, sizes, cache, None).await?;
@@ -137,8 +163,22 @@ impl GpuDecoder {
             step_time: StepTime::default(),
             cancel: Cancel::default(),
         };
+        decoder.try_packing().await?;
         decoder.get_ready(progress).await?;
         Ok(decoder)
+    }
+
+    /// Where experts will be packed each time they are loaded, finds out how long one takes.
+    async fn try_packing(&mut self) -> Result<()> {
+        let GpuDecoder { store, spec, weights, paged, .. } = self;
+        let Some(paged) = paged else { return Ok(()) };
+        let (layer, records) = (paged.layer(0), Records { store, spec, weights });
+        if !records.are_stored(layer) {
+            let clock = Stopwatch::start();
+            records.read_all(layer, &[0]).await?;
+            paged.note_packing(clock.seconds());
+        }
+        Ok(())
     }
 
     /// Compiles every pipeline now, not while somebody waits for the first token.

@@ -8,6 +8,7 @@ mod cost;
 mod faults;
 mod formats;
 mod gpu_decoder;
+mod host_records;
 mod ledger;
 mod load_stats;
 mod paged;

@@ -3,7 +3,9 @@
 
 use super::cost::TokenCost;
 use super::formats::Formats;
+use super::go_on;
 use super::gpu_decoder::GpuDecoder;
+use super::host_records::HostRecords;
 use super::plan::Stage;
 use super::reach::Reach;
 use super::records::Records;
@@ -11,7 +13,7 @@ use crate::error::{Error, Result, human_bytes};
 use crate::gpu::{Device, DeviceKind, Recording};
 use crate::kernels::router_topk::can_halt;
 use crate::kernels::{SHARDS_PER_DISPATCH, SlabShape};
-use crate::paging::{ExpertMemory, PagingStats, PlaceShape, PolicyKind, PolicySetup, Residency};
+use crate::paging::{ExpertMemory, Packing, PagingStats, PlaceShape, PolicyKind, PolicySetup, Residency};
 use crate::platform::{self, Stopwatch};
 use crate::spec::{Kind, ModelSpec, Role, Share, WeightKey};
 
@@ -24,6 +26,8 @@ pub(super) struct Paged {
     pub is_stale: Vec<bool>,
     stats: PagingStats,
     pub reach: Reach,
+    /// Where records come from.
+    pub host: HostRecords,
     /// Assignments of single tokens since the generation began, by place and expert; the device counts those of batches.
     counted: Vec<Vec<u64>>,
     /// The first layer whose router was not finite in the last pass over a single token by itself.
@@ -77,6 +81,8 @@ pub(super) fn choose_slots(
     Ok(Some(Paged::new(places, &slots, memory, idle)))
 }
 
+/// Records that are read together for a batch.
+const RECORDS_AT_A_TIME: usize = 4;
 /// What activations and others may take besides, and as a share of all memory.
 const RESERVE_BYTES: u64 = 256 << 20;
 const RESERVE_SHARE: u64 = 20;
@@ -87,6 +93,11 @@ fn room(device: &Device, total: u64) -> u64 {
         DeviceKind::Discrete => total,
         _ => platform::available_memory_bytes().map_or(total, |available| available.min(total)),
     }
+}
+
+/// Of all routed experts.
+pub(super) fn routed_bytes(spec: &ModelSpec, formats: &Formats) -> u64 {
+    spec.moe_layers().map(|(layer, _)| place(spec, formats, layer)).map(|place| bytes(&place, place.weighted())).sum()
 }
 
 fn place(spec: &ModelSpec, formats: &Formats, layer: usize) -> PlaceShape {
@@ -152,11 +163,39 @@ impl Paged {
         let stats = PagingStats::new(memory, kind.name, &places, slots);
         let counted = places.iter().map(|place| vec![0; place.experts]).collect();
         let is_stale = vec![false; places.len()];
-        Paged { places, residency, is_stale, stats, reach: Reach::new(idle), counted, faulty_layer: None }
+        Paged {
+            places,
+            residency,
+            is_stale,
+            stats,
+            reach: Reach::new(idle),
+            host: HostRecords::default(),
+            counted,
+            faulty_layer: None,
+        }
     }
 
     pub fn stats(&self) -> &PagingStats {
         &self.stats
+    }
+
+    /// As asked for, where that had to become something else.
+    pub fn of_budget(mut self, memory: ExpertMemory) -> Self {
+        self.stats.memory = memory;
+        self
+    }
+
+    /// What loading one expert takes that has to be packed.
+    pub fn note_packing(&mut self, seconds: f64) {
+        self.keep_records();
+        self.stats.packing = Some(Packing { seconds, ..Packing::default() });
+        self.note_host();
+    }
+
+    fn note_host(&mut self) {
+        if let (Some(packing), Some((bytes, [requests, hits]))) = (&mut self.stats.packing, self.host.counts()) {
+            (packing.host_bytes, packing.host_requests, packing.host_hits) = (bytes, requests, hits);
+        }
     }
 
     /// Takes the slot of an expert away. Whether there is such an expert.
@@ -167,6 +206,11 @@ impl Paged {
             self.is_stale[place] = true;
             true
         })
+    }
+
+    /// Keeps records in host memory, where they are not stored as the device needs them.
+    fn keep_records(&mut self) {
+        self.host.keep(&self.places);
     }
 
     /// Index in the model of a place.
@@ -213,6 +257,7 @@ impl Paged {
         self.residency.used(place, ids);
         self.stats.decode.token(place, &self.places[place], ids, num_loads);
         self.stats.decode.seconds += seconds;
+        self.note_host();
     }
 
     /// So many layers with experts ran behind a halt.
@@ -289,7 +334,7 @@ impl GpuDecoder {
 
     /// Runs the experts of a batch: those that are there, then the others, as many at a time as there are slots.
     async fn run_waves(&mut self, attempted: &str, stage: &Stage, (ids, num_tokens): (&[u32], usize)) -> Result<()> {
-        let GpuDecoder { device, store, spec, weights, paged, .. } = self;
+        let GpuDecoder { device, store, spec, weights, paged, cancel, .. } = self;
         let (layer, records) = (stage.cut.layer, Records { store, spec, weights });
         let paged = paged.as_mut().expect("stages are of paged decoders");
         let place = paged.place_of(layer).expect("every router has a place");
@@ -302,10 +347,13 @@ impl GpuDecoder {
         while let Some((wave, table)) = waves.current() {
             let (loads, num_experts, waiting) = (wave.loads.clone(), wave.experts.len(), Stopwatch::start());
             waves.evict_current();
-            for load in &loads {
-                let record = records.read(layer, load.expert).await?;
+            // Records of one wave may be more than the host has room for.
+            for loads in loads.chunks(RECORDS_AT_A_TIME) {
+                go_on(cancel)?;
+                let experts: Vec<usize> = loads.iter().map(|load| load.expert).collect();
+                let read = paged.host.read(&records, (place, layer), &experts).await?;
                 let write = || {
-                    records.write(device, (layer, load.slot), &record);
+                    loads.iter().zip(&read).for_each(|(load, record)| records.write(device, (layer, load.slot), record));
                     Ok(())
                 };
                 device.catch("loading experts", write).await?;

@@ -6,6 +6,7 @@ use crate::blocks::DeviceWeights;
 use crate::checkpoint::WeightStore;
 use crate::error::Result;
 use crate::gpu::Device;
+use crate::platform::together;
 use crate::spec::{Kind, ModelSpec, Role, Weight, WeightKey};
 
 /// Where records come from and where they go.
@@ -17,10 +18,12 @@ pub(super) struct Records<'a> {
 }
 
 /// One expert.
+#[derive(Debug)]
 pub(super) struct Record {
     parts: Vec<(Role, Content)>,
 }
 
+#[derive(Debug)]
 enum Content {
     /// Packed rows.
     Rows(Vec<u8>),
@@ -29,15 +32,45 @@ enum Content {
 }
 
 impl Records<'_> {
+    /// The records of several experts of a layer, read together.
+    ///
     /// # Errors
     /// What reading weights can fail with.
-    pub async fn read(&self, layer: usize, expert: usize) -> Result<Record> {
-        let mut parts = Vec::new();
-        for Weight { role, .. } in self.spec.layer_weights(layer) {
-            let key = role.of_expert(layer, expert);
-            if is_paged(key) {
-                parts.push((role, self.content(key).await?));
+    pub async fn read_all(&self, layer: usize, experts: &[usize]) -> Result<Vec<Record>> {
+        let reads = experts.iter().map(|&expert| self.read(layer, expert)).collect();
+        together(reads).await.into_iter().collect()
+    }
+
+    /// Whether experts of a layer are stored as a device keeps them, so that loading one is no more than copying.
+    pub fn are_stored(&self, layer: usize) -> bool {
+        let slabs = self.keys(layer, 0).into_iter().filter(|key| !matches!(key.role.facts().kind, Kind::SlabBias(_)));
+        slabs.into_iter().all(|key| self.store.stores(key, self.weights.slabs(layer, key.role).shape.quant))
+    }
+
+    /// The weights of one expert, in the order in which they are stored.
+    fn keys(&self, layer: usize, expert: usize) -> Vec<WeightKey> {
+        let keys = self.spec.layer_weights(layer).into_iter().map(|Weight { role, .. }| role.of_expert(layer, expert));
+        keys.filter(|key| is_paged(*key)).collect()
+    }
+
+    async fn read(&self, layer: usize, expert: usize) -> Result<Record> {
+        let keys = self.keys(layer, expert);
+        let mut parts = Vec::with_capacity(keys.len());
+        if !self.are_stored(layer) {
+            for key in keys {
+                parts.push((key.role, self.content(key).await?));
             }
+            return Ok(Record { parts });
+        }
+        for (key, bytes) in keys.iter().zip(self.store.read_stored(&keys).await?) {
+            let content = match key.role.facts().kind {
+                Kind::SlabBias(of) => {
+                    let quant = self.store.stored_quant(*key);
+                    Content::Bias(of, quant.unpack(&bytes, key.shape(self.spec).1))
+                }
+                _ => Content::Rows(bytes),
+            };
+            parts.push((key.role, content));
         }
         Ok(Record { parts })
     }

@@ -43,7 +43,9 @@ pub(super) async fn allocate(
     paged: Option<&Paged>,
 ) -> Result<DeviceWeights> {
     let mut weights = DeviceWeights { is_paged: paged.is_some(), ..DeviceWeights::default() };
+    let before = device.allocated_bytes();
     for (key, weight, has_bias) in placed(spec) {
+        device.check_weights(device.allocated_bytes() - before)?;
         let (label, quant) = (key.packed_name(), formats.of(key));
         let Weight { rows, cols, unit_rows, .. } = weight;
         let kind = key.role.facts().kind;
@@ -66,6 +68,7 @@ pub(super) async fn allocate(
         };
         weights.by_key.insert(key, device.catch(&label, allocate).await?);
     }
+    device.check_weights(device.allocated_bytes() - before)?;
     for (key, num_experts) in routers(spec) {
         let slots: Vec<u32> = match paged.and_then(|paged| paged.table_of(key)) {
             Some(table) => table.to_vec(),

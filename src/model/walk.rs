@@ -7,6 +7,7 @@
 use super::ahead::{MAX_BATCHES, Step};
 use super::buffers::Buffers;
 use super::faults::first_layer;
+use super::go_on;
 use super::gpu_decoder::GpuDecoder;
 use super::paged::Paged;
 use super::plan::{Output, PlanKey, Steps};
@@ -184,6 +185,7 @@ impl GpuDecoder {
     async fn walk_on(&mut self, wanted: usize) -> Result<()> {
         loop {
             if self.walk().stop.is_some() && self.ahead.ready.is_empty() {
+                go_on(&self.cancel)?;
                 self.load_missing().await?;
             }
             while let Some(ends) = self.next_ends(wanted) {
@@ -372,14 +374,12 @@ impl GpuDecoder {
         let paged = paged.as_mut().expect("only paged decoders walk");
         let (layer, records) = (paged.layer(place), Records { store, spec, weights });
         let mut plan = paged.residency.plan(place, &ids);
-        let mut read = Vec::with_capacity(plan.loads().len());
-        for load in plan.loads() {
-            read.push((load.slot, records.read(layer, load.expert).await?));
-        }
+        let experts: Vec<usize> = plan.loads().iter().map(|load| load.expert).collect();
+        let read = paged.host.read(&records, (place, layer), &experts).await?;
         plan.evict();
         paged.is_stale[place] = true;
         let write = || {
-            read.iter().for_each(|(slot, record)| records.write(device, (layer, *slot), record));
+            plan.loads().iter().zip(&read).for_each(|(load, record)| records.write(device, (layer, load.slot), record));
             Ok(())
         };
         device.catch("loading experts", write).await?;

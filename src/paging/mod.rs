@@ -4,11 +4,13 @@
 //! the simulator of [`trace`](crate::trace) makes the same decisions with the same objects as a decoder does.
 
 mod budget;
+mod host;
 mod policy;
 mod residency;
 mod stats;
 
 pub use budget::{ExpertMemory, PlaceShape};
+pub use host::HostCache;
 pub use policy::{HALF_LIFE, POLICIES, Policy, PolicyKind, PolicySetup};
 pub use residency::{ABSENT, Load, Plan, Residency, WEIGHTLESS, Wave, Waves};
-pub use stats::{PagingCounts, PagingStats};
+pub use stats::{Packing, PagingCounts, PagingStats};

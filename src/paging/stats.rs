@@ -23,6 +23,20 @@ pub struct PagingStats {
     pub reach_layers: f64,
     /// What such a look takes, as measured.
     pub stop_seconds: f64,
+    /// Where experts have to be packed each time they are loaded.
+    pub packing: Option<Packing>,
+}
+
+/// Experts that are not stored as the device needs them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Packing {
+    /// What packing one took, when it was tried.
+    pub seconds: f64,
+    /// Host memory that packed records may take.
+    pub host_bytes: u64,
+    /// Records that were asked for, and those that were there.
+    pub host_requests: u64,
+    pub host_hits: u64,
 }
 
 /// Counts of one way to run a model.
@@ -55,6 +69,7 @@ impl PagingStats {
             wasted_layers: 0,
             reach_layers: 1.0,
             stop_seconds: 0.0,
+            packing: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is what clippy.toml points to")]
 
+use super::read_pool::read_at;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::borrow::Cow;
@@ -9,16 +10,40 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// The largest page that systems map files with.
 #[cfg(unix)]
 const READ_AROUND_BYTES: u64 = 2 << 20;
+
+/// Reads after which a file is looked at again: whether somebody has written to it.
+const READS_PER_LOOK: u64 = 1024;
 
 /// Bytes that are read piece by piece: a memory-mapped file.
 #[derive(Debug)]
 pub struct ByteSource {
     path: PathBuf,
     map: Mmap,
+    file: Arc<File>,
+    /// Length and time of the last change, as it was opened.
+    opened: Looks,
+    reads: AtomicU64,
+}
+
+/// What tells whether a file has changed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Looks {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Looks {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Looks { bytes: metadata.len(), modified: metadata.modified().ok() })
+    }
 }
 
 impl ByteSource {
@@ -30,7 +55,8 @@ impl ByteSource {
         let file = open_regular(path).map_err(Error::io("open", path))?;
         // SAFETY: the map is only read. As with every memory-mapped file, whoever shortens it meanwhile ends this process.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        Ok(ByteSource { path: path.to_owned(), map })
+        let opened = Looks::of(&file).map_err(Error::io("open", path))?;
+        Ok(ByteSource { path: path.to_owned(), map, file: Arc::new(file), opened, reads: AtomicU64::new(0) })
     }
 
     /// The path, for messages.
@@ -55,6 +81,33 @@ impl ByteSource {
             Error::io("read", &self.path)(io::Error::new(ErrorKind::UnexpectedEof, problem))
         })?;
         Ok(Cow::Borrowed(bytes))
+    }
+
+    /// As [`read`](Self::read), but not through the map: on a thread that may wait for the disk. A file that was cut short is an error.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::SourceChanged`] where somebody has written to the file since it was opened.
+    pub async fn read_owned(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let bytes = read_at(&self.file, range.clone()).await;
+        if bytes.is_err() || self.reads.fetch_add(1, Ordering::Relaxed) % READS_PER_LOOK == READS_PER_LOOK - 1 {
+            self.look_again()?;
+        }
+        bytes.map_err(|error| {
+            let problem = format!("bytes {} to {}: {error}", range.start, range.end);
+            Error::io("read an expert from", &self.path)(io::Error::new(error.kind(), problem))
+        })
+    }
+
+    fn look_again(&self) -> Result<()> {
+        let now = Looks::of(&self.file).map_err(Error::io("look at", &self.path))?;
+        if now == self.opened {
+            return Ok(());
+        }
+        let found = match (self.opened.bytes, now.bytes) {
+            (before, now) if before != now => format!("{now} bytes instead of {before}"),
+            _ => "the same length, written to".to_owned(),
+        };
+        Err(Error::SourceChanged { file: self.name(), found })
     }
 
     /// Says that the bytes in `range` are not needed for now: they stay in the system's cache, and no longer count as memory of this process.

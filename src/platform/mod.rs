@@ -16,6 +16,9 @@ mod hub;
 mod native;
 #[cfg(not(target_arch = "wasm32"))]
 mod new_directory;
+#[cfg(not(target_arch = "wasm32"))]
+mod read_pool;
+mod together;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
@@ -33,13 +36,13 @@ pub use hub::{
     hub_of_with, remove_cached_model, remove_cached_model_with, resolve_model, resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
-#[cfg(not(target_arch = "wasm32"))]
 pub use native::{
     CAN_BLOCK, HostPeak, Listener, Progress, Stopwatch, available_memory_bytes, cache_directory, for_each_row,
     local_offset_seconds, replace_file, unix_seconds, write_file,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
+pub use together::together;
 #[cfg(target_arch = "wasm32")]
 pub use web::{
     ByteSource, CAN_BLOCK, HostPeak, JsFile, Listener, Mount, NewDirectory, NewFile, Progress, Stopwatch, available_memory_bytes,

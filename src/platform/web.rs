@@ -139,6 +139,14 @@ impl ByteSource {
         Ok(Cow::Owned(bytes))
     }
 
+    /// As [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_owned(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        Ok(self.read(range).await?.into_owned())
+    }
+
     /// Nothing to do: what was read is its reader's.
     pub fn release(&self, _range: Range<u64>) {}
 }

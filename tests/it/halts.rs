@@ -7,6 +7,7 @@ use moebius::gating::{ExpertAt, RoutingOverride};
 use moebius::gpu::{Counts, DeviceChoice, DeviceOptions, Pace};
 use moebius::model::{Decoder, Extent, GpuDecoder, LoadParts, Reach, Resume, Run};
 use moebius::paging::PagingStats;
+use moebius::platform::Stopwatch;
 use moebius::quant::{CacheChoice, QuantChoice};
 use moebius::spec::{BlockSpec, ModelSpec};
 use moebius::{Engine, Error, LoadOptions};
@@ -170,6 +171,35 @@ fn a_model_that_has_what_it_needs_costs_no_command_more() {
     assert_eq!((decode.loads, decode.stops, wasted_layers), (0, 0, 0));
     assert_eq!(paged_tokens, tokens);
     assert_eq!(paged_counts, counts);
+}
+
+/// The best of several turns each, because something else may run.
+#[test]
+fn a_model_that_has_what_it_needs_is_about_as_fast_as_a_resident_one() {
+    if !gpu_or_skip() {
+        return;
+    }
+    const TOKENS: usize = 64;
+    let mut decoders = ["all", "75%"].map(|memory| decoder(memory, None));
+    for decoder in &mut decoders {
+        begin(decoder);
+        decode(decoder, 120);
+    }
+    let mut best = [[f64::INFINITY; 2]; 2];
+    for _ in 0..9 {
+        for (decoder, best) in decoders.iter_mut().zip(&mut best) {
+            let clock = Stopwatch::start();
+            begin(decoder);
+            best[0] = best[0].min(clock.seconds());
+            let clock = Stopwatch::start();
+            decode(decoder, TOKENS);
+            best[1] = best[1].min(clock.seconds());
+        }
+    }
+    let [prefill, decode] = [0, 1].map(|index| best[0][index] / best[1][index]);
+    println!("with everything in slots: decode {decode:.3}, a prompt of 96 tokens {prefill:.3} of resident");
+    // A look of the host at each layer would make it half.
+    assert!(decode > 0.75 && prefill > 0.5, "{best:?}");
 }
 
 #[test]

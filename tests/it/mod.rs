@@ -48,6 +48,7 @@ mod nonsense;
 mod overrides;
 mod page_hints;
 mod paged;
+mod paged_faults;
 mod paging;
 mod parameters;
 mod parts;

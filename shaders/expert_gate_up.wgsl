@@ -10,6 +10,7 @@
 // norm      [ROW_QUADS] vec4<f32>               in   #ifdef NORM: weight of the RMSNorm that x goes through first
 // slab_i    [SLOTS_PER_SHARD, SLAB_WORDS] words in   gate and up rows interleaved: row 2i gate, row 2i + 1 up; #ifdef SQUARED_RELU
 //                                                    up rows alone; #ifdef BIAS: then a bias each
+// gate_up   [num_assignments, GATE_UP_STRIDE] f32 out #ifdef KEEP: what the activation gets, row by row, for training
 // One dispatch serves the slots first_slot .. first_slot + num_slots and num_rows rows from first_row on.
 // twin      src/reference/expert_gate_up.rs
 #import matmul
@@ -50,6 +51,10 @@ struct Params {
 fn norm_weight(quad: u32) -> vec4<f32> {
     return norm[quad];
 }
+#endif
+
+#ifdef KEEP
+@group(0) @binding(11) var<storage, read_write> gate_up: array<f32>;
 #endif
 
 var<private> tile: vec4<u32>; // slot, first, count
@@ -101,6 +106,12 @@ fn store(token: u32, rows: u32, sums: vec4<f32>) {
 #endif
 #ifdef BIAS
     projected += slab_bias(min(rows, (params.num_rows - 1u) / 4u * 4u));
+#endif
+#ifdef KEEP
+    let kept = assignment * GATE_UP_STRIDE + params.first_row + rows;
+    for (var i = 0u; i < 4u && rows + i < params.num_rows; i++) {
+        gate_up[kept + i] = projected[i];
+    }
 #endif
 #ifdef SQUARED_RELU
     let positive = max(projected, vec4<f32>());

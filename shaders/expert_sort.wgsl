@@ -4,6 +4,7 @@
 // slot_table  [NUM_EXPERTS] u32            in   cache slot of each expert
 // tiles       [num_tiles] vec4<u32>        out  (slot, first index into order, count, 0); unused tiles have count 0
 // order       [num_assignments] u32        out  assignments, by expert, then ascending
+// starts      [NUM_EXPERTS + 1] u32        out  #ifdef STARTS: first index into order of each expert; last: assignments of all experts
 // num_tiles = ceil(num_assignments / TOKENS) + min(NUM_EXPERTS, num_assignments) always suffices.
 // A lane owns an expert and a part of the assignments, which it reads in their order: the result is stable without atomics. LOADS ids at a time
 // are under way; where there are fewer experts than lanes, they share the reading in PARTS.
@@ -19,6 +20,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read> slot_table: array<u32>;
 @group(0) @binding(3) var<storage, read_write> tiles: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> order: array<u32>;
+#ifdef STARTS
+@group(0) @binding(5) var<storage, read_write> starts: array<u32>;
+#endif
 
 const PARTS: u32 = max(1u, WG / NUM_EXPERTS);
 
@@ -69,6 +73,12 @@ fn main(@builtin(local_invocation_index) local: u32) {
         }
         if part == 0u {
             let end = next + wg_totals[expert];
+#ifdef STARTS
+            starts[expert] = next;
+            if expert == NUM_EXPERTS - 1u {
+                starts[NUM_EXPERTS] = end;
+            }
+#endif
             let slot = slot_table[expert];
             for (var first = next; first < end; first += TOKENS) {
                 tiles[tile] = vec4<u32>(slot, first, min(TOKENS, end - first), 0u);

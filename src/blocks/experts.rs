@@ -104,7 +104,7 @@ pub(super) fn sort(recorder: &mut Recorder, router: &RouterSpec, role: Role, ids
     let problem = expert_sort::Problem { num_assignments, num_experts: router.num_experts };
     let tiles = recorder.arena.whole("tiles", problem.max_tiles() * 4);
     let order = recorder.scratch("order", router.num_experts_per_tok);
-    let buffers = expert_sort::Buffers { ids, slot_table: recorder.slot_table(role), tiles: &tiles, order: &order };
+    let buffers = expert_sort::Buffers { ids, slot_table: recorder.slot_table(role), tiles: &tiles, order: &order, starts: None };
     expert_sort::record(recorder.device, &mut recorder.recording, Some(recorder.layer), &problem, &buffers)?;
     Ok([tiles, order])
 }
@@ -278,7 +278,7 @@ fn compute(
         quant: gate_up.shape.quant,
     };
     let norm = input.norm.map(|norm| norm.weight);
-    let buffers = expert_gate_up::Buffers { x: &input.x, routing, weights, norm, h: &h, slabs: gate_up };
+    let buffers = expert_gate_up::Buffers { x: &input.x, routing, weights, norm, h: &h, gate_up: None, slabs: gate_up };
     expert_gate_up::record(device, &mut recorder.recording, layer, &problem, &buffers)?;
 
     let problem = Problem { quant: down.shape.quant, ..problem };

@@ -6,12 +6,18 @@ use crate::platform;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A piece of device memory that kernels bind whole.
+/// A piece of device memory that kernels bind whole: an allocation, or a view of a part of one.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     pub(super) raw: wgpu::Buffer,
+    /// In the allocation, in bytes.
+    pub(super) offset: u64,
+    size: u64,
     label: Arc<str>,
 }
+
+/// Views begin at multiples of this many bytes: what every device can bind.
+pub const VIEW_ALIGN: u64 = 256;
 
 /// Uploads go in pieces of this size, so that no staging copy gets large.
 const UPLOAD_PIECE_BYTES: usize = 16 << 20;
@@ -25,7 +31,26 @@ impl Buffer {
     }
 
     pub fn size_bytes(&self) -> u64 {
-        self.raw.size()
+        self.size
+    }
+
+    /// `bytes` of it from `offset_bytes` on, under a label of their own. What is written through one is read through the other.
+    ///
+    /// # Panics
+    /// If that is beyond its end, or begins at no multiple of [`VIEW_ALIGN`].
+    pub fn view(&self, label: &str, offset_bytes: u64, bytes: u64) -> Buffer {
+        let size = bytes.max(1).next_multiple_of(16);
+        assert!(offset_bytes.is_multiple_of(VIEW_ALIGN), "{label}: a view cannot begin at byte {offset_bytes}");
+        assert!(offset_bytes + size <= self.size, "{label}: bytes {offset_bytes} to {} of {}", offset_bytes + size, self.size);
+        Buffer { raw: self.raw.clone(), offset: self.offset + offset_bytes, size, label: label.into() }
+    }
+
+    pub(super) fn binding(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.raw,
+            offset: self.offset,
+            size: std::num::NonZeroU64::new(self.size),
+        })
     }
 }
 
@@ -62,14 +87,14 @@ impl Device {
         let size = bytes.max(1).next_multiple_of(16);
         self.count_allocation(size);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        Buffer { raw: self.raw.create_buffer(&descriptor), label: label.into() }
+        Buffer { raw: self.raw.create_buffer(&descriptor), offset: 0, size, label: label.into() }
     }
 
     /// Copies `content` to `offset_bytes` (a multiple of 4) of the buffer, in pieces. The tail is padded with zeros to 4 bytes.
     pub fn write(&self, buffer: &Buffer, offset_bytes: u64, content: &[u8]) {
         self.count_staged(content.len() as u64);
         for (index, piece) in content.chunks(UPLOAD_PIECE_BYTES).enumerate() {
-            let offset = offset_bytes + (index * UPLOAD_PIECE_BYTES) as u64;
+            let offset = buffer.offset + offset_bytes + (index * UPLOAD_PIECE_BYTES) as u64;
             let whole = piece.len() / 4 * 4;
             if whole > 0 {
                 self.queue.write_buffer(&buffer.raw, offset, &piece[..whole]);

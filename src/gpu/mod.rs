@@ -16,7 +16,7 @@ mod shader;
 mod tuning;
 
 pub use adapter::{AdapterSummary, DeviceChoice, list_adapters};
-pub use buffer::{Buffer, Shard, Sharded};
+pub use buffer::{Buffer, Shard, Sharded, VIEW_ALIGN};
 pub use caps::{Caps, DeviceKind, Overrides, Profile};
 pub use counts::Counts;
 pub use device::{Device, DeviceOptions};
@@ -25,5 +25,5 @@ pub use pipeline::{Access, Binding, Kernel, When};
 pub use profile::DispatchTime;
 pub use readback::Readback;
 pub use recording::{Bound, Command, Dispatch, DispatchDescriptor, Recording};
-pub use shader::{Variant, compose};
+pub use shader::{Part, Variant, compose};
 pub use tuning::{Knob, TunedFor, Tuning, Tunings};

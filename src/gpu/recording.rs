@@ -131,7 +131,7 @@ impl Recording {
                     is_written: binding.access == Access::ReadWrite,
                 });
             }
-            entries.push(wgpu::BindGroupEntry { binding: binding.number, resource: buffer.raw.as_entire_binding() });
+            entries.push(wgpu::BindGroupEntry { binding: binding.number, resource: buffer.binding() });
         }
         let bind_group = device.raw.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),
@@ -223,7 +223,7 @@ impl Device {
                 let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(attempted) });
                 encode(&mut encoder, now);
                 if let (1, Some((from, to, bytes))) = (left, copy) {
-                    encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, 0, bytes);
+                    encoder.copy_buffer_to_buffer(&from.raw, from.offset, &to.raw, to.offset, bytes);
                 }
                 let submission = self.queue.submit([encoder.finish()]);
                 self.counters.submitted(now.iter().filter(|command| matches!(command, Command::Dispatch(_))).count());
@@ -261,9 +261,10 @@ pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, commands: &[&Command]) 
                     let pass = pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
                     dispatch.encode(pass);
                 }
-                Command::Clear(buffer) => encoder.clear_buffer(&buffer.raw, 0, None),
+                Command::Clear(buffer) => encoder.clear_buffer(&buffer.raw, buffer.offset, Some(buffer.size_bytes())),
                 Command::Copy { from, from_bytes, to, to_bytes, bytes } => {
-                    encoder.copy_buffer_to_buffer(&from.raw, *from_bytes, &to.raw, *to_bytes, *bytes);
+                    let (from_bytes, to_bytes) = (from.offset + from_bytes, to.offset + to_bytes);
+                    encoder.copy_buffer_to_buffer(&from.raw, from_bytes, &to.raw, to_bytes, *bytes);
                 }
             }
         }

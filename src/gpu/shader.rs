@@ -1,5 +1,7 @@
 //! The WGSL composer: `#import name`, `#ifdef FLAG` / `#else` / `#endif`, `#for X in COUNT` / `#end`, and a prelude of constants.
 //!
+//! `#import` takes a file of `shaders/lib/`, or a part that the variant brings along.
+//!
 //! `#for` writes its lines COUNT times, a number or an integer constant of the variant, with 0, 1, ... for `$X`: loops whose values live in
 //! registers must be unrolled, and no compiler can be relied on to do it.
 //!
@@ -7,29 +9,69 @@
 //! imports lies in `shaders/lib/`.
 
 use crate::error::{Error, Result};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 /// The importable files.
 static LIBRARY: &[(&str, &str)] = &[
     ("attend_lanes", include_str!("../../shaders/lib/attend_lanes.wgsl")),
     ("cache", include_str!("../../shaders/lib/cache.wgsl")),
+    ("gate_row", include_str!("../../shaders/lib/gate_row.wgsl")),
     ("heads", include_str!("../../shaders/lib/heads.wgsl")),
     ("lane_sum", include_str!("../../shaders/lib/lane_sum.wgsl")),
     ("matmul", include_str!("../../shaders/lib/matmul.wgsl")),
     ("matmul_staged", include_str!("../../shaders/lib/matmul_staged.wgsl")),
+    ("outer", include_str!("../../shaders/lib/outer.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),
     ("slab", include_str!("../../shaders/lib/slab.wgsl")),
     ("softplus", include_str!("../../shaders/lib/softplus.wgsl")),
     ("top_k", include_str!("../../shaders/lib/top_k.wgsl")),
+    ("turn_back", include_str!("../../shaders/lib/turn_back.wgsl")),
     ("weights", include_str!("../../shaders/lib/weights.wgsl")),
 ];
 
-/// What distinguishes two pipelines of one kernel: defined flags and baked constants.
+/// What distinguishes two pipelines of one kernel: defined flags, baked constants, and parts of its text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
     flags: BTreeSet<&'static str>,
     consts: BTreeMap<&'static str, Const>,
+    /// By what `#import` calls them.
+    parts: BTreeMap<&'static str, Part>,
+}
+
+/// A text that a kernel imports and that its variant brings along. Two of the same name are the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Part {}
+
+impl Hash for Part {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl PartialOrd for Part {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Part {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(other.name)
+    }
 }
 
 /// A WGSL constant. Floats are kept as bits so that variants can be compared.
@@ -64,6 +106,12 @@ impl Variant {
         self
     }
 
+    /// `#import NAME` stands for this text.
+    pub fn part(mut self, name: &'static str, part: Part) -> Self {
+        self.parts.insert(name, part);
+        self
+    }
+
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(flag)
     }
@@ -93,7 +141,8 @@ impl Variant {
             Const::U32(value) => format!("{name}={value}"),
             Const::F32(bits) => format!("{name}={}", f32::from_bits(*bits)),
         });
-        self.flags.iter().map(|flag| (*flag).to_owned()).chain(consts).collect::<Vec<_>>().join(" ")
+        let parts = self.parts.iter().map(|(name, part)| format!("{name}={}", part.name));
+        self.flags.iter().map(|flag| (*flag).to_owned()).chain(consts).chain(parts).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -157,10 +206,11 @@ fn expand(name: &str, source: &str, variant: &Variant, imported: &mut BTreeSet<&
                 }
             }
         } else if let Some(wanted) = line.strip_prefix("#import ") {
-            let (library, library_source) =
-                LIBRARY.iter().find(|(library, _)| *library == wanted.trim()).ok_or_else(|| problem("no such import"))?;
-            if active && imported.insert(library) {
-                expand(library, library_source, variant, imported, text)?;
+            let part = variant.parts.get_key_value(wanted.trim()).map(|(name, part)| (*name, part.name, part.text));
+            let library = || LIBRARY.iter().find(|(name, _)| *name == wanted.trim()).map(|(name, text)| (*name, *name, *text));
+            let (key, name, source) = part.or_else(library).ok_or_else(|| problem("no such import"))?;
+            if active && imported.insert(key) {
+                expand(name, source, variant, imported, text)?;
             }
         } else if line.starts_with('#') {
             return Err(problem("unknown directive"));

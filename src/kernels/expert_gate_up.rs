@@ -27,6 +27,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(8, "slab_3").only(When::Flag("SHARD_3")),
         Binding::read(9, "weights").only(When::Flag("WEIGHT_INPUT")),
         Binding::read(10, "norm").only(When::Flag("NORM")),
+        Binding::read_write(11, "gate_up").only(When::Flag("KEEP")),
     ],
 };
 
@@ -65,6 +66,8 @@ pub struct Buffers<'a> {
     pub weights: &'a Buffer,
     pub norm: Option<&'a Buffer>,
     pub h: &'a Buffer,
+    /// `[num_tokens * top_k, padded(rows of a slab)]`, where what goes into the activation is kept; not with a norm.
+    pub gate_up: Option<&'a Buffer>,
     pub slabs: &'a Slabs,
 }
 
@@ -122,6 +125,11 @@ pub fn choose(caps: &Caps, problem: &Problem, sorted: bool) -> Variant {
     }
 }
 
+/// The variant that also writes what goes into the activation, if it is to.
+pub fn keeping(variant: Variant, problem: &Problem, keeps: bool) -> Variant {
+    if keeps { variant.flag("KEEP").u32("GATE_UP_STRIDE", padded(problem.num_rows())) } else { variant }
+}
+
 pub fn record(
     device: &Device,
     recording: &mut Recording,
@@ -130,9 +138,10 @@ pub fn record(
     buffers: &Buffers,
 ) -> Result<()> {
     let sorted = buffers.routing.is_sorted();
-    let base = choose(device.caps(), problem, sorted);
+    let keeps = buffers.gate_up.is_some();
+    let base = keeping(choose(device.caps(), problem, sorted), problem, keeps);
     let tile = problem.tile(device.caps(), sorted, problem.num_rows());
-    for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem)) {
+    for dispatch in buffers.slabs.dispatches(shards_per_dispatch(problem) - usize::from(keeps)) {
         let mut bound = vec![("x", buffers.x), ("h", buffers.h)];
         match buffers.routing {
             Routing::Direct { slots } => bound.push(("slots", slots)),
@@ -142,6 +151,7 @@ pub fn record(
             bound.push(("weights", buffers.weights));
         }
         bound.extend(buffers.norm.map(|norm| ("norm", norm)));
+        bound.extend(buffers.gate_up.map(|gate_up| ("gate_up", gate_up)));
         bound.extend(dispatch.buffers());
         recording.dispatch(
             device,

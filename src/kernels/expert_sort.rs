@@ -2,7 +2,7 @@
 
 use super::{tile, to_u32};
 use crate::error::Result;
-use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant};
+use crate::gpu::{Binding, Buffer, Caps, Device, DispatchDescriptor, Kernel, Profile, Recording, Variant, When};
 use std::mem::offset_of;
 
 pub static KERNEL: Kernel = Kernel {
@@ -16,6 +16,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(2, "slot_table"),
         Binding::read_write(3, "tiles"),
         Binding::read_write(4, "order"),
+        Binding::read_write(5, "starts").only(When::Flag("STARTS")),
     ],
 };
 
@@ -40,6 +41,8 @@ pub struct Buffers<'a> {
     pub slot_table: &'a Buffer,
     pub tiles: &'a Buffer,
     pub order: &'a Buffer,
+    /// `[experts + 1]`, where somebody goes through the assignments of an expert.
+    pub starts: Option<&'a Buffer>,
 }
 
 impl Problem {
@@ -82,19 +85,17 @@ pub fn record(
 ) -> Result<()> {
     let num_tiles = to_u32(problem.num_tiles(device.caps()));
     let params = Params { num_assignments: to_u32(problem.num_assignments), num_tiles, padding: [0; 2] };
+    let mut bound =
+        vec![("ids", buffers.ids), ("slot_table", buffers.slot_table), ("tiles", buffers.tiles), ("order", buffers.order)];
+    bound.extend(buffers.starts.map(|starts| ("starts", starts)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
             kernel: &KERNEL,
-            variant: choose(device.caps(), problem),
+            variant: choose(device.caps(), problem).flag_if(buffers.starts.is_some(), "STARTS"),
             layer,
             params: bytemuck::bytes_of(&params),
-            buffers: &[
-                ("ids", buffers.ids),
-                ("slot_table", buffers.slot_table),
-                ("tiles", buffers.tiles),
-                ("order", buffers.order),
-            ],
+            buffers: &bound,
             grid: [1, 1, 1],
         },
     )

@@ -4,20 +4,35 @@
 //! `Buffers` names the memory, `record` appends the dispatch. What a kernel computes is written in its shader's ledger and, in plain
 //! Rust, in the file of the same name under `reference/`.
 
+pub mod adamw;
 pub mod attention;
 pub mod attention_merge;
 pub mod causal_pair;
+pub mod clip;
+pub mod cross_entropy;
 pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_identity;
 pub mod expert_sort;
+pub mod gate;
+pub mod gate_stats;
 pub mod gated_norm;
+pub mod grad_embed;
+pub mod grad_gate;
+pub mod grad_hidden;
+pub mod grad_input;
+pub mod grad_key_value;
+pub mod grad_norm;
+pub mod grad_norm_weight;
+pub mod grad_query;
+pub mod grad_weight;
 pub mod head_matmul;
 pub mod latent;
 pub mod matmul;
 pub mod norm;
+mod outer_tile;
 pub mod qk_rope;
 pub mod qkv;
 pub mod regroup;
@@ -28,6 +43,7 @@ pub mod sample;
 pub mod scan;
 pub mod short_conv;
 mod slab;
+pub mod squares;
 mod tile;
 
 pub use crate::batch::Row;
@@ -36,7 +52,7 @@ pub use slab::{SHARDS_PER_DISPATCH, SlabCut, SlabPart, SlabShape, Slabs};
 use crate::gpu::{Kernel, Variant};
 use crate::quant::CacheFormat;
 
-/// Every kernel, in the order of a token's way through the model.
+/// Every kernel, in the order of a token's way through the model; then those of training.
 pub static KERNELS: &[&Kernel] = &[
     &embed::KERNEL,
     &norm::KERNEL,
@@ -61,6 +77,21 @@ pub static KERNELS: &[&Kernel] = &[
     &expert_combine::KERNEL,
     &expert_identity::KERNEL,
     &sample::KERNEL,
+    &gate::KERNEL,
+    &gate_stats::KERNEL,
+    &cross_entropy::KERNEL,
+    &grad_input::KERNEL,
+    &grad_weight::KERNEL,
+    &grad_norm::KERNEL,
+    &grad_norm_weight::KERNEL,
+    &grad_hidden::KERNEL,
+    &grad_gate::KERNEL,
+    &grad_query::KERNEL,
+    &grad_key_value::KERNEL,
+    &grad_embed::KERNEL,
+    &squares::KERNEL,
+    &clip::KERNEL,
+    &adamw::KERNEL,
 ];
 
 /// For kernels that import `shaders/lib/cache.wgsl`.

@@ -5,6 +5,7 @@
 //! slot_table  [num_experts] u32        in   cache slot of each expert
 //! tiles       [num_tiles] [u32; 4]     out  (slot, first index into order, count, 0); unused tiles are all zero
 //! order       [num_assignments] u32    out  assignments, by expert, then ascending
+//! starts      [num_experts + 1] u32    out  [`starts`], where it is asked for
 //! ```
 
 /// `tiles` and `order` of the ledger.
@@ -30,4 +31,10 @@ pub fn expert_sort(ids: &[u32], slot_table: &[u32], tile_len: usize, num_tiles: 
     assert!(sorted.tiles.len() <= num_tiles, "{} tiles where {num_tiles} were to suffice", sorted.tiles.len());
     sorted.tiles.resize(num_tiles, [0; 4]);
     sorted
+}
+
+/// The first index into `order` of each expert, and how many assignments all of them have.
+pub fn starts(ids: &[u32], num_experts: usize) -> Vec<u32> {
+    let count_below = |end: usize| ids.iter().filter(|id| (**id as usize) < end).count() as u32;
+    (0..=num_experts).map(count_below).collect()
 }

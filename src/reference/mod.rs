@@ -4,16 +4,30 @@
 //! padding, no cleverness but threads. Values pass from kernel to kernel in f32, as they do on a device; every sum is taken in f64,
 //! so that a kernel's own rounding is all that a comparison sees.
 
+pub mod adamw;
 pub mod attention;
 pub mod attention_merge;
 pub mod causal_pair;
+pub mod clip;
+pub mod cross_entropy;
 pub mod embed;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
 pub mod expert_identity;
 pub mod expert_sort;
+pub mod gate;
+pub mod gate_stats;
 pub mod gated_norm;
+pub mod grad_embed;
+pub mod grad_gate;
+pub mod grad_hidden;
+pub mod grad_input;
+pub mod grad_key_value;
+pub mod grad_norm;
+pub mod grad_norm_weight;
+pub mod grad_query;
+pub mod grad_weight;
 pub mod head_matmul;
 pub mod latent;
 pub mod matmul;
@@ -27,6 +41,7 @@ pub mod router_topk;
 pub mod sample;
 pub mod scan;
 pub mod short_conv;
+pub mod squares;
 pub mod training;
 
 use crate::quant::CacheFormat;

@@ -28,7 +28,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Files beside the kernels, and beside their twins, that are no kernel themselves.
-const KERNEL_HELPERS: &[&str] = &["mod", "slab", "tile"];
+const KERNEL_HELPERS: &[&str] = &["mod", "outer_tile", "slab", "tile"];
 const REFERENCE_HELPERS: &[&str] = &["mod", "training"];
 
 /// The hard stop of the house rules; 500 is the aim.

@@ -67,7 +67,7 @@ pub fn cases() -> Vec<Case> {
 
 impl Problem for Sort {
     fn variants(&self, caps: &Caps) -> Vec<Variant> {
-        vec![expert_sort::choose(caps, &self.problem())]
+        vec![expert_sort::choose(caps, &self.problem()).flag_if(self.starts(), "STARTS")]
     }
 
     fn prepare(&self, device: &Device) -> Result<Prepared> {
@@ -84,17 +84,31 @@ impl Problem for Sort {
         let (problem, caps) = (self.problem(), device.caps());
         let sorted = reference::expert_sort::expert_sort(&ids, &slot_table, problem.tile_len(caps), problem.num_tiles(caps));
 
-        let (ids, slot_table) = (stage.input("ids", &ids), stage.input("slot_table", &slot_table));
+        let host_ids = ids;
+        let (ids, slot_table) = (stage.input("ids", &host_ids), stage.input("slot_table", &slot_table));
         let tiles = stage.integers("tiles", sorted.tiles.as_flattened());
         let order = stage.integers("order", &sorted.order);
-        let buffers = Buffers { ids: &ids, slot_table: &slot_table, tiles: &tiles.buffer, order: &order.buffer };
+        let starts =
+            self.starts().then(|| stage.integers("starts", &reference::expert_sort::starts(&host_ids, self.num_experts)));
+        let buffers = Buffers {
+            ids: &ids,
+            slot_table: &slot_table,
+            tiles: &tiles.buffer,
+            order: &order.buffer,
+            starts: starts.as_ref().map(|starts| &starts.buffer),
+        };
         let mut recording = Recording::default();
         expert_sort::record(device, &mut recording, None, &self.problem(), &buffers)?;
-        Ok(Prepared { recording, outputs: vec![tiles, order] })
+        Ok(Prepared { recording, outputs: [tiles, order].into_iter().chain(starts).collect() })
     }
 }
 
 impl Sort {
+    /// Whether the case asks for the first assignment of each expert.
+    fn starts(&self) -> bool {
+        self.num_assignments % 3 != 1
+    }
+
     fn problem(&self) -> expert_sort::Problem {
         expert_sort::Problem { num_assignments: self.num_assignments, num_experts: self.num_experts }
     }

@@ -412,6 +412,7 @@ impl Problem for GateUp {
             weights: &weights,
             norm: norm.as_ref(),
             h: &h.buffer,
+            gate_up: None,
             slabs: &stored.slabs,
         };
         let mut recording = Recording::default();

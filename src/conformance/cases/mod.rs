@@ -10,10 +10,16 @@ mod expert_identity;
 mod expert_sort;
 mod experts;
 mod gated_norm;
+mod gates;
+mod grad_attention;
+mod grad_hidden;
+mod grad_matrices;
+mod grad_rows;
 mod head_matmul;
 mod latent;
 mod matmul;
 mod norm;
+mod optimiser;
 mod qk_rope;
 mod qkv;
 mod regroup;
@@ -59,6 +65,28 @@ pub fn cases() -> Vec<Case> {
     cases.extend(expert_combine::cases());
     cases.extend(expert_identity::cases());
     cases.extend(sample::cases());
+    cases.extend(training_cases());
+    cases
+}
+
+/// Those of the kernels that only training runs, in the order of a step.
+fn training_cases() -> Vec<Case> {
+    let mut cases = gates::gate_cases();
+    cases.extend(gates::stats_cases());
+    cases.extend(grad_hidden::keep_cases());
+    cases.extend(grad_rows::entropy_cases());
+    cases.extend(grad_matrices::input_cases());
+    cases.extend(grad_matrices::weight_cases());
+    cases.extend(grad_rows::norm_cases());
+    cases.extend(grad_rows::norm_weight_cases());
+    cases.extend(grad_hidden::back_cases());
+    cases.extend(gates::gradient_cases());
+    cases.extend(grad_attention::query_cases());
+    cases.extend(grad_attention::key_value_cases());
+    cases.extend(grad_rows::embed_cases());
+    cases.extend(optimiser::squares_cases());
+    cases.extend(optimiser::clip_cases());
+    cases.extend(optimiser::adamw_cases());
     cases
 }
 

@@ -105,7 +105,7 @@ pub(super) fn layer_report(logits: &[f64], routing: &Routing) -> LayerReport {
 
 /// Adds what both losses teach the router, times their coefficients: with `a_e` what multiplies `p_te`, `p (a - <p, a>)`; and
 /// `2 lse p / T`.
-pub(super) fn add_loss_gradients(losses: &LossCoefficients, logits: &[f64], routing: &Routing, dlogits: &mut [f64]) {
+pub fn add_loss_gradients(losses: &LossCoefficients, logits: &[f64], routing: &Routing, dlogits: &mut [f64]) {
     let num_experts = routing.counts.len();
     let num_tokens = logits.len() as f64 / num_experts as f64;
     let per_count = losses.load_balancing * count_factor(routing);
@@ -129,7 +129,7 @@ fn count_factor(routing: &Routing) -> f64 {
 }
 
 /// `ln sum exp`, from the maximum on.
-pub(super) fn log_sum_exp(values: &[f64]) -> f64 {
+pub fn log_sum_exp(values: &[f64]) -> f64 {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     max + values.iter().map(|value| (value - max).exp()).sum::<f64>().ln()
 }

@@ -45,8 +45,11 @@ pub fn scatter(spec: &ModelSpec, weight: &mut dyn FnMut(WeightKey) -> Vec<f32>) 
     Ok(tensors)
 }
 
-/// Where an element of a part lies in its tensor, by row, column and columns of the part.
-fn place_of(layout: &Layout) -> Option<Box<dyn Fn(usize, usize, usize) -> usize>> {
+/// From row, column and columns of a part to the element of its tensor.
+type PlaceOf = dyn Fn(usize, usize, usize) -> usize;
+
+/// Where the elements of a part lie, if they are numbers.
+fn place_of(layout: &Layout) -> Option<Box<PlaceOf>> {
     match *layout {
         Layout::Rows { first } => Some(Box::new(move |row, col, cols| first as usize + row * cols + col)),
         Layout::Columns { first, stride } => Some(Box::new(move |row, col, _| first as usize + col * stride as usize + row)),

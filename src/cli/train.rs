@@ -8,7 +8,7 @@ use super::{Global, files};
 use anyhow::Result;
 use clap::Args;
 use moebius::error::human_bytes;
-use moebius::gpu::DeviceChoice;
+use moebius::gpu::DeviceOptions;
 use moebius::platform::Stopwatch;
 use moebius::spec::Parameters;
 use moebius::train::{Settings, StepReport, Trainer, TrainerOptions, metrics_line};
@@ -70,10 +70,6 @@ fn assignment(text: &str) -> Result<(String, Value), String> {
 
 impl TrainArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
-        if !matches!(global.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
-            let problem = format!("training runs on the reference only, and --device is {:?}", global.device);
-            return Err(Failure::new(problem, "leave --device out, or give --device cpu").into());
-        }
         let saved = match &self.resume {
             Some(directory) => Some(RunDirectory::last_checkpoint(directory)?),
             None => None,
@@ -102,7 +98,9 @@ impl TrainArgs {
         if let Some(out) = &self.out {
             RunDirectory::check(out)?;
         }
-        let mut trainer = Trainer::new(&settings, &TrainerOptions { resume: saved }).await?;
+        let mut trainer =
+            Trainer::new(&settings, &TrainerOptions { device: DeviceOptions::from_env(global.device.clone()), resume: saved })
+                .await?;
         describe(&trainer);
         let mut out = match (&self.resume, &self.out) {
             _ if self.dry_run => return Ok(ExitCode::SUCCESS),

@@ -4,11 +4,15 @@
 //! the reference ([`mod@crate::reference::training`]) in f64. Every number that is drawn is a function of the seed and of what it is for, so that a run
 //! that was stopped goes on with the same bits.
 
+mod arena;
+mod blocks;
 mod checkpoint;
 mod config;
 mod data;
+mod device;
 mod init;
 mod metrics;
+mod plan;
 mod reference;
 mod settings;
 mod trainer;
@@ -16,7 +20,9 @@ mod vocabulary;
 
 pub use checkpoint::{Saved, step_directory};
 pub use data::Data;
+pub use device::DeviceSteps;
 pub use metrics::metrics_line;
+pub use reference::Outcome;
 pub use settings::{KEYS, Key, Settings};
 pub use trainer::{StepReport, Trainer, TrainerOptions};
 pub use vocabulary::Vocabulary;

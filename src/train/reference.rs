@@ -16,9 +16,12 @@ pub(super) struct ReferenceSteps {
     optimiser: AdamW,
 }
 
-/// What a step came to: the report of all its parts together, and the norm of the gradients before it was bounded.
-pub(super) struct Outcome {
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Of all its parts together.
     pub report: Report,
+    /// Before it was bounded; NaN where it is no number, and nothing was changed.
     pub grad_norm: f64,
 }
 
@@ -88,7 +91,7 @@ impl ReferenceSteps {
 }
 
 /// Adds the report of one of `parts` parts: sums of counts, means of losses.
-fn add_report(sum: &mut Report, part: Report, parts: usize) {
+pub(super) fn add_report(sum: &mut Report, part: Report, parts: usize) {
     let share = 1.0 / parts as f64;
     sum.cross_entropy += part.cross_entropy;
     sum.loss += part.loss;

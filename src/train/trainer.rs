@@ -1,15 +1,18 @@
 //! One run, step by step.
 
+use super::checkpoint::State;
 use super::checkpoint::{self, Saved};
 use super::config::config_of;
 use super::data::Data;
+use super::device::DeviceSteps;
 use super::init::init;
 use super::metrics::max_violation;
-use super::reference::ReferenceSteps;
+use super::reference::{Outcome, ReferenceSteps};
 use super::settings::Settings;
 use super::vocabulary::{Vocabulary, read_documents};
 use crate::checkpoint::ModelFiles;
 use crate::error::{Error, Result};
+use crate::gpu::{Device, DeviceChoice, DeviceOptions};
 use crate::platform::{Stopwatch, read_model_text};
 use crate::reference::training::{Batch, Report, Weights, check};
 use crate::spec::{ModelSpec, WeightKey};
@@ -23,6 +26,8 @@ const EVALUATED: usize = 8;
 /// How a run begins.
 #[derive(Debug, Clone, Default)]
 pub struct TrainerOptions {
+    /// Where to compute; [`DeviceChoice::Cpu`] is the reference, and so is [`DeviceChoice::Auto`] where there is no adapter.
+    pub device: DeviceOptions,
     /// A checkpoint to go on from.
     pub resume: Option<PathBuf>,
 }
@@ -53,6 +58,57 @@ impl StepReport {
     }
 }
 
+/// What computes the steps.
+enum Steps {
+    Reference(Box<ReferenceSteps>),
+    Device(Box<DeviceSteps>),
+}
+
+impl Steps {
+    async fn new(options: &DeviceOptions, settings: &Settings, spec: &ModelSpec, weights: Weights) -> Result<Self> {
+        let device = match options.choice {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Auto => match Device::open(options).await {
+                Err(Error::NoAdapter { .. }) => None,
+                opened => Some(opened?),
+            },
+            _ => Some(Device::open(options).await?),
+        };
+        Ok(match device {
+            Some(device) => Steps::Device(Box::new(DeviceSteps::new(device, settings, spec, &weights).await?)),
+            None => Steps::Reference(Box::new(ReferenceSteps::new(settings, spec, weights)?)),
+        })
+    }
+
+    async fn step(&mut self, batches: &[Batch], lr: f64) -> Result<Outcome> {
+        match self {
+            Steps::Reference(steps) => Ok(steps.step(batches, lr)),
+            Steps::Device(steps) => steps.step(batches, lr).await,
+        }
+    }
+
+    async fn evaluate(&self, batch: &Batch) -> Result<Report> {
+        match self {
+            Steps::Reference(steps) => Ok(steps.evaluate(batch)),
+            Steps::Device(steps) => steps.evaluate(batch).await,
+        }
+    }
+
+    async fn state(&self) -> Result<State> {
+        match self {
+            Steps::Reference(steps) => Ok(steps.state()),
+            Steps::Device(steps) => steps.state().await,
+        }
+    }
+
+    fn restore(&mut self, state: State) {
+        match self {
+            Steps::Reference(steps) => steps.restore(state),
+            Steps::Device(steps) => steps.restore(&state),
+        }
+    }
+}
+
 /// A model that is being trained on a text.
 pub struct Trainer {
     settings: Settings,
@@ -60,7 +116,7 @@ pub struct Trainer {
     config: String,
     vocabulary: Vocabulary,
     data: Data,
-    steps: ReferenceSteps,
+    steps: Steps,
     /// Steps done.
     step: usize,
     /// Windows drawn.
@@ -94,12 +150,12 @@ impl Trainer {
         let (settings, step, drawn) = (settings.clone(), 0, 0);
         if let (Some(spec), Some(weights)) = (spec, weights) {
             vocabulary.check(spec.vocab_size)?;
-            let steps = ReferenceSteps::new(&settings, &spec, weights)?;
+            let steps = Steps::new(&options.device, &settings, &spec, weights).await?;
             return Ok(Trainer { settings, spec, config, vocabulary, data, steps, step, drawn, skipped: 0, bytes_per_token });
         }
         let directory = options.resume.as_deref().unwrap_or(Path::new(""));
         let (saved, state, spec) = checkpoint::read(directory, |text| parse(text, "config.json")).await?;
-        let mut steps = ReferenceSteps::new(&settings, &spec, state.weights.clone())?;
+        let mut steps = Steps::new(&options.device, &settings, &spec, state.weights.clone()).await?;
         steps.restore(state);
         let Saved { step, drawn, config, .. } = saved;
         Ok(Trainer { settings, spec, config, vocabulary, data, steps, step, drawn, skipped: 0, bytes_per_token })
@@ -123,7 +179,7 @@ impl Trainer {
             .map(|part| self.data.batch(self.drawn + part * train.windows as u64, train.windows))
             .collect();
         let lr = self.settings.lr(self.step);
-        let outcome = self.steps.step(&batches, lr);
+        let outcome = self.steps.step(&batches, lr).await?;
         let tokens: u64 = batches.iter().map(|batch| batch.rows.len() as u64).sum();
         self.drawn += (train.accumulate * train.windows) as u64;
         let skipped = !outcome.grad_norm.is_finite();
@@ -145,21 +201,27 @@ impl Trainer {
         self.step += 1;
         let every = train.evaluate_every;
         let is_due = self.is_done() || (every > 0 && self.step.is_multiple_of(every));
-        Ok(StepReport { validation_loss: if is_due { self.evaluate() } else { None }, ..report })
+        let validation_loss = if is_due { self.evaluate().await? } else { None };
+        Ok(StepReport { validation_loss, ..report })
     }
 
     /// Mean cross-entropy of held-out text; `None` where nothing is held out.
-    pub fn evaluate(&self) -> Option<f64> {
-        let batches = self.data.held_out(EVALUATED, self.settings.train.windows);
-        let targets: usize = batches.iter().map(Batch::num_targets).sum();
-        let sum: f64 = batches.iter().map(|batch| self.steps.evaluate(batch).cross_entropy * batch.num_targets() as f64).sum();
-        (targets > 0).then(|| sum / targets as f64)
+    ///
+    /// # Errors
+    /// [`Error::Gpu`], [`Error::DeviceLost`].
+    pub async fn evaluate(&self) -> Result<Option<f64>> {
+        let (mut sum, mut targets) = (0.0, 0);
+        for batch in self.data.held_out(EVALUATED, self.settings.train.windows) {
+            sum += self.steps.evaluate(&batch).await?.cross_entropy * batch.num_targets() as f64;
+            targets += batch.num_targets();
+        }
+        Ok((targets > 0).then(|| sum / targets as f64))
     }
 
     /// Writes a checkpoint to a directory that is not there yet.
     ///
     /// # Errors
-    /// [`Error::Occupied`], [`Error::Io`].
+    /// [`Error::Occupied`], [`Error::Io`]; [`Error::Gpu`], [`Error::DeviceLost`].
     pub async fn save(&self, directory: &Path) -> Result<()> {
         let saved = Saved {
             step: self.step,
@@ -168,12 +230,15 @@ impl Trainer {
             device: self.device(),
             config: self.config.clone(),
         };
-        checkpoint::write(directory, &self.spec, &saved, (&self.steps.state(), &self.vocabulary))
+        checkpoint::write(directory, &self.spec, &saved, (&self.steps.state().await?, &self.vocabulary))
     }
 
     /// What computes.
     pub fn device(&self) -> String {
-        "the reference".to_owned()
+        match &self.steps {
+            Steps::Reference(_) => "the reference".to_owned(),
+            Steps::Device(steps) => steps.name(),
+        }
     }
 
     /// Steps done.
@@ -211,8 +276,11 @@ impl Trainer {
     }
 
     /// The weights as they are now.
-    pub fn weights(&self) -> Weights {
-        self.steps.state().weights
+    ///
+    /// # Errors
+    /// [`Error::Gpu`], [`Error::DeviceLost`].
+    pub async fn weights(&self) -> Result<Weights> {
+        Ok(self.steps.state().await?.weights)
     }
 }
 

@@ -72,6 +72,7 @@ mod tokenizer_files;
 mod tokenizer_gguf;
 mod trace;
 mod train;
+mod train_device;
 mod training;
 mod tune;
 mod twins;

@@ -4,7 +4,7 @@ use crate::common::{demo_model, golden, open, spec_of, tensor};
 use moebius::batch::Row;
 use moebius::checkpoint::{Checkpoint, scatter};
 use moebius::generate::Tokenizer;
-use moebius::gpu::DeviceChoice;
+use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::reference::training::adamw::{AdamW, Moments};
 use moebius::reference::training::gate::TopKSoftmax;
 use moebius::reference::training::{Batch, LossCoefficients, Model, Weights, check, zeros_like};
@@ -39,7 +39,11 @@ fn small(folder: &Path, changes: &[(&str, Value)]) -> Settings {
 }
 
 fn trainer(settings: &Settings, resume: Option<&Path>) -> Trainer {
-    let options = TrainerOptions { resume: resume.map(Path::to_owned) };
+    trainer_on(DeviceChoice::Cpu, settings, resume)
+}
+
+fn trainer_on(choice: DeviceChoice, settings: &Settings, resume: Option<&Path>) -> Trainer {
+    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned) };
     pollster::block_on(Trainer::new(settings, &options)).unwrap()
 }
 
@@ -135,7 +139,8 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     assert_eq!((second.steps_done(), second.is_done()), (3, false));
     parts.extend(steps(&mut second, 3));
     assert_eq!(parts, reports);
-    assert_eq!(second.weights(), whole.weights());
+    let weights = |trainer: &Trainer| pollster::block_on(trainer.weights()).unwrap();
+    assert_eq!(weights(&second), weights(&whole));
     assert!(reports[5].report.loss < reports[0].report.loss);
 }
 
@@ -160,7 +165,13 @@ fn a_checkpoint_is_a_model_that_runs() {
         let found = pollster::block_on(engine.forward(&ids)).unwrap().logits;
         let rows: Vec<Row> = (0..).zip(&ids).map(|(position, id)| Row::new(*id, position, 0)).collect();
         let gating = Box::new(TopKSoftmax { k: 2, renormalize });
-        let model = Model::new(trainer.spec().clone(), trainer.weights(), gating, LossCoefficients::default()).unwrap();
+        let model = Model::new(
+            trainer.spec().clone(),
+            pollster::block_on(trainer.weights()).unwrap(),
+            gating,
+            LossCoefficients::default(),
+        )
+        .unwrap();
         let expected = model.logits(&rows);
         let worst = found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
         assert!(found.len() == expected.len() && worst < 1e-4, "{worst}");
@@ -253,7 +264,7 @@ fn a_line_of_metrics_is_flat() {
 }
 
 fn moebius(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_moebius")).arg("train").args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_moebius")).args(["train", "--device", "cpu"]).args(arguments).output().unwrap()
 }
 
 #[test]

@@ -104,12 +104,16 @@ fn gates() -> Listing {
     let row = |gate: &&moebius::gating::Gate| {
         let runs_as = gate.runs_as.as_ref().map_or("", |runs_as| runs_as.architecture);
         let causal = if gate.causal { "yes" } else { "no" };
+        let device = if gate.wgsl.is_some() { "yes" } else { "no" };
         let losses: Vec<String> = gate.losses.iter().map(|(name, coefficient)| format!("{name} {coefficient}")).collect();
-        [gate.name, gate.summary, gate.chooses.word(), causal, &losses.join(", "), runs_as, gate.source]
+        [gate.name, gate.summary, gate.chooses.word(), causal, device, &losses.join(", "), runs_as, gate.source]
             .map(str::to_owned)
             .to_vec()
     };
-    (vec!["method", "does", "who chooses", "causal", "losses", "runs as", "source"], GATES.iter().map(row).collect())
+    (
+        vec!["method", "does", "who chooses", "causal", "on devices", "losses", "runs as", "source"],
+        GATES.iter().map(row).collect(),
+    )
 }
 
 /// A row for each setting, with the methods that have it: the same name may mean different things.

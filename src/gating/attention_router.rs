@@ -18,6 +18,7 @@ pub static GATE: Gate = Gate {
         },
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -36,3 +37,63 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+// Whether the logits are computed from the router's product, and are not its first columns.
+const OWN_LOGITS: bool = true;
+
+// The share of expert j in what expert i attends to, where `most` is the largest product and `total` the sum of exponentials.
+fn attention(i: u32) -> vec2<f32> {
+    var most = LOWEST;
+    for (var j = 0u; j < NUM_EXPERTS; j++) {
+        most = max(most, z[i] * z[NUM_EXPERTS + j]);
+    }
+    var total = 0.0;
+    for (var j = 0u; j < NUM_EXPERTS; j++) {
+        total += exp(z[i] * z[NUM_EXPERTS + j] - most);
+    }
+    return vec2<f32>(most, total);
+}
+
+fn choose() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        let row = attention(i);
+        l[i] = 0.0;
+        for (var j = 0u; j < NUM_EXPERTS; j++) {
+            l[i] += exp(z[i] * z[NUM_EXPERTS + j] - row.x) / row.y * z[2u * NUM_EXPERTS + j];
+        }
+    }
+    softmax_all();
+    copy_keys();
+    var total = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        put(rank, expert, p[expert]);
+        total += p[expert];
+    }
+    scale_weights(1.0 / total);
+}
+
+fn differentiate() {
+    var mean = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        mean += weight_of(rank) * dw[rank];
+    }
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        dl[chosen(rank)] += weight_of(rank) * (dw[rank] - mean);
+    }
+    softmax_back();
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        let row = attention(i);
+        for (var j = 0u; j < NUM_EXPERTS; j++) {
+            let share = exp(z[i] * z[NUM_EXPERTS + j] - row.x) / row.y;
+            let value = z[2u * NUM_EXPERTS + j];
+            dz[2u * NUM_EXPERTS + j] += share * dl[i];
+            // The softmax of a row: its mean value is the logit.
+            let of_product = share * dl[i] * (value - l[i]);
+            dz[i] += of_product * z[NUM_EXPERTS + j];
+            dz[NUM_EXPERTS + j] += of_product * z[i];
+        }
+    }
+}
+";

@@ -1,6 +1,6 @@
 //! The token's id decides, by a table that gives every expert the same share of a text.
 
-use super::hash_routing::{TABLES, route};
+use super::hash_routing::{TABLES, WGSL, route};
 use super::rule::twin;
 use super::{Chooser, Gate, State, StateInit};
 
@@ -18,5 +18,6 @@ pub static GATE: Gate = Gate {
         init: StateInit::BalancedExperts,
     }],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };

@@ -11,6 +11,7 @@ pub static GATE: Gate = Gate {
     width: |dims, _| dims.num_experts,
     runs_as: Some(RunsAs { architecture: "olmoe", spec: |dims, _| Some(RouterSpec::new(dims.num_experts, dims.num_experts)) }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -24,3 +25,19 @@ pub(super) fn route<R: Real>(batch: &Batch<'_, R>, _: &Values) -> Routing<R> {
     }
     routing
 }
+
+pub(super) const WGSL: &str = "
+fn choose() {
+    softmax_all();
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        put(i, i, p[i]);
+    }
+}
+
+fn differentiate() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        dp[i] += dw[i];
+    }
+    softmax_back();
+}
+";

@@ -19,6 +19,7 @@ pub static GATE: Gate = Gate {
         },
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -63,3 +64,22 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    softmax_all();
+    copy_keys();
+    keep_groups(u32(setting(S_NUM_GROUPS)), u32(setting(S_NUM_KEPT_GROUPS)), 1u);
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        put(rank, expert, p[expert] * setting(S_SCALE));
+    }
+}
+
+fn differentiate() {
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        dp[chosen(rank)] += dw[rank] * setting(S_SCALE);
+    }
+    softmax_back();
+}
+";

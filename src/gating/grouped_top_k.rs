@@ -11,6 +11,7 @@ pub static GATE: Gate = Gate {
     settings: &[OWN, CAPACITY, DROP],
     losses: &[("load_balancing_loss_top_k", 0.01)],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -43,11 +44,44 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     if per_group {
         // Every group has its own loss, and they are added up.
-        let counts = routing.counts(batch.dims.num_experts);
-        let products = routing.scores.iter().enumerate().map(|(place, &score)| score * counts[place % counts.len()] as f64);
-        let factor = batch.dims.num_experts as f64 / (routing.width as f64 * (batch.dims.num_tokens as f64).powi(2));
-        let loss = row::sum(products) * factor;
-        routing.losses.push(("load_balancing_loss_top_k", loss));
+        routing.shares.clone_from(&routing.scores);
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    let num_groups = u32(setting(S_NUM_GROUPS));
+    let of_group = WIDTH / num_groups;
+    let group_len = NUM_EXPERTS / num_groups;
+    if setting(S_SOFTMAX_PER_GROUP) == 1.0 {
+        for (var group = 0u; group < num_groups; group++) {
+            softmax_range(group * group_len, group_len);
+        }
+    } else {
+        softmax_all();
+    }
+    copy_keys();
+    for (var group = 0u; group < num_groups; group++) {
+        for (var place = 0u; place < of_group; place++) {
+            let expert = best_left_of(group * group_len, group_len);
+            put(group * of_group + place, expert, p[expert]);
+        }
+    }
+}
+
+fn differentiate() {
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        dp[chosen(rank)] += dw[rank];
+    }
+    let num_groups = u32(setting(S_NUM_GROUPS));
+    let group_len = NUM_EXPERTS / num_groups;
+    if setting(S_SOFTMAX_PER_GROUP) == 1.0 {
+        for (var group = 0u; group < num_groups; group++) {
+            softmax_back_range(group * group_len, group_len);
+        }
+    } else {
+        softmax_back();
+    }
+}
+";

@@ -11,6 +11,7 @@ pub static GATE: Gate = Gate {
     settings: &[OWN],
     noise: &[Noise { name: "gumbel", distribution: Distribution::Gumbel, per_token: |dims, _| dims.num_experts }],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -32,3 +33,25 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        key[i] = (l[i] + noise_at(NOISE_GUMBEL, i)) / setting(S_TEMPERATURE);
+    }
+    softmax_keys();
+    put(0u, best_left(), 1.0);
+}
+
+// As if the weight were the score.
+fn differentiate() {
+    dp[chosen(0u)] += dw[0];
+    var mean = 0.0;
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        mean += p[i] * dp[i];
+    }
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        dl[i] += p[i] * (dp[i] - mean) / setting(S_TEMPERATURE);
+    }
+}
+";

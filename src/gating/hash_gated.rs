@@ -15,6 +15,7 @@ pub static GATE: Gate = Gate {
         init: StateInit::RandomExperts,
     }],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -38,3 +39,40 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    var sum = 0.0;
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        s[i] = sqrt(softplus(l[i]));
+        sum += s[i];
+    }
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        p[i] = s[i] / sum;
+    }
+    total = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = u32(state_at(token_id() * WIDTH + rank));
+        put(rank, expert, s[expert]);
+        total += s[expert];
+    }
+    scale_weights(setting(S_SCALE) / total);
+}
+
+// Of the scores of the chosen experts.
+var<private> total: f32;
+
+fn differentiate() {
+    var mean = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        mean += weight_of(rank) * dw[rank];
+    }
+    shares_back();
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        ds[chosen(rank)] += (dw[rank] * setting(S_SCALE) - mean) / total;
+    }
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        dl[i] += ds[i] * sigmoid(l[i]) / (2.0 * s[i]);
+    }
+}
+";

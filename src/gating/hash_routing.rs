@@ -17,6 +17,7 @@ pub static GATE: Gate = Gate {
         init: StateInit::RandomExperts,
     }],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -35,3 +36,13 @@ pub(super) fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R
     }
     routing
 }
+
+pub(super) const WGSL: &str = "
+fn choose() {
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        put(rank, rank * (NUM_EXPERTS / WIDTH) + u32(state_at(rank * VOCAB_SIZE + token_id())), 1.0);
+    }
+}
+
+fn differentiate() {}
+";

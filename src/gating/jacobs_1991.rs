@@ -13,6 +13,7 @@ pub static GATE: Gate = Gate {
         use dense_softmax::route;
         twin!(route)
     },
+    wgsl: Some(dense_softmax::WGSL),
     ..Gate::BASE
 };
 

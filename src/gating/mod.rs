@@ -6,6 +6,7 @@ mod change;
 mod effect;
 mod losses;
 mod metrics;
+mod part;
 mod real;
 mod row;
 mod rule;
@@ -55,6 +56,7 @@ pub use hme_1994::{EStep, Hierarchy, MStep};
 pub use jacobs_1991::{Supervised, supervised};
 pub use losses::{LOSSES, Loss, LossTwin, OWN_LOSSES, Routed, loss, shares};
 pub use metrics::{Balance, churn, drop_rate, nearly_dead, unserved_rate};
+pub use part::{MAX_NOISE, MAX_SETTINGS};
 pub use real::{Gradient, Real, Tape, Var};
 pub use rule::{
     Batch, Chooser, Dims, Distribution, Gate, Init, Leaf, Mixing, NONE, Named, Noise, Routing, RunsAs, State, StateInit, Twin,

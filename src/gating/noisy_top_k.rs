@@ -22,6 +22,7 @@ pub static GATE: Gate = Gate {
         },
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -91,3 +92,41 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing.named = vec![("load", load), ("noisy_logits", noisy), ("noise_std", std)];
     routing
 }
+
+const WGSL: &str = "
+// Standard deviation of the noise of an expert.
+fn deviation(i: u32) -> f32 {
+    return softplus(z[NUM_EXPERTS + i]) + setting(S_NOISE_EPSILON);
+}
+
+fn choose() {
+    softmax_all();
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        key[i] = l[i] + noise_at(NOISE_NORMAL, i) * deviation(i);
+    }
+    var total = 0.0;
+    var most = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        most = select(most, key[expert], rank == 0u);
+        let weight = exp(key[expert] - most);
+        put(rank, expert, weight);
+        total += weight;
+    }
+    scale_weights(1.0 / total);
+}
+
+fn differentiate() {
+    var mean = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        mean += weight_of(rank) * dw[rank];
+    }
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = chosen(rank);
+        let of_noisy = weight_of(rank) * (dw[rank] - mean);
+        dl[expert] += of_noisy;
+        dz[NUM_EXPERTS + expert] += of_noisy * noise_at(NOISE_NORMAL, expert) * sigmoid(z[NUM_EXPERTS + expert]);
+    }
+    softmax_back();
+}
+";

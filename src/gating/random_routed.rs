@@ -17,6 +17,7 @@ pub static GATE: Gate = Gate {
         init: StateInit::RandomExperts,
     }],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -33,3 +34,12 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    let share = NUM_EXPERTS / u32(setting(S_NUM_DOMAINS));
+    put(0u, domain() * share + u32(state_at(domain() * VOCAB_SIZE + token_id())), 1.0);
+}
+
+fn differentiate() {}
+";

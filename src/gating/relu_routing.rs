@@ -13,6 +13,7 @@ pub static GATE: Gate = Gate {
     losses: &[("l1_loss", 1.0)],
     update: Some(Update { state: "l1_coefficient", twin: balance::penalty }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -32,9 +33,30 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
         }
         routing.push_scores(logits, &weights);
     }
+    // Losses see the weights as they are.
+    routing.shares.clone_from(&routing.scores);
     let counts = routing.counts(num_experts);
     let products = routing.scores.iter().enumerate().map(|(place, &weight)| weight * counts[place % num_experts] as f64);
     let factor = num_experts as f64 / (values.get("num_experts_per_tok") * (num_tokens as f64).powi(2));
     routing.losses.push(("l1_loss", row::sum(products) * factor));
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        p[i] = max(l[i], 0.0);
+        if l[i] > 0.0 {
+            put(i, i, l[i]);
+        }
+    }
+}
+
+fn differentiate() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        if l[i] > 0.0 {
+            dl[i] += dw[i] + dp[i];
+        }
+    }
+}
+";

@@ -185,7 +185,7 @@ pub struct Batch<'a, R> {
     pub domains: &'a [u32],
 }
 
-impl<'a, R: Real> Batch<'a, R> {
+impl<'a, R> Batch<'a, R> {
     /// The router's product for one token.
     pub fn row(&self, token: usize) -> &'a [R] {
         let len = self.router.len() / self.dims.num_tokens;
@@ -404,15 +404,12 @@ impl Gate {
                 return Err(argument(what, "at least 1", 0));
             }
         }
-        if dims.num_tokens % dims.seq_len != 0 {
+        if !dims.num_tokens.is_multiple_of(dims.seq_len) {
             return Err(argument("tokens", format!("a multiple of {}, which a sequence has", dims.seq_len), dims.num_tokens));
         }
-        let chosen = values.number("num_experts_per_tok").map_or(1, |number| number as usize);
-        if matches!(self.chooses, Chooser::Token) && chosen > dims.num_experts && !self.has_own_experts() {
-            return Err(argument("experts per token", format!("1 to {}, as there are so many", dims.num_experts), chosen));
-        }
+        let chosen = (self.width)(dims, values);
         let groups = values.number("num_groups").map_or(1, |number| number as usize);
-        if dims.num_experts % groups != 0 {
+        if !dims.num_experts.is_multiple_of(groups) {
             return Err(argument("groups", format!("a divisor of the {} experts", dims.num_experts), groups));
         }
         let kept = values.number("num_kept_groups").map_or(1, |number| number as usize);
@@ -421,7 +418,7 @@ impl Gate {
             return Err(argument("groups that are kept", expected, kept));
         }
         let segment = values.number("segment").map_or(0, |len| len as usize);
-        if segment > 0 && dims.seq_len % segment != 0 {
+        if segment > 0 && !dims.seq_len.is_multiple_of(segment) {
             return Err(argument(
                 "tokens of a segment",
                 format!("a divisor of the {} tokens of a sequence", dims.seq_len),
@@ -431,6 +428,9 @@ impl Gate {
         let of_group = values.number("experts_per_group").map_or(1, |number| number as usize);
         if of_group > dims.num_experts / groups {
             return Err(argument("experts of a group", format!("at most {}", dims.num_experts / groups), of_group));
+        }
+        if matches!(self.chooses, Chooser::Token) && chosen > dims.num_experts && !self.has_own_experts() {
+            return Err(argument("experts per token", format!("1 to {}, as there are so many", dims.num_experts), chosen));
         }
         Ok(())
     }
@@ -459,7 +459,7 @@ impl Gate {
         }
         if batch.training {
             let multiple = (self.tokens_multiple_of)(dims, values);
-            if dims.num_tokens % multiple != 0 {
+            if !dims.num_tokens.is_multiple_of(multiple) {
                 let expected = format!("a multiple of {multiple}, so that `{}` can give every expert the same number", self.name);
                 return Err(argument("tokens of a step", expected, dims.num_tokens));
             }
@@ -468,16 +468,39 @@ impl Gate {
                 length(noise.name, found, dims.num_tokens * (noise.per_token)(dims, values))?;
             }
         }
-        let read_ids =
-            self.state.iter().any(|state| state.init == StateInit::RandomExperts || state.init == StateInit::BalancedExperts)
-                || self.leaves.iter().any(|leaf| leaf.name == "light_embedding");
-        if read_ids {
-            length("token ids", batch.token_ids.len(), dims.num_tokens)?;
+        self.check_ids(batch, values)
+    }
+
+    /// Whether ids are there, where the method reads them, and name what exists.
+    fn check_ids<R>(&self, batch: &Batch<'_, R>, values: &Values) -> Result<()> {
+        let dims = &batch.dims;
+        let tables =
+            self.state.iter().filter(|state| matches!(state.init, StateInit::RandomExperts | StateInit::BalancedExperts));
+        let reads_ids = tables.clone().count() > 0 || self.leaves.iter().any(|leaf| leaf.name == "light_embedding");
+        if reads_ids && batch.token_ids.len() != dims.num_tokens {
+            return Err(argument("token ids", format!("{}, one for each token", dims.num_tokens), batch.token_ids.len()));
         }
-        match batch.token_ids.iter().find(|id| **id as usize >= dims.vocab_size) {
-            Some(id) => Err(argument("token id", format!("below {}", dims.vocab_size), id)),
-            None => Ok(()),
+        if let Some(id) = batch.token_ids.iter().find(|id| **id as usize >= dims.vocab_size).filter(|_| reads_ids) {
+            return Err(argument("token id", format!("below {}", dims.vocab_size), id));
         }
+        let domains = values.number("num_domains").map(|number| number as usize);
+        if let Some(domains) = domains {
+            if batch.domains.len() != dims.num_tokens {
+                return Err(argument("kinds of text", format!("{}, one for each token", dims.num_tokens), batch.domains.len()));
+            }
+            if let Some(domain) = batch.domains.iter().find(|domain| **domain as usize >= domains) {
+                return Err(argument("kind of text", format!("below {domains}"), domain));
+            }
+        }
+        // Each table has a share of the experts of its own.
+        let parts = domains.or(values.number("num_tables").map(|number| number as usize)).unwrap_or(1);
+        let share = (dims.num_experts / parts) as f64;
+        for table in tables {
+            if let Some(expert) = batch.state(table.name).iter().find(|expert| !(0.0..share).contains(*expert)) {
+                return Err(argument("expert of a table", format!("below {share}"), expert));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -37,6 +37,7 @@ pub static GATE: Gate = Gate {
         },
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -108,3 +109,64 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing.losses.push(("load_balancing_loss", loss));
     routing
 }
+
+const WGSL: &str = "
+// Experts near the best of those that are left: their softmax becomes `s`, and their keys are drawn by it.
+fn open_round(round: u32) -> u32 {
+    copy_keys();
+    let best = best_left();
+    let top = l[best];
+    var total = 0.0;
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        let is_far = (top - l[i]) > 2.0 * setting(S_MASK_JITTER) * max(abs(l[i]), top);
+        s[i] = select(exp(l[i] - top), 0.0, is_taken[i] || is_far);
+        total += s[i];
+        key[i] = LOWEST;
+        if s[i] > 0.0 {
+            key[i] = l[i];
+            if is_training() {
+                key[i] -= log(noise_at(NOISE_EXPONENTIAL, round * NUM_EXPERTS + i));
+            }
+        }
+    }
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        s[i] /= total;
+    }
+    return best;
+}
+
+fn choose() {
+    softmax_all();
+    let is_first_version = setting(S_VERSION) == VERSION_V1;
+    for (var round = 0u; round < WIDTH; round++) {
+        let best = open_round(round);
+        let expert = best_left();
+        var weight = s[expert];
+        if is_training() {
+            let limit = select(0.75, 0.5, is_first_version);
+            if !(expert == best || noise_at(NOISE_UNIFORM, round) > limit) {
+                weight *= select(0.3333, 0.5, is_first_version);
+            }
+        }
+        put(round, expert, weight);
+    }
+}
+
+fn differentiate() {
+    softmax_back();
+    let factor = select(1.0, 2.0, setting(S_VERSION) == VERSION_V1 && is_training());
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        is_taken[i] = false;
+    }
+    for (var round = 0u; round < WIDTH; round++) {
+        _ = open_round(round);
+        let expert = chosen(round);
+        let slope = factor * dw[round] * s[expert];
+        for (var i = 0u; i < NUM_EXPERTS; i++) {
+            dl[i] -= slope * s[i];
+        }
+        dl[expert] += slope;
+        is_taken[expert] = true;
+    }
+}
+";

@@ -19,6 +19,7 @@ pub static GATE: Gate = Gate {
     losses: &[("load_balancing_loss", 0.01)],
     runs_as: Some(RunsAs { architecture: "olmoe", spec: |dims, _| Some(RouterSpec::new(dims.num_experts, 1)) }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -30,7 +31,7 @@ fn route<R: Real>(batch: &Batch<'_, R>, _: &Values) -> Routing<R> {
     for token in batch.tokens() {
         let logits = batch.row(token);
         let scores = row::softmax(logits);
-        let noise = batch.noise("gumbel", token);
+        let noise = if batch.training { batch.noise("gumbel", token) } else { &[] };
         let key = |(expert, logit): (usize, &R)| logit.value() + noise.get(expert).copied().unwrap_or(0.0);
         let best = row::best_first(&logits.iter().enumerate().map(key).collect::<Vec<_>>())[0];
         routing.push_scores(logits, &scores);
@@ -38,3 +39,19 @@ fn route<R: Real>(batch: &Batch<'_, R>, _: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    softmax_all();
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        key[i] = l[i] + noise_at(NOISE_GUMBEL, i);
+    }
+    let expert = best_left();
+    put(0u, expert, p[expert]);
+}
+
+fn differentiate() {
+    dp[chosen(0u)] += dw[0];
+    softmax_back();
+}
+";

@@ -27,6 +27,7 @@ pub static GATE: Gate = Gate {
         spec: |dims, _| Some(super::top_k_softmax::renormalized(dims.num_experts, 2)),
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -52,7 +53,7 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
         let logits = batch.row(token);
         let scores = row::softmax(logits);
         let first = row::best_first(&row::values(logits))[0];
-        let noise = batch.noise("gumbel", token);
+        let noise = if batch.training { batch.noise("gumbel", token) } else { &[] };
         let key = |(expert, logit): (usize, &R)| match expert == first {
             true => f64::NEG_INFINITY,
             false => logit.value() + noise.get(expert).copied().unwrap_or(0.0),
@@ -79,3 +80,47 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing.losses.push(("second_place_loss", row::sum(others.iter().map(share)) * factor));
     routing
 }
+
+const WGSL: &str = "
+fn divisor() -> f32 {
+    return select(p[chosen(0u)] + p[second] + setting(S_EPS), 1.0, setting(S_RENORMALIZE_AFTER_DROP) == 1.0);
+}
+
+// The second expert, whether or not it is used.
+var<private> second: u32;
+
+fn choose() {
+    softmax_all();
+    copy_keys();
+    let first = best_left();
+    put(0u, first, 0.0);
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        key[i] += noise_at(NOISE_GUMBEL, i);
+    }
+    second = best_left();
+    let by = divisor();
+    let weight = p[second] / by;
+    let how = setting(S_SECOND);
+    var is_used = true;
+    if how == SECOND_RANDOM && is_training() {
+        is_used = weight > noise_at(NOISE_UNIFORM, 0u) * setting(S_THRESHOLD);
+    } else if how == SECOND_THRESHOLD {
+        is_used = weight > setting(S_THRESHOLD);
+    }
+    put(0u, first, p[first] / by);
+    if is_used {
+        put(1u, second, weight);
+    }
+}
+
+fn differentiate() {
+    let first = chosen(0u);
+    let by = divisor();
+    let grad_second = select(dw[1], 0.0, chosen(1u) == NONE);
+    // Both weights have the same divisor, which is no constant unless weights are divided after dropping.
+    let mean = select((p[first] * dw[0] + p[second] * grad_second) / (by * by), 0.0, setting(S_RENORMALIZE_AFTER_DROP) == 1.0);
+    dp[first] += dw[0] / by - mean;
+    dp[second] += grad_second / by - mean;
+    softmax_back();
+}
+";

@@ -14,6 +14,7 @@ pub static GATE: Gate = Gate {
     losses: &[("load_balancing_loss_top_k", 0.01), ("z_loss", 0.001)],
     runs_as: Some(RunsAs { architecture: "mixtral", spec: |dims, values| spec(dims.num_experts, values) }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -77,3 +78,58 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    softmax_all();
+    copy_keys();
+    let how = setting(S_SCORE);
+    if how == SCORE_SIGMOID {
+        for (var i = 0u; i < NUM_EXPERTS; i++) {
+            s[i] = sigmoid(l[i]);
+        }
+    } else if how == SCORE_SOFTMAX_BEFORE {
+        s = p;
+    }
+    var total = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        if how == SCORE_SOFTMAX_AFTER {
+            s[expert] = exp(l[expert] - l[select(chosen(0u), expert, rank == 0u)]);
+        }
+        put(rank, expert, s[expert]);
+        total += s[expert];
+    }
+    divide_by = select(1.0, total, how == SCORE_SOFTMAX_AFTER);
+    if setting(S_RENORMALIZE) == 1.0 {
+        divide_by = select(total + setting(S_EPS), total * (1.0 + setting(S_EPS)), how == SCORE_SOFTMAX_AFTER);
+    }
+    scale_weights(setting(S_SCALE) / divide_by);
+}
+
+// What the weights were divided by.
+var<private> divide_by: f32;
+
+fn differentiate() {
+    let how = setting(S_SCORE);
+    let scale = setting(S_SCALE);
+    let is_divided = how == SCORE_SOFTMAX_AFTER || setting(S_RENORMALIZE) == 1.0;
+    var mean = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        mean += weight_of(rank) * dw[rank];
+    }
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = chosen(rank);
+        // The gradient of the score.
+        let of_score = (dw[rank] * scale - select(0.0, mean, is_divided)) / divide_by;
+        if how == SCORE_SIGMOID {
+            dl[expert] += of_score * s[expert] * (1.0 - s[expert]);
+        } else if how == SCORE_SOFTMAX_BEFORE {
+            dp[expert] += of_score;
+        } else {
+            dl[expert] += of_score * s[expert];
+        }
+    }
+    softmax_back();
+}
+";

@@ -11,6 +11,7 @@ pub static GATE: Gate = Gate {
     settings: &[OWN],
     losses: &[("load_balancing_loss_transformers", 0.01), ("entropy_loss", 0.0001)],
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -39,3 +40,28 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     }
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    softmax_all();
+    copy_keys();
+    var total = 0.0;
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        put(rank, expert, p[expert]);
+        total += p[expert];
+        if total > setting(S_THRESHOLD) {
+            break;
+        }
+    }
+}
+
+fn differentiate() {
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        if chosen(rank) != NONE {
+            dp[chosen(rank)] += dw[rank];
+        }
+    }
+    softmax_back();
+}
+";

@@ -18,6 +18,7 @@ pub static GATE: Gate = Gate {
         spec: |dims, values| Some(RouterSpec::new(dims.num_experts, values.count("num_experts_per_tok"))),
     }),
     twin: twin!(route),
+    wgsl: Some(WGSL),
     ..Gate::BASE
 };
 
@@ -58,3 +59,23 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing.named = vec![("noisy_logits", noisy)];
     routing
 }
+
+const WGSL: &str = "
+fn choose() {
+    for (var i = 0u; i < NUM_EXPERTS; i++) {
+        key[i] = l[i] + noise_at(NOISE_NORMAL, i) * setting(S_NOISE_STD) / f32(NUM_EXPERTS);
+    }
+    softmax_keys();
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        let expert = best_left();
+        put(rank, expert, p[expert]);
+    }
+}
+
+fn differentiate() {
+    for (var rank = 0u; rank < WIDTH; rank++) {
+        dp[chosen(rank)] += dw[rank];
+    }
+    softmax_back();
+}
+";

@@ -25,6 +25,8 @@ static LIBRARY: &[(&str, &str)] = &[
     ("outer", include_str!("../../shaders/lib/outer.wgsl")),
     ("rng", include_str!("../../shaders/lib/rng.wgsl")),
     ("rows", include_str!("../../shaders/lib/rows.wgsl")),
+    ("rule_params", include_str!("../../shaders/lib/rule_params.wgsl")),
+    ("rule_row", include_str!("../../shaders/lib/rule_row.wgsl")),
     ("slab", include_str!("../../shaders/lib/slab.wgsl")),
     ("softplus", include_str!("../../shaders/lib/softplus.wgsl")),
     ("top_k", include_str!("../../shaders/lib/top_k.wgsl")),

@@ -28,6 +28,8 @@ pub mod grad_norm;
 pub mod grad_norm_weight;
 pub mod grad_query;
 pub mod grad_weight;
+pub mod gate_rule;
+pub mod grad_gate_rule;
 pub mod head_matmul;
 pub mod latent;
 pub mod matmul;

@@ -489,7 +489,7 @@ impl Differences {
         let error = |(found, expected): (&f64, &f64)| (found - expected).abs() / (1.0 + expected.abs());
         let worst = found.iter().zip(expected).enumerate().map(|(index, pair)| (error(pair), index));
         let worst = worst.max_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((error, index)) = worst.filter(|(error, _)| !(*error <= WITHIN)) {
+        if let Some((error, index)) = worst.filter(|(error, _)| error.is_nan() || *error > WITHIN) {
             self.lines
                 .push(format!("{}: {what}[{index}] is {}, expected {} ({error:e})", self.case, found[index], expected[index]));
         }

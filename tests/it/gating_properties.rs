@@ -2,7 +2,9 @@
 
 use super::gating_parts::random;
 use moebius::batch::rng::pcg;
-use moebius::gating::{Batch, Dims, GATES, Gate, Mixing, Named, Real, Routed, Routing, Tape, Values, Var, gate, loss};
+use moebius::gating::{
+    Batch, Dims, GATES, Gate, MAX_NOISE, MAX_SETTINGS, Mixing, Named, Real, Routed, Routing, Tape, Values, Var, gate, loss,
+};
 use proptest::prelude::*;
 
 /// Small sizes that suit every method, and settings that need more than one expert of a token.
@@ -297,6 +299,18 @@ fn what_a_gate_runs_as_chooses_the_same() {
             }
             assert_eq!(pairs.len(), expected.len(), "{}", gate.name);
         }
+    }
+}
+
+#[test]
+fn rules_in_wgsl_have_room_in_the_uniform() {
+    let with_rule: Vec<&Gate> = GATES.iter().copied().filter(|gate| gate.wgsl.is_some()).collect();
+    assert!(with_rule.len() >= 20, "{}", with_rule.len());
+    for gate in with_rule {
+        assert!(Values::new(gate.settings).iter().count() <= MAX_SETTINGS, "{}", gate.name);
+        assert!(gate.noise.len() <= MAX_NOISE && gate.state.len() <= 1, "{}", gate.name);
+        let text = gate.wgsl_text().unwrap();
+        assert!(text.contains("fn choose()") && text.contains("fn differentiate()"), "{}", gate.name);
     }
 }
 

@@ -9,6 +9,7 @@ mod expert_combine;
 mod expert_identity;
 mod expert_sort;
 mod experts;
+mod gate_rule;
 mod gated_norm;
 mod gates;
 mod grad_attention;
@@ -87,6 +88,8 @@ fn training_cases() -> Vec<Case> {
     cases.extend(optimiser::squares_cases());
     cases.extend(optimiser::clip_cases());
     cases.extend(optimiser::adamw_cases());
+    cases.extend(gate_rule::cases());
+    cases.extend(gate_rule::gradient_cases());
     cases
 }
 

@@ -5,7 +5,7 @@ use super::inspect_budget::Budgets;
 use super::inspect_choice::{Chosen, weigh};
 use super::stored::{Packed, Stored};
 use super::talk::talk;
-use super::{Global, bundled, files, model, model_name, number, table};
+use super::{Global, bundled, files, inspect_published, model, model_name, number, table};
 use anyhow::Result;
 use clap::Args;
 use moebius::Error;
@@ -17,7 +17,7 @@ use moebius::platform::{self, is_gguf_name};
 use moebius::quant::{CacheChoice, CacheFormat, QUANTS, Quant, QuantFormat};
 use moebius::spec::{
     AttentionSpec, BlockSpec, Decay, LayerSpec, Mask, ModelSpec, MoeSpec, ParallelSpec, Parameters, RecurrentSpec, Rule,
-    STATE_SLOTS,
+    STATE_SLOTS, published,
 };
 use moebius::tensor::Dtype;
 use serde_json::{Value, json};
@@ -33,13 +33,14 @@ Examples:
   moebius inspect mistralai/Mixtral-8x7B-v0.1      fetches config.json and the headers of the weights
   moebius inspect examples/models/demo --measure            the tokens per second to expect here
   moebius inspect examples/models/demo --read-gb-s 400      and on a device that reads so much
-  moebius inspect examples/models/demo --quant experts=q4_0,head=q8_0    adds a row";
+  moebius inspect examples/models/demo --quant experts=q4_0,head=q8_0    adds a row
+  moebius inspect glam-64b                         a model without weights: what its sizes come to, beside its paper";
 
 /// Show layers, experts, parameters and memory, and what fits on this device.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// A directory, a GGUF file, a config.json, or a hub id (org/name).
+    /// A directory, a GGUF file, a config.json, a hub id (org/name), or a model of `moebius list published`.
     model: String,
     /// What the device reads per second, in 10^9 bytes, as `moebius bench` measures it: adds the tokens per second to expect.
     #[arg(long, value_name = "GB_S", value_parser = number::above_zero)]
@@ -54,6 +55,14 @@ pub struct InspectArgs {
 
 impl InspectArgs {
     pub async fn run(&self, global: &Global) -> Result<ExitCode> {
+        if let Some(model) = published(&self.model).filter(|_| !Path::new(&self.model).exists()) {
+            let mut stdout = std::io::stdout().lock();
+            match self.json {
+                true => writeln!(stdout, "{}", inspect_published::object(model))?,
+                false => write!(stdout, "{}", inspect_published::text(model))?,
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         let name = self.name()?;
         let spec = spec_of(&name).await?;
         let context = global.ctx.map_or(spec.max_positions, |tokens| tokens.get());

@@ -8,7 +8,7 @@ use moebius::kernels::KERNELS;
 use moebius::model::TAPS;
 use moebius::paging::{POLICIES, PolicyKind};
 use moebius::quant::{MaxError, QUANTS};
-use moebius::spec::ARCHS;
+use moebius::spec::{ARCHS, PUBLISHED};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -50,6 +50,8 @@ enum What {
     GateSettings,
     /// Losses of routers
     Losses,
+    /// Models that were described, but whose weights nobody has
+    Published,
 }
 
 impl ListArgs {
@@ -63,6 +65,7 @@ impl ListArgs {
             What::Gates => gates(),
             What::GateSettings => gate_settings(),
             What::Losses => losses(),
+            What::Published => published(),
         };
         let mut stdout = std::io::stdout().lock();
         if self.json {
@@ -144,6 +147,15 @@ fn losses() -> Listing {
         LOSSES.iter().map(|loss| [loss.name, loss.summary, loss.balanced, "any", loss.source].map(str::to_owned).to_vec());
     let own = OWN_LOSSES.iter().map(|(name, gates, summary)| [*name, summary, "", gates, ""].map(str::to_owned).to_vec());
     (vec!["loss", "is", "when balanced", "methods", "source"], general.chain(own).collect())
+}
+
+fn published() -> Listing {
+    let billions = |parameters: f64| format!("{:.1} B", parameters / 1e9);
+    let row = |model: &moebius::spec::Published| {
+        let [total, stated] = [model.arithmetic().total(), model.stated.total].map(billions);
+        vec![model.name.to_owned(), model.summary.to_owned(), model.gate.to_owned(), total, stated, model.source.to_owned()]
+    };
+    (vec!["model", "is", "gating", "parameters", "as published", "source"], PUBLISHED.iter().map(row).collect())
 }
 
 fn quants() -> Listing {

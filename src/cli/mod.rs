@@ -19,6 +19,7 @@ mod files;
 mod inspect;
 mod inspect_budget;
 mod inspect_choice;
+mod inspect_published;
 mod interrupt;
 mod list;
 mod loads;

@@ -11,6 +11,7 @@ mod json;
 mod latent;
 mod names;
 mod parameters;
+mod published;
 mod recurrent;
 mod rope;
 mod short_conv;
@@ -29,6 +30,7 @@ pub use names::{
     RecurrentStorage, TensorNames,
 };
 pub use parameters::Parameters;
+pub use published::{Arithmetic, Feed, PUBLISHED, Published, Stated, published};
 pub use recurrent::{ConvolutionSpec, Decay, GateActivation, GatedNormSpec, RecurrentSpec, Rule};
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
 pub use short_conv::ShortConvSpec;

@@ -211,10 +211,11 @@ impl<'a> Recorder<'a> {
             scale: 1.0,
             output,
             norm: None,
+            part: None,
             quant: &F32,
         };
         let weight = self.matrix(role, layer);
-        let buffers = matmul::Buffers { x, weight: &weight, bias: None, norm: None, y };
+        let buffers = matmul::Buffers { x, weight: &weight, bias: None, norm: None, decay: None, y };
         matmul::record(self.device, &mut self.recording, Some(layer), &problem, &buffers)
     }
 
@@ -236,7 +237,8 @@ impl<'a> Recorder<'a> {
     /// The residual stream through a norm.
     pub fn norm(&mut self, spec: NormSpec, (role, layer): (Role, usize), y: &Buffer) -> Result<()> {
         let (num_tokens, cols) = (self.sizes.tokens(), self.spec.hidden_size);
-        let problem = norm::Problem { first_row: 0, num_tokens, cols, norm: spec, residual: None, output_scale: false };
+        let problem =
+            norm::Problem { first_row: 0, num_tokens, cols, norm: spec, residual: None, rescale: None, output_scale: false };
         let weight = self.weight(role, layer);
         let buffers = norm::Buffers { x: &self.x, weight: &weight, y, output_scale: None };
         norm::record(self.device, &mut self.recording, Some(layer), &problem, &buffers)

@@ -428,6 +428,20 @@ fn multiply<'t>(x: &[Var<'t>], matrix: &[Var<'t>]) -> Vec<Var<'t>> {
 }
 
 #[test]
+fn models_without_weights_come_to_what_their_papers_say() {
+    for model in moebius::spec::PUBLISHED {
+        let sums = model.arithmetic();
+        let close = |found: f64, stated: f64| (found / stated - 1.0).abs() < 0.08;
+        assert!(close(sums.total(), model.stated.total), "{}: {:e}, stated {:e}", model.name, sums.total(), model.stated.total);
+        if let Some(active) = model.stated.active {
+            assert!(close(sums.active(), active), "{}: {:e}, stated {active:e}", model.name, sums.active());
+        }
+        assert!(gate(model.gate).is_ok(), "{}", model.name);
+        assert_eq!(model.pyramid.iter().map(|[layers, _]| layers).sum::<usize>(), model.experts.count, "{}", model.name);
+    }
+}
+
+#[test]
 fn capacity_is_what_each_code_base_makes_of_it() {
     let demand = Demand { num_tokens: 100, num_experts: 8, num_experts_per_tok: 2, capacity_factor: 1.25 };
     let found: Vec<f64> = FORMULAS.iter().map(|formula| (formula.capacity)(&demand)).collect();

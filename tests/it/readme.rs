@@ -20,6 +20,7 @@ fn the_tables_of_the_documentation_are_those_that_list_prints() {
         ("gates", "docs/gates.md"),
         ("gate-settings", "docs/gates.md"),
         ("losses", "docs/gates.md"),
+        ("published", "docs/gates.md"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(["list", what, "--markdown"]).output().unwrap();
         assert!(output.status.success());

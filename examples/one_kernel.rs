@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         };
         let (x_buffer, weight_buffer, y_buffer) = (buffer("x", &x), buffer("weight", &weight), buffer("y", &x));
         let buffers = Buffers { x: &x_buffer, weight: &weight_buffer, y: &y_buffer, output_scale: None };
-        let problem = Problem { first_row: 0, num_tokens, cols, norm: spec, residual: None, output_scale: false };
+        let problem = Problem { first_row: 0, num_tokens, cols, norm: spec, residual: None, rescale: None, output_scale: false };
         let mut recording = Recording::default();
         record(&device, &mut recording, None, &problem, &buffers)?;
         device.submit("norm", &[&recording]).await?;

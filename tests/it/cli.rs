@@ -75,6 +75,7 @@ fn the_help_of_every_command_has_an_example() {
             "trace",
             "trace-report",
             "cache-sim",
+            "train",
             "check",
             "bench",
             "tune",

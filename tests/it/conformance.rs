@@ -164,6 +164,9 @@ fn expert_kernels_agree_beyond_the_limits_of_a_binding_and_a_grid() {
     assert_passed(&device, &pollster::block_on(run_cases(&device, &cases, &mut |_| {})).unwrap());
 }
 
+/// Cases that a kernel passes by doing nothing: gradients that are no numbers change no weight.
+const LEAVES_EVERYTHING: [(&str, &str); 1] = [("adamw", "no number")];
+
 #[test]
 fn a_kernel_that_does_nothing_is_reported_by_name() {
     for kernel in KERNELS {
@@ -180,6 +183,10 @@ fn a_kernel_that_does_nothing_is_reported_by_name() {
         let report = pollster::block_on(run_cases(&device, &chosen, &mut |_| {})).unwrap();
         assert!(!report.passed(), "{}", kernel.name);
         for case in &report.cases {
+            // To leave everything as it is may be right.
+            if LEAVES_EVERYTHING.contains(&(case.kernel, case.case.as_str())) {
+                continue;
+            }
             assert_eq!(case.passed, case.kernel != kernel.name, "{} broken: {} {}", kernel.name, case.kernel, case.case);
             assert_eq!(case.passed, case.detail.is_empty());
         }

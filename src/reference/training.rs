@@ -8,7 +8,7 @@
 //! between its steps: only so do differences of two losses say anything about a gradient. Weights have the layout that the rest of the
 //! program has ([`WeightKey`]): the rows of gate and up take turns, those of query, key and value follow each other.
 //!
-//! The order is that of a step: [`Model::gradients`] runs [`Model::forward`], keeps what the way back needs ([`Kept`]), and goes through the same
+//! The order is that of a step: [`Model::gradients`] runs `forward`, keeps what the way back needs (`Kept`), and goes through the same
 //! blocks in reverse. [`adamw`] then changes the weights.
 
 pub mod adamw;

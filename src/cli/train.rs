@@ -8,7 +8,7 @@ use super::{Global, files};
 use anyhow::Result;
 use clap::Args;
 use moebius::error::human_bytes;
-use moebius::gpu::DeviceOptions;
+use moebius::gpu::{DeviceChoice, DeviceKind, DeviceOptions, list_adapters};
 use moebius::platform::Stopwatch;
 use moebius::spec::Parameters;
 use moebius::train::{Settings, StepReport, Trainer, TrainerOptions, metrics_line};
@@ -98,9 +98,8 @@ impl TrainArgs {
         if let Some(out) = &self.out {
             RunDirectory::check(out)?;
         }
-        let mut trainer =
-            Trainer::new(&settings, &TrainerOptions { device: DeviceOptions::from_env(global.device.clone()), resume: saved })
-                .await?;
+        let device = DeviceOptions::from_env(chosen_device(&settings, global).await);
+        let mut trainer = Trainer::new(&settings, &TrainerOptions { device, resume: saved }).await?;
         describe(&trainer);
         let mut out = match (&self.resume, &self.out) {
             _ if self.dry_run => return Ok(ExitCode::SUCCESS),
@@ -197,4 +196,14 @@ fn say(report: &StepReport, trainer: &Trainer, seconds_per_step: f64) {
         report.max_violation(),
         report.tokens_per_s
     );
+}
+
+/// What trains where nobody chose: a new model is small, and a software device would compile its kernels longer than the reference trains it.
+async fn chosen_device(settings: &Settings, global: &Global) -> DeviceChoice {
+    let open = global.device == DeviceChoice::Auto && settings.model.from.is_empty();
+    if open && list_adapters().await.first().is_none_or(|best| best.caps.kind == DeviceKind::Software) {
+        talk!("device   cpu [reference, Rust]: there is only software here; --device gpu:0 trains on it");
+        return DeviceChoice::Cpu;
+    }
+    global.device.clone()
 }

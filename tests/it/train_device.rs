@@ -56,7 +56,7 @@ fn twenty_steps_of_a_top_2_model_on_a_device_are_those_of_pytorch() {
 #[test]
 fn losses_of_the_demo_model_on_a_device_are_those_of_pytorch() {
     let Some(device) = gpu_device() else { return };
-    let folder = golden("gating/parity");
+    let folder = golden("training_parity");
     let run: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("run.json")).unwrap()).unwrap();
     let tokens: Vec<u32> = tensor(&folder.join("batches.safetensors"), "tokens").iter().map(|token| *token as u32).collect();
     let spec = spec_of(&demo_model());

@@ -110,7 +110,7 @@ test("a device that grants no more than WebGPU's defaults, tuned as a real GPU, 
     await page.click("[data-view=device]");
     await page.getByRole("button", { name: "Check this device" }).click();
     // Compiling what is meant for real GPUs takes a software device minutes.
-    await finished(page, 1_200_000);
+    await finished(page, 1_800_000);
     assert.match(await page.textContent("#view [role=status]"), /All \d+ cases passed/, await page.textContent("#view"));
     session.assertClean(page);
   } finally {

@@ -76,11 +76,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if token >= params.num_tokens {
         return;
     }
-    if HAS_ROUTER == 1u {
-        for (var i = 0u; i < ROUTER_ROWS; i++) {
-            z[i] = router[token * ROUTER_STRIDE + i];
-        }
-    }
     open_token();
     choose();
     open_weights();

@@ -1,7 +1,8 @@
 // rule_row: what a rule of a gating method has of one token, and what it offers to a rule. Everything is in private memory: an invocation is a token.
-// consts    NUM_EXPERTS, WIDTH assignments that a token may have, ROUTER_ROWS numbers of the router's product for a token
+// consts    NUM_EXPERTS, WIDTH assignments that a token may have, ROUTER_ROWS numbers of the router's product for a token, ROUTER_STRIDE from
+//           one token to the next, HAS_ROUTER whether they are read
 // A rule is fn choose(), which reads l and calls put(), and fn differentiate(), which reads dw and dp and adds to dl, or to dz.
-// The kernel declares params, noise, state and rows, and sets `token`.
+// The kernel declares params, router, noise, state and rows, and sets `token`.
 
 const NONE: u32 = 0xffffffffu;
 const LOWEST: f32 = -3.4e38;
@@ -206,6 +207,11 @@ fn weight_of(rank: u32) -> f32 {
 
 // Logits are the first columns of the product; nothing is put.
 fn open_token() {
+    if HAS_ROUTER == 1u {
+        for (var i = 0u; i < ROUTER_ROWS; i++) {
+            z[i] = router[token * ROUTER_STRIDE + i];
+        }
+    }
     for (var rank = 0u; rank < WIDTH; rank++) {
         put_ids[rank] = NONE;
     }

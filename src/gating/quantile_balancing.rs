@@ -49,38 +49,10 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing
 }
 
-const WGSL: &str = "
-// The slope of a sigmoid or of the root of a softplus; a softmax goes through its shares.
-fn score(logit: f32) -> vec2<f32> {
-    if setting(S_SCORE) == SCORE_SQRT_SOFTPLUS {
-        let root = sqrt(softplus(logit));
-        return vec2<f32>(root, sigmoid(logit) / (2.0 * root));
-    }
-    let value = sigmoid(logit);
-    return vec2<f32>(value, value * (1.0 - value));
-}
-
-fn weigh(total: f32) {
-    divide_by = select(1.0, total + 1e-20, setting(S_RENORMALIZE) == 1.0);
-    scale_weights(setting(S_SCALE) / divide_by);
-}
-
-// What the weights were divided by.
-var<private> divide_by: f32;
-
-// The gradient of scores, from that of weights and of shares.
-fn weigh_back() {
-    var mean = 0.0;
-    for (var rank = 0u; rank < WIDTH; rank++) {
-        mean += weight_of(rank) * dw[rank];
-    }
-    mean = select(0.0, mean, setting(S_RENORMALIZE) == 1.0);
-    shares_back();
-    for (var rank = 0u; rank < WIDTH; rank++) {
-        ds[chosen(rank)] += (dw[rank] * setting(S_SCALE) - mean) / divide_by;
-    }
-}
-
+/// A softmax goes through its shares.
+const WGSL: &str = concat!(
+    sigmoid_bias::scores_wgsl!(),
+    "
 fn choose() {
     softmax_all();
     var total = 0.0;
@@ -112,4 +84,5 @@ fn differentiate() {
         }
     }
 }
-";
+"
+);

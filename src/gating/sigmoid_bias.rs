@@ -80,7 +80,10 @@ fn route<R: Real>(batch: &Batch<'_, R>, values: &Values) -> Routing<R> {
     routing
 }
 
-const WGSL: &str = "
+/// Scores of logits, and the weights that are made of them, with the ways back.
+macro_rules! scores_wgsl {
+    () => {
+        "
 // The score of a logit, and its slope.
 fn score(logit: f32) -> vec2<f32> {
     if setting(S_SCORE) == SCORE_SQRT_SOFTPLUS {
@@ -112,6 +115,14 @@ fn weigh_back() {
     }
 }
 
+"
+    };
+}
+pub(super) use scores_wgsl;
+
+const WGSL: &str = concat!(
+    scores_wgsl!(),
+    "
 fn choose() {
     var total = 0.0;
     for (var i = 0u; i < NUM_EXPERTS; i++) {
@@ -138,4 +149,5 @@ fn differentiate() {
         dl[i] += ds[i] * score(l[i]).y;
     }
 }
-";
+"
+);

@@ -31,16 +31,6 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let mut bound = vec![
-        ("rows", buffers.rows),
-        ("q", buffers.q),
-        ("k_cache", buffers.k_cache),
-        ("v_cache", buffers.v_cache),
-        ("dy", buffers.dy),
-        ("dqkv", buffers.dqkv),
-        ("stats", buffers.stats),
-    ];
-    bound.extend(buffers.rope.map(|rope| ("rope", rope)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -48,7 +38,7 @@ pub fn record(
             variant: choose(device.caps(), problem),
             layer,
             params: bytemuck::bytes_of(&Params::new(problem.num_tokens)),
-            buffers: &bound,
+            buffers: &buffers.bound(),
             grid: [problem.num_tokens.div_ceil(device.caps().plain_workgroup()), problem.num_kv_heads, 1],
         },
     )

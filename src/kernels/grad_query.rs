@@ -66,6 +66,23 @@ pub struct Buffers<'a> {
     pub stats: &'a Buffer,
 }
 
+impl<'a> Buffers<'a> {
+    /// By the names that both kernels have for them.
+    pub(super) fn bound(&self) -> Vec<(&'static str, &'a Buffer)> {
+        let mut bound = vec![
+            ("rows", self.rows),
+            ("q", self.q),
+            ("k_cache", self.k_cache),
+            ("v_cache", self.v_cache),
+            ("dy", self.dy),
+            ("dqkv", self.dqkv),
+            ("stats", self.stats),
+        ];
+        bound.extend(self.rope.map(|rope| ("rope", rope)));
+        bound
+    }
+}
+
 pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     let Problem { num_heads, num_kv_heads, head_dim, .. } = *problem;
     let variant = Variant::new()
@@ -90,16 +107,6 @@ pub fn record(
     problem: &Problem,
     buffers: &Buffers,
 ) -> Result<()> {
-    let mut bound = vec![
-        ("rows", buffers.rows),
-        ("q", buffers.q),
-        ("k_cache", buffers.k_cache),
-        ("v_cache", buffers.v_cache),
-        ("dy", buffers.dy),
-        ("dqkv", buffers.dqkv),
-        ("stats", buffers.stats),
-    ];
-    bound.extend(buffers.rope.map(|rope| ("rope", rope)));
     recording.dispatch(
         device,
         &DispatchDescriptor {
@@ -107,7 +114,7 @@ pub fn record(
             variant: choose(device.caps(), problem),
             layer,
             params: bytemuck::bytes_of(&Params::new(problem.num_tokens)),
-            buffers: &bound,
+            buffers: &buffers.bound(),
             grid: [problem.num_tokens.div_ceil(device.caps().plain_workgroup()), problem.num_heads, 1],
         },
     )

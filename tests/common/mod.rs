@@ -17,7 +17,7 @@ pub use gpu::{gpu_device, gpu_device_with, required};
 pub use spoiled::spoiled;
 pub use terminal::{lines, on_terminal};
 pub use tiny_checkpoint::{TinyCheckpoint, TinyTensor};
-pub use trained::{TrainedRun, tensor};
+pub use trained::{TrainedRun, steps_of, tensor, trainer_on};
 
 use moebius::checkpoint::Checkpoint;
 use moebius::spec::ModelSpec;

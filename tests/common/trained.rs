@@ -1,9 +1,11 @@
 //! Stored runs of training: initial weights, batches, and what PyTorch made of them.
 
 use super::{config_with, golden};
+use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::reference::training::adamw::AdamW;
 use moebius::reference::training::{Batch, Weights};
 use moebius::spec::{ModelSpec, Role, WeightKey};
+use moebius::train::{Settings, StepReport, Trainer, TrainerOptions};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -107,4 +109,16 @@ fn stored(path: &Path, key: WeightKey, (rows, cols): (usize, usize)) -> Vec<f64>
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A trainer of `settings` on a device, or one that goes on after a checkpoint.
+pub fn trainer_on(choice: DeviceChoice, settings: &Settings, resume: Option<&Path>) -> Trainer {
+    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned) };
+    pollster::block_on(Trainer::new(settings, &options)).unwrap()
+}
+
+/// Reports of the next steps, without their speed.
+pub fn steps_of(trainer: &mut Trainer, count: usize) -> Vec<StepReport> {
+    let timeless = |report: StepReport| StepReport { tokens_per_s: 0.0, ..report };
+    (0..count).map(|_| timeless(pollster::block_on(trainer.step()).unwrap())).collect()
 }

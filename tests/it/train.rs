@@ -1,15 +1,15 @@
 //! Runs of training: settings, text, checkpoints, going on.
 
-use crate::common::{demo_model, golden, open, spec_of, tensor};
+use crate::common::{demo_model, golden, open, spec_of, steps_of, tensor, trainer_on};
 use moebius::batch::Row;
 use moebius::checkpoint::{Checkpoint, scatter};
 use moebius::generate::Tokenizer;
-use moebius::gpu::{DeviceChoice, DeviceOptions};
+use moebius::gpu::DeviceChoice;
 use moebius::reference::training::adamw::{AdamW, Moments};
 use moebius::reference::training::gate::TopKSoftmax;
 use moebius::reference::training::{Batch, LossCoefficients, Model, Weights, check, zeros_like};
 use moebius::spec::{ModelSpec, WeightKey};
-use moebius::train::{Data, KEYS, Settings, StepReport, Trainer, TrainerOptions, metrics_line};
+use moebius::train::{Data, KEYS, Settings, Trainer, metrics_line};
 use moebius::{Engine, LoadOptions};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -40,16 +40,6 @@ fn small(folder: &Path, changes: &[(&str, Value)]) -> Settings {
 
 fn trainer(settings: &Settings, resume: Option<&Path>) -> Trainer {
     trainer_on(DeviceChoice::Cpu, settings, resume)
-}
-
-fn trainer_on(choice: DeviceChoice, settings: &Settings, resume: Option<&Path>) -> Trainer {
-    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned) };
-    pollster::block_on(Trainer::new(settings, &options)).unwrap()
-}
-
-fn steps(trainer: &mut Trainer, count: usize) -> Vec<StepReport> {
-    let timeless = |report: StepReport| StepReport { tokens_per_s: 0.0, ..report };
-    (0..count).map(|_| timeless(pollster::block_on(trainer.step()).unwrap())).collect()
 }
 
 #[test]
@@ -128,16 +118,16 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let settings = small(folder.path(), &[("train.accumulate", json!(2))]);
     let mut whole = trainer(&settings, None);
-    let reports = steps(&mut whole, 6);
+    let reports = steps_of(&mut whole, 6);
     assert!(reports[5].validation_loss.is_some());
 
     let mut first = trainer(&settings, None);
-    let mut parts = steps(&mut first, 3);
+    let mut parts = steps_of(&mut first, 3);
     let saved = folder.path().join("saved");
     pollster::block_on(first.save(&saved)).unwrap();
     let mut second = trainer(&settings, Some(&saved));
     assert_eq!((second.steps_done(), second.is_done()), (3, false));
-    parts.extend(steps(&mut second, 3));
+    parts.extend(steps_of(&mut second, 3));
     assert_eq!(parts, reports);
     let weights = |trainer: &Trainer| pollster::block_on(trainer.weights()).unwrap();
     assert_eq!(weights(&second), weights(&whole));
@@ -150,7 +140,7 @@ fn a_checkpoint_is_a_model_that_runs() {
         let folder = tempfile::tempdir().unwrap();
         let settings = small(folder.path(), &[("gate.renormalize", json!(renormalize)), ("train.steps", json!(3))]);
         let mut trainer = trainer(&settings, None);
-        steps(&mut trainer, 3);
+        steps_of(&mut trainer, 3);
         let directory = folder.path().join("model");
         pollster::block_on(trainer.save(&directory)).unwrap();
         assert!(pollster::block_on(trainer.save(&directory)).unwrap_err().to_string().contains("not empty"));
@@ -221,7 +211,7 @@ fn a_step_in_parts_is_the_step_as_a_whole() {
     let run = |windows: usize, accumulate: usize| {
         let sizes = [("train.windows", json!(windows)), ("train.accumulate", json!(accumulate)), no_losses.clone()];
         let mut trainer = trainer(&small(folder.path(), &sizes), None);
-        let losses: Vec<f64> = steps(&mut trainer, 4).iter().map(|report| report.report.loss).collect();
+        let losses: Vec<f64> = steps_of(&mut trainer, 4).iter().map(|report| report.report.loss).collect();
         losses
     };
     for (whole, parts) in run(4, 1).iter().zip(run(1, 4)) {
@@ -247,7 +237,7 @@ fn a_model_learns_four_windows_by_heart() {
     std::fs::write(folder.path().join("text.txt"), &TEXT[..64]).unwrap();
     let mut trainer = trainer(&settings, None);
     assert_eq!(trainer.data().num_windows(), 4);
-    let last = steps(&mut trainer, 200).pop().unwrap();
+    let last = steps_of(&mut trainer, 200).pop().unwrap();
     assert!(last.report.cross_entropy < 0.1, "{}", last.report.cross_entropy);
     assert_eq!(last.validation_loss, None);
 }
@@ -255,7 +245,7 @@ fn a_model_learns_four_windows_by_heart() {
 #[test]
 fn a_line_of_metrics_is_flat() {
     let folder = tempfile::tempdir().unwrap();
-    let line = metrics_line(&steps(&mut trainer(&small(folder.path(), &[]), None), 1)[0]);
+    let line = metrics_line(&steps_of(&mut trainer(&small(folder.path(), &[]), None), 1)[0]);
     let line = line.as_object().unwrap();
     assert!(line.values().all(|value| !value.is_object()));
     assert_eq!(line["layers/1/counts"].as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>(), 64);

@@ -1,11 +1,11 @@
 //! Training on a device, against PyTorch and against the reference.
 
-use crate::common::{TrainedRun, demo_model, golden, gpu_device, gpu_or_skip, open, spec_of, tensor};
-use moebius::gpu::{DeviceChoice, DeviceOptions};
+use crate::common::{TrainedRun, demo_model, golden, gpu_device, gpu_or_skip, open, spec_of, steps_of, tensor, trainer_on};
+use moebius::gpu::DeviceChoice;
 use moebius::reference::training::gate::TopKSoftmax;
 use moebius::reference::training::{Batch, LossCoefficients, Model, Weights};
 use moebius::spec::WeightKey;
-use moebius::train::{DeviceSteps, Settings, StepReport, Trainer, TrainerOptions};
+use moebius::train::{DeviceSteps, Settings, StepReport, Trainer};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -102,16 +102,6 @@ fn small(folder: &Path, changes: &[(&str, Value)]) -> Settings {
     settings
 }
 
-fn trainer(choice: DeviceChoice, settings: &Settings, resume: Option<&Path>) -> Trainer {
-    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned) };
-    pollster::block_on(Trainer::new(settings, &options)).unwrap()
-}
-
-fn steps(trainer: &mut Trainer, count: usize) -> Vec<StepReport> {
-    let timeless = |report: StepReport| StepReport { tokens_per_s: 0.0, ..report };
-    (0..count).map(|_| timeless(pollster::block_on(trainer.step()).unwrap())).collect()
-}
-
 #[test]
 fn a_device_trains_as_the_reference_does() {
     if !gpu_or_skip() {
@@ -122,7 +112,7 @@ fn a_device_trains_as_the_reference_does() {
     for changes in [&[][..], &one, &[("model.tie_word_embeddings", json!(true))]] {
         let settings = small(folder.path(), changes);
         let [found, expected] =
-            [DeviceChoice::Auto, DeviceChoice::Cpu].map(|choice| steps(&mut trainer(choice, &settings, None), 6));
+            [DeviceChoice::Auto, DeviceChoice::Cpu].map(|choice| steps_of(&mut trainer_on(choice, &settings, None), 6));
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found.report.loss - expected.report.loss).abs() < 1e-4, "{found:?} {expected:?}");
             assert!((found.grad_norm / expected.grad_norm - 1.0).abs() < 1e-3, "{found:?} {expected:?}");
@@ -142,18 +132,18 @@ fn a_run_on_a_device_repeats_itself_and_goes_on_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let settings = small(folder.path(), &[]);
     let weights = |trainer: &Trainer| pollster::block_on(trainer.weights()).unwrap();
-    let mut whole = trainer(DeviceChoice::Auto, &settings, None);
-    let reports = steps(&mut whole, 6);
-    let mut again = trainer(DeviceChoice::Auto, &settings, None);
-    assert_eq!(steps(&mut again, 3), reports[..3]);
+    let mut whole = trainer_on(DeviceChoice::Auto, &settings, None);
+    let reports = steps_of(&mut whole, 6);
+    let mut again = trainer_on(DeviceChoice::Auto, &settings, None);
+    assert_eq!(steps_of(&mut again, 3), reports[..3]);
     let saved = folder.path().join("saved");
     pollster::block_on(again.save(&saved)).unwrap();
-    let mut resumed = trainer(DeviceChoice::Auto, &settings, Some(&saved));
-    assert_eq!(steps(&mut resumed, 3), reports[3..]);
+    let mut resumed = trainer_on(DeviceChoice::Auto, &settings, Some(&saved));
+    assert_eq!(steps_of(&mut resumed, 3), reports[3..]);
     assert_eq!(weights(&resumed), weights(&whole));
     assert!(reports[5].report.loss < reports[0].report.loss);
     // The same checkpoint goes on elsewhere, with other bits.
-    let elsewhere = steps(&mut trainer(DeviceChoice::Cpu, &settings, Some(&saved)), 3);
+    let elsewhere = steps_of(&mut trainer_on(DeviceChoice::Cpu, &settings, Some(&saved)), 3);
     assert!((elsewhere[2].report.loss - reports[5].report.loss).abs() < 1e-4);
 }
 
@@ -164,8 +154,8 @@ fn what_a_device_has_learnt_is_what_the_reference_reads() {
     }
     let folder = tempfile::tempdir().unwrap();
     let settings = small(folder.path(), &[]);
-    let mut trainer = trainer(DeviceChoice::Auto, &settings, None);
-    let loss = steps(&mut trainer, 6)[5].validation_loss.unwrap();
+    let mut trainer = trainer_on(DeviceChoice::Auto, &settings, None);
+    let loss = steps_of(&mut trainer, 6)[5].validation_loss.unwrap();
     let gating = Box::new(TopKSoftmax { k: 2, renormalize: true });
     let weights = pollster::block_on(trainer.weights()).unwrap();
     let model = Model::new(trainer.spec().clone(), weights, gating, LossCoefficients::default()).unwrap();

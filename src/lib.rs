@@ -52,6 +52,7 @@ pub mod spec;
 pub mod tensor;
 pub mod trace;
 pub mod train;
+pub mod upcycle;
 #[cfg(target_arch = "wasm32")]
 pub mod web;
 

@@ -18,12 +18,14 @@ mod shards;
 mod store;
 mod synthetic;
 mod unused;
+mod writing;
 
 pub use packed::{PackedInfo, VERSION as PACKED_VERSION};
 pub use scatter::{StoredValues, scatter};
-pub(crate) use shards::{INDEX, SINGLE};
+pub(crate) use shards::INDEX;
 pub use store::{ModelFiles, RowRun, WeightStore};
 pub use synthetic::Synthetic;
+pub(crate) use writing::{Declared, file_name, header, index};
 
 use crate::platform::{ByteSource, together};
 use crate::quant::{Quant, QuantFormat, decode_e4m3};
@@ -221,7 +223,12 @@ impl Checkpoint {
 
     /// Name and shape of every tensor that a checkpoint of `spec` must have.
     pub fn required(spec: &ModelSpec) -> BTreeMap<String, Vec<usize>> {
-        let parts = WeightKey::all(spec).flat_map(|key| Recipe::of(key, spec).parts);
+        Self::required_for(spec, WeightKey::all(spec))
+    }
+
+    /// The same for some of its weights.
+    pub(crate) fn required_for(spec: &ModelSpec, keys: impl IntoIterator<Item = WeightKey>) -> BTreeMap<String, Vec<usize>> {
+        let parts = keys.into_iter().flat_map(|key| Recipe::of(key, spec).parts);
         parts.flat_map(Part::needed).map(|needed| (needed.name, needed.shape)).collect()
     }
 

@@ -12,13 +12,18 @@ pub struct StoredValues {
     pub values: Vec<f32>,
 }
 
-/// Every tensor that a checkpoint of `spec` has, by name, from the `[rows, cols]` of each weight.
+/// The tensors that a checkpoint of `spec` has for the weights in `keys`, by name, from the `[rows, cols]` of each weight. What shares a tensor has to be
+/// asked for together.
 ///
 /// # Errors
 /// [`Error::NotTrained`] for a model whose weights are stored otherwise than as numbers.
-pub fn scatter(spec: &ModelSpec, weight: &mut dyn FnMut(WeightKey) -> Vec<f32>) -> Result<BTreeMap<String, StoredValues>> {
+pub fn scatter(
+    spec: &ModelSpec,
+    keys: impl IntoIterator<Item = WeightKey>,
+    weight: &mut dyn FnMut(WeightKey) -> Vec<f32>,
+) -> Result<BTreeMap<String, StoredValues>> {
     let mut tensors: BTreeMap<String, StoredValues> = BTreeMap::new();
-    for key in WeightKey::all(spec) {
+    for key in keys {
         let (recipe, values) = (Recipe::of(key, spec), weight(key));
         let (rows, width) = (values.len() / recipe.cols, recipe.cols);
         let rows_of_parts = recipe.rows_of_parts(&(0..rows));

@@ -49,6 +49,7 @@ mod trace;
 mod trace_report;
 mod train;
 mod tune;
+mod upcycle;
 
 use clap::{Args, Parser, Subcommand};
 pub use shared::Global;
@@ -110,6 +111,7 @@ enum Command {
     TraceReport(trace_report::TraceReportArgs),
     CacheSim(Box<cache_sim::CacheSimArgs>),
     Train(Box<With<train::TrainArgs, DeviceOnly>>),
+    Upcycle(Box<With<upcycle::UpcycleArgs, DeviceOnly>>),
     Check(With<check::CheckArgs, DeviceOnly>),
     Bench(Box<With<bench::BenchArgs, Benching>>),
     Tune(Box<With<tune::TuneArgs, Measuring>>),
@@ -141,6 +143,7 @@ async fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::TraceReport(args) => args.run(),
         Command::CacheSim(args) => args.run().await,
         Command::Train(with) => with.own.run(&with.shared.global()).await,
+        Command::Upcycle(with) => with.own.run(&with.shared.global()).await,
         Command::Check(with) => with.own.run(&with.shared.global()).await,
         Command::Bench(with) => with.own.run(&with.shared.global()).await,
         Command::Tune(with) => with.own.run(&with.shared.global()).await,

@@ -4,12 +4,12 @@ use super::formats::Formats;
 use super::upload::piece_rows;
 use crate::checkpoint::gguf;
 use crate::checkpoint::packed::{metadata, packed_shape};
-use crate::checkpoint::{Checkpoint, INDEX, ModelFiles, SINGLE, Synthetic, WeightStore};
+use crate::checkpoint::{Checkpoint, Declared, INDEX, ModelFiles, Synthetic, WeightStore, file_name, header, index};
 use crate::error::{Error, Result};
 use crate::platform::{self, NewDirectory};
 use crate::quant::{Quant, QuantChoice, QuantFormat, WeightClass};
 use crate::spec::{ModelSpec, WeightKey, parse_json};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,8 +25,6 @@ const COMPANIONS: &[&str] = &[
     "LICENSE",
     "LICENSE.txt",
 ];
-/// The header of a safetensors file is padded to a multiple of this, as the format's own library does.
-const HEADER_ALIGN: usize = 8;
 /// What has at most so many bits per value is not made wider by default.
 const NARROW_BITS: usize = 8;
 
@@ -163,9 +161,8 @@ async fn write_weights(
         weight_map.extend(tensors.iter().map(|tensor| (tensor.key.packed_name(), name.as_str().into())));
     }
     if files.len() > 1 {
-        let index = json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
         let mut file = new.create(INDEX)?;
-        file.write(index.to_string().as_bytes())?;
+        file.write(index(total_bytes, weight_map).as_bytes())?;
         file.finish()?;
     }
     new.commit()?;
@@ -184,11 +181,11 @@ fn default_choice(checkpoint: &Checkpoint, spec: &ModelSpec) -> QuantChoice {
 /// The tensors of each file, in the order of use.
 fn files(formats: &Formats, spec: &ModelSpec, max_bytes: u64) -> Vec<Vec<Tensor>> {
     let mut files: Vec<Vec<Tensor>> = Vec::new();
-    let mut filled = u64::MAX;
+    let mut filled = 0;
     for key in WeightKey::all(spec) {
         let (rows, cols) = key.shape(spec);
         let tensor = Tensor { key, quant: formats.of(key), rows, cols };
-        if filled.saturating_add(tensor.bytes()) > max_bytes {
+        if files.is_empty() || filled + tensor.bytes() > max_bytes {
             files.push(Vec::new());
             filled = 0;
         }
@@ -196,10 +193,6 @@ fn files(formats: &Formats, spec: &ModelSpec, max_bytes: u64) -> Vec<Vec<Tensor>
         files.last_mut().expect("the first tensor opens a file").push(tensor);
     }
     files
-}
-
-fn file_name(index: usize, num_files: usize) -> String {
-    if num_files == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{num_files:05}.safetensors", index + 1) }
 }
 
 /// Writes one file after the other.
@@ -214,9 +207,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn write(&mut self, name: &str, tensors: &[Tensor]) -> Result<()> {
         let mut file = self.new.create(name)?;
-        let header = self.header(tensors);
-        file.write(&(header.len() as u64).to_le_bytes())?;
-        file.write(header.as_bytes())?;
+        file.write(&self.header(tensors))?;
         for Tensor { key, quant, rows, cols } in tensors {
             let rows_per_piece = piece_rows(*cols);
             for first_row in (0..*rows).step_by(rows_per_piece) {
@@ -232,20 +223,13 @@ impl Writer<'_> {
         file.finish()
     }
 
-    /// The header of a file, without its length.
-    fn header(&self, tensors: &[Tensor]) -> String {
+    /// What a file begins with.
+    fn header(&self, tensors: &[Tensor]) -> Vec<u8> {
         let formats: BTreeMap<String, Quant> = tensors.iter().map(|tensor| (tensor.key.packed_name(), tensor.quant)).collect();
-        let mut header = Map::from_iter([("__metadata__".to_owned(), json!(metadata(&self.quant.to_string(), &formats)))]);
-        let mut start = 0;
-        for tensor in tensors {
-            let end = start + tensor.bytes();
+        let declared = tensors.iter().map(|tensor| {
             let (dtype, shape) = packed_shape(tensor.quant, tensor.rows, tensor.cols);
-            let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
-            header.insert(tensor.key.packed_name(), entry);
-            start = end;
-        }
-        let mut text = Value::Object(header).to_string();
-        text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(HEADER_ALIGN) - text.len()));
-        text
+            Declared { name: tensor.key.packed_name(), dtype, shape, bytes: tensor.bytes() }
+        });
+        header(&metadata(&self.quant.to_string(), &formats), declared)
     }
 }

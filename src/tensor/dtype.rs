@@ -29,6 +29,15 @@ impl Dtype {
         }
     }
 
+    /// The little-endian bytes of `values`, each rounded to the nearest value of the format.
+    pub fn narrow(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Dtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+            Dtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        }
+    }
+
     /// Widens little-endian `bytes` to f32 and appends them to `out`. Exact for every format.
     pub fn widen_into(self, bytes: &[u8], out: &mut Vec<f32>) {
         match self {

@@ -74,7 +74,7 @@ fn readme(saved: &Saved) -> String {
 
 fn write_model(new: &NewDirectory, spec: &ModelSpec, weights: &Weights) -> Result<()> {
     let mut rounded = |key: WeightKey| weights[&key].iter().map(|value| *value as f32).collect();
-    let tensors = scatter(spec, &mut rounded)?;
+    let tensors = scatter(spec, WeightKey::all(spec), &mut rounded)?;
     let views = tensors.iter().map(|(name, tensor)| {
         let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
         (name.as_str(), view(Dtype::F32, tensor.shape.clone(), bytes))

@@ -1,10 +1,9 @@
 //! The weights that a new model begins with.
 
 use super::settings::Settings;
-use crate::batch::rng::{pcg, uniform_f32};
+use crate::batch::rng::{normal, pcg};
 use crate::reference::training::Weights;
 use crate::spec::{Kind, ModelSpec, Role, WeightKey};
-use std::f64::consts::TAU;
 
 /// Normal numbers of zero mean: embedding, head and router with one deviation, other matrices with another, and those that write to the residual
 /// stream with less, the more layers there are. Norms begin at one. Each value fits an f32.
@@ -33,11 +32,4 @@ pub(super) fn init(settings: &Settings, spec: &ModelSpec) -> Weights {
 fn seed_of(seed: u32, key: WeightKey) -> u32 {
     let place = [key.role as u32, key.layer as u32, key.expert as u32];
     place.into_iter().fold(pcg(seed), |hash, part| pcg(hash ^ pcg(part)))
-}
-
-/// A normal number of variance one: Box and Muller 1958. The functions are those of a library in plain Rust, so that every machine draws the same.
-fn normal(seed: u32, index: u32) -> f64 {
-    let [a, b] = [0, 1].map(|part| f64::from(uniform_f32(pcg(seed ^ part), index)));
-    // From (0, 1]: the logarithm of zero is no number.
-    libm::sqrt(-2.0 * libm::log(1.0 - a)) * libm::cos(TAU * b)
 }

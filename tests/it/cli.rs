@@ -76,6 +76,7 @@ fn the_help_of_every_command_has_an_example() {
             "trace-report",
             "cache-sim",
             "train",
+            "upcycle",
             "check",
             "bench",
             "tune",

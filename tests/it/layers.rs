@@ -23,6 +23,7 @@ const ORDER: &[&str] = &[
     "generate",
     "engine",
     "train",
+    "upcycle",
     "bench",
     "web",
 ];

@@ -78,3 +78,4 @@ mod tune;
 mod twins;
 mod twins_mixers;
 mod twins_sample;
+mod upcycle;

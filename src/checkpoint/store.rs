@@ -31,9 +31,8 @@ impl ModelFiles {
     /// [`Error::Gguf`].
     pub async fn open(directory: &Path) -> Result<Self> {
         if let Some(file) = gguf::file_of(directory).await? {
-            let gguf = Gguf::open(&file).await?;
-            let spec = gguf::spec(&gguf).await?;
-            return Ok(ModelFiles { directory: file, spec, gguf: Some(Arc::new(gguf)) });
+            let files = Self::of_gguf(Gguf::open(&file).await?).await?;
+            return Ok(ModelFiles { directory: file, ..files });
         }
         let config = match read_model_text(directory, CONFIG).await {
             Err(Error::MissingFile { .. }) => return Err(shards::without(directory, CONFIG)),
@@ -41,6 +40,15 @@ impl ModelFiles {
         };
         let spec = ModelSpec::parse(&config, &directory.join(CONFIG).display().to_string())?;
         Ok(ModelFiles { directory: directory.to_owned(), spec, gguf: None })
+    }
+
+    /// A GGUF file whose header was read, from wherever it lies.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn of_gguf(gguf: Gguf) -> Result<Self> {
+        let spec = gguf::spec(&gguf).await?;
+        Ok(ModelFiles { directory: PathBuf::from(gguf.sources()[0].name()), spec, gguf: Some(Arc::new(gguf)) })
     }
 
     /// The directory, or the GGUF file.

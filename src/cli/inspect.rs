@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use moebius::Error;
 use moebius::bench::{self, RoofOptions};
+use moebius::checkpoint::gguf::Gguf;
 use moebius::checkpoint::{Checkpoint, ModelFiles};
 use moebius::error::human_bytes;
 use moebius::gpu::{Device, DeviceChoice, DeviceOptions};
@@ -64,7 +65,11 @@ impl InspectArgs {
             return Ok(ExitCode::SUCCESS);
         }
         let name = self.name()?;
-        let spec = spec_of(&name).await?;
+        let files = files_of(&name).await?;
+        let spec = match &files {
+            Some(files) => files.spec().clone(),
+            None => ModelSpec::parse(&files::read_text(Path::new(&name))?, &name)?,
+        };
         let context = global.ctx.map_or(spec.max_positions, |tokens| tokens.get());
         if context > spec.max_positions {
             let problem = format!("--ctx {context} is more than the model's {} positions", spec.max_positions);
@@ -73,9 +78,10 @@ impl InspectArgs {
         // Without a device there is less to say, and no error.
         let roof = self.roof(&global.device).await?;
         let target = Target::find(&global.device).await;
-        let stored = stored(&name, &spec)?;
+        let is_gguf = files.as_ref().is_some_and(|files| files.gguf().is_some());
+        let stored = if is_gguf { None } else { stored(&name, &spec)? };
         let packed = packed(&name, &spec).await?;
-        let (chosen, cache) = weigh((global.quant, global.kv_cache), Path::new(&name), &spec).await?;
+        let (chosen, cache) = weigh((global.quant, global.kv_cache), files.as_ref(), &spec).await?;
         let caches = (global.kv_cache, cache);
         let host_bytes = platform::available_memory_bytes();
         let only = QuantFormat::find(&global.quant.to_string());
@@ -117,13 +123,16 @@ impl InspectArgs {
     }
 }
 
-/// What the config says: of a file by itself, of a folder or a GGUF file, or of a model on the hub.
-async fn spec_of(name: &str) -> Result<ModelSpec> {
+/// A folder, a GGUF file, or a model on the hub, of which only what describes it is fetched; `None` for a config by itself.
+async fn files_of(name: &str) -> Result<Option<ModelFiles>> {
     let path = Path::new(name);
     if path.is_file() && !is_gguf_name(path) {
-        return Ok(ModelSpec::parse(&files::read_text(path)?, name)?);
+        return Ok(None);
     }
-    Ok(ModelFiles::open(&platform::fetch_config_only(name)?).await?.spec().clone())
+    if let Some(parts) = platform::fetch_gguf_start(name)? {
+        return Ok(Some(ModelFiles::of_gguf(Gguf::of_parts(parts).await?).await?));
+    }
+    Ok(Some(ModelFiles::open(&platform::fetch_config_only(name)?).await?))
 }
 
 /// What the hub says about the weights; nothing of a model on this machine, and nothing where the hub does not answer.

@@ -1,11 +1,10 @@
 //! What a model takes with a `--quant` that is more than one format for all matrices, and the format of its KV cache.
 
 use moebius::Result;
-use moebius::checkpoint::{Checkpoint, Synthetic, WeightStore};
+use moebius::checkpoint::{ModelFiles, Synthetic, WeightStore};
 use moebius::model::{cache_format, footprint};
 use moebius::quant::{CacheChoice, CacheFormat, QuantChoice, QuantFormat};
 use moebius::spec::ModelSpec;
-use std::path::Path;
 
 /// Bytes of weights under a choice of formats.
 pub struct Chosen {
@@ -17,16 +16,17 @@ pub struct Chosen {
 }
 
 /// What the model takes under a choice of formats, and which one its KV cache takes. Weights whose class is not named are as they are stored
-/// in `directory`; where there are none, in 16 bits.
+/// in `files`; where there are none, in 16 bits.
 pub async fn weigh(
     (quant, cache): (QuantChoice, CacheChoice),
-    directory: &Path,
+    files: Option<&ModelFiles>,
     spec: &ModelSpec,
 ) -> Result<(Option<Chosen>, CacheFormat)> {
-    let store = match Checkpoint::open(directory, spec).await {
-        Ok(checkpoint) => WeightStore::Checkpoint(checkpoint),
-        Err(_) => WeightStore::Synthetic(Synthetic::new(spec)),
+    let checkpoint = match files {
+        Some(files) => files.weights().await.ok(),
+        None => None,
     };
+    let store = checkpoint.map_or_else(|| WeightStore::Synthetic(Synthetic::new(spec)), WeightStore::Checkpoint);
     Ok((Chosen::of(quant, &store, spec)?, cache_format(&store, spec, quant, cache)))
 }
 

@@ -1,5 +1,16 @@
 //! What is told while a model is fetched.
 
+use super::ByteSource;
+
+/// What is known of a model before its weights are fetched.
+#[derive(Debug)]
+pub enum Preview<'a> {
+    /// The text of its `config.json`.
+    Config(&'a str),
+    /// All parts of a GGUF file, of which only what is read is fetched.
+    Gguf(Vec<ByteSource>),
+}
+
 /// One step on the way of a model's files to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetching {

@@ -21,15 +21,40 @@ const READ_AROUND_BYTES: u64 = 2 << 20;
 /// Reads after which a file is looked at again: whether somebody has written to it.
 const READS_PER_LOOK: u64 = 1024;
 
-/// Bytes that are read piece by piece: a memory-mapped file.
+/// Bytes that are read piece by piece: a memory-mapped file, or one on a server.
 #[derive(Debug)]
 pub struct ByteSource {
     path: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Here(Mapped),
+    Elsewhere(Remote),
+}
+
+#[derive(Debug)]
+struct Mapped {
     map: Mmap,
     file: Arc<File>,
     /// Length and time of the last change, as it was opened.
     opened: Looks,
     reads: AtomicU64,
+}
+
+/// Asks for the bytes in a range, and waits for them.
+pub(super) type Ask = Box<dyn Fn(Range<u64>) -> Result<Vec<u8>> + Send + Sync>;
+
+struct Remote {
+    len: u64,
+    ask: Ask,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 /// What tells whether a file has changed.
@@ -56,7 +81,13 @@ impl ByteSource {
         // SAFETY: the map is only read. As with every memory-mapped file, whoever shortens it meanwhile ends this process.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let opened = Looks::of(&file).map_err(Error::io("open", path))?;
-        Ok(ByteSource { path: path.to_owned(), map, file: Arc::new(file), opened, reads: AtomicU64::new(0) })
+        let content = Content::Here(Mapped { map, file: Arc::new(file), opened, reads: AtomicU64::new(0) });
+        Ok(ByteSource { path: path.to_owned(), content })
+    }
+
+    /// A file of `len` bytes on a server. Every read is a request, for which the calling thread waits.
+    pub(super) fn remote(name: &str, len: u64, ask: Ask) -> Self {
+        ByteSource { path: PathBuf::from(name), content: Content::Elsewhere(Remote { len, ask }) }
     }
 
     /// The path, for messages.
@@ -67,20 +98,36 @@ impl ByteSource {
     /// Length in bytes.
     #[allow(clippy::len_without_is_empty, reason = "an empty source has no use")]
     pub fn len(&self) -> u64 {
-        self.map.len() as u64
+        match &self.content {
+            Content::Here(mapped) => mapped.map.len() as u64,
+            Content::Elsewhere(remote) => remote.len,
+        }
     }
 
     /// The bytes in `range`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it ends beyond [`len`](Self::len).
+    /// [`Error::Io`] if it ends beyond [`len`](Self::len); [`Error::Download`] of a file on a server.
     pub async fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        let bytes = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-        let bytes = bytes.and_then(|(start, end)| self.map.get(start..end)).ok_or_else(|| {
+        let beyond = || {
             let problem = format!("bytes {} to {} of {}", range.start, range.end, self.len());
             Error::io("read", &self.path)(io::Error::new(ErrorKind::UnexpectedEof, problem))
-        })?;
-        Ok(Cow::Borrowed(bytes))
+        };
+        match &self.content {
+            Content::Here(mapped) => {
+                let bytes = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+                let bytes = bytes.and_then(|(start, end)| mapped.map.get(start..end)).ok_or_else(beyond)?;
+                Ok(Cow::Borrowed(bytes))
+            }
+            Content::Elsewhere(remote) if range.start <= range.end && range.end <= remote.len => {
+                if range.is_empty() {
+                    Ok(Cow::Borrowed(&[]))
+                } else {
+                    (remote.ask)(range).map(Cow::Owned)
+                }
+            }
+            Content::Elsewhere(_) => Err(beyond()),
+        }
     }
 
     /// As [`read`](Self::read), but not through the map: on a thread that may wait for the disk. A file that was cut short is an error.
@@ -88,9 +135,10 @@ impl ByteSource {
     /// # Errors
     /// [`Error::Io`]; [`Error::SourceChanged`] where somebody has written to the file since it was opened.
     pub async fn read_owned(&self, range: Range<u64>) -> Result<Vec<u8>> {
-        let bytes = read_at(&self.file, range.clone()).await;
-        if bytes.is_err() || self.reads.fetch_add(1, Ordering::Relaxed) % READS_PER_LOOK == READS_PER_LOOK - 1 {
-            self.look_again()?;
+        let Content::Here(mapped) = &self.content else { return Ok(self.read(range).await?.into_owned()) };
+        let bytes = read_at(&mapped.file, range.clone()).await;
+        if bytes.is_err() || mapped.reads.fetch_add(1, Ordering::Relaxed) % READS_PER_LOOK == READS_PER_LOOK - 1 {
+            self.look_again(mapped)?;
         }
         bytes.map_err(|error| {
             let problem = format!("bytes {} to {}: {error}", range.start, range.end);
@@ -98,12 +146,12 @@ impl ByteSource {
         })
     }
 
-    fn look_again(&self) -> Result<()> {
-        let now = Looks::of(&self.file).map_err(Error::io("look at", &self.path))?;
-        if now == self.opened {
+    fn look_again(&self, mapped: &Mapped) -> Result<()> {
+        let now = Looks::of(&mapped.file).map_err(Error::io("look at", &self.path))?;
+        if now == mapped.opened {
             return Ok(());
         }
-        let found = match (self.opened.bytes, now.bytes) {
+        let found = match (mapped.opened.bytes, now.bytes) {
             (before, now) if before != now => format!("{now} bytes instead of {before}"),
             _ => "the same length, written to".to_owned(),
         };
@@ -113,14 +161,17 @@ impl ByteSource {
     /// Says that the bytes in `range` are not needed for now: they stay in the system's cache, and no longer count as memory of this process.
     pub fn release(&self, range: Range<u64>) {
         #[cfg(unix)]
-        if range.start < range.end && range.end <= self.len() {
+        if let Content::Here(mapped) = &self.content
+            && range.start < range.end
+            && range.end <= self.len()
+        {
             // SAFETY: the map is of a file and never written, so whoever reads there again finds the same bytes. Nothing is lost where the
             // system refuses.
             let _ = unsafe {
                 // A read maps in more than was asked for, on either side.
                 let start = range.start.saturating_sub(READ_AROUND_BYTES) as usize;
                 let end = (range.end + READ_AROUND_BYTES).min(self.len()) as usize;
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                mapped.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
             };
         }
         #[cfg(not(unix))]

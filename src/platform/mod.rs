@@ -22,7 +22,7 @@ mod together;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
-pub use fetching::Fetching;
+pub use fetching::{Fetching, Preview};
 #[cfg(not(target_arch = "wasm32"))]
 pub use files::{ByteSource, file_length, file_names, folders_in, is_file, read_model_text, read_text, remove_directory};
 #[cfg(target_arch = "wasm32")]
@@ -31,9 +31,10 @@ pub use gguf_name::is_gguf_name;
 pub(crate) use gguf_name::{PartName, is_gguf_model};
 #[cfg(not(target_arch = "wasm32"))]
 pub use hub::{
-    AcceptConfig, CachedModel, DownloadProgress, HubOptions, OnProgress, RemoteHeader, cached_models, cached_models_with,
-    fetch_config_only, fetch_config_only_with, fetch_headers, fetch_headers_with, fetch_model, fetch_model_with, hub_of,
-    hub_of_with, remove_cached_model, remove_cached_model_with, resolve_model, resolve_model_with,
+    Accept, CachedModel, DownloadProgress, HubOptions, OnProgress, RemoteHeader, cached_models, cached_models_with,
+    fetch_config_only, fetch_config_only_with, fetch_gguf_start, fetch_gguf_start_with, fetch_headers, fetch_headers_with,
+    fetch_model, fetch_model_with, hub_of, hub_of_with, remove_cached_model, remove_cached_model_with, resolve_model,
+    resolve_model_with,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{
@@ -42,7 +43,7 @@ pub use native::{
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use new_directory::{NewDirectory, NewFile};
-pub use together::together;
+pub use together::{at_once, together};
 #[cfg(target_arch = "wasm32")]
 pub use web::{
     ByteSource, CAN_BLOCK, HostPeak, JsFile, Listener, Mount, NewDirectory, NewFile, Progress, Stopwatch, available_memory_bytes,

@@ -1,8 +1,8 @@
 //! Several futures at a time, without a runtime.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 /// Requests that are under way at the same time, at most: browsers take no more of one server.
 const MOST: usize = 6;
@@ -31,4 +31,12 @@ pub async fn together<T, F: Future<Output = T>>(futures: Vec<F>) -> Vec<T> {
     })
     .await;
     done.into_iter().flatten().collect()
+}
+
+/// What comes of a future that has nothing to wait for; `None` where it would have to wait.
+pub fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    }
 }

@@ -165,7 +165,7 @@ fn describe(thrown: &JsValue) -> String {
 /// [`Error::MissingFile`] if nothing is mounted there.
 pub async fn fetch_model(
     name: &str,
-    _accept: fn(&str) -> Result<()>,
+    _accept: fn(super::Preview<'_>) -> Result<()>,
     _listener: &mut Listener<'_, super::Fetching>,
 ) -> Result<PathBuf> {
     let directory = PathBuf::from(name);

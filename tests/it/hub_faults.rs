@@ -2,7 +2,7 @@
 
 use crate::common::hub_server::{Host, HubServer, Reply};
 use moebius::Error;
-use moebius::platform::{HubOptions, fetch_headers_with, resolve_model_with};
+use moebius::platform::{HubOptions, Preview, fetch_headers_with, resolve_model_with};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -352,8 +352,8 @@ fn a_server_that_never_answers_questions_about_a_file_is_asked_for_the_file() {
 #[test]
 fn what_cannot_run_is_refused_before_its_weights_are_fetched() {
     let (server, cache) = (server(), TempDir::new().unwrap());
-    let refuse = |config: &str| {
-        assert_eq!(config, "{\"a\": 1}");
+    let refuse = |preview: Preview<'_>| {
+        assert!(matches!(preview, Preview::Config("{\"a\": 1}")), "{preview:?}");
         Err(Error::UnknownArchitecture { model_type: "a".to_owned(), known: Vec::new() })
     };
     let error = resolve_model_with(&options(&server, &cache), "org/name", &refuse, &mut |_| true).unwrap_err();

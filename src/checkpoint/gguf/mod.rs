@@ -60,18 +60,46 @@ impl Gguf {
         {
             return Err(missing(path, name.of_part(0)));
         }
-        let source = ByteSource::open(&first).await?;
-        let Header { metadata, tensors } = read_header(&source, 0).await?;
-        let mut gguf = Gguf { metadata, tensors, sources: vec![Arc::new(source)] };
-        gguf.metadata.architecture()?;
-        let count = split_count(&gguf.metadata)?;
-        check_part(&gguf.metadata, name.as_ref(), 0, count)?;
+        let mut gguf = Self::begin(ByteSource::open(&first).await?, name.as_ref()).await?;
         if let Some(name) = &name {
-            for index in 1..count {
-                gguf.add_part(path, name, index).await?;
+            for index in 1..name.count {
+                let part = name.beside(path, index);
+                if !is_file(&part).await {
+                    return Err(missing(path, name.of_part(index)));
+                }
+                gguf.add_part(ByteSource::open(&part).await?, name, index).await?;
             }
         }
         gguf.check_whole()?;
+        Ok(gguf)
+    }
+
+    /// The same of files that are open, in the order of their numbers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn of_parts(parts: Vec<ByteSource>) -> Result<Self> {
+        let names: Vec<PathBuf> = parts.iter().map(|part| PathBuf::from(part.name())).collect();
+        let mut parts = parts.into_iter();
+        let first = parts.next().ok_or_else(|| missing(Path::new(""), "a first part".to_owned()))?;
+        let name = PartName::of(&names[0]);
+        let mut gguf = Self::begin(first, name.as_ref()).await?;
+        if let Some(name) = &name {
+            for index in 1..name.count {
+                let part = parts.next().ok_or_else(|| missing(&names[0], name.of_part(index)))?;
+                gguf.add_part(part, name, index).await?;
+            }
+        }
+        gguf.check_whole()?;
+        Ok(gguf)
+    }
+
+    /// Reads the first file, of that name where it is one part of several.
+    async fn begin(source: ByteSource, name: Option<&PartName>) -> Result<Self> {
+        let Header { metadata, tensors } = read_header(&source, 0).await?;
+        let gguf = Gguf { metadata, tensors, sources: vec![Arc::new(source)] };
+        gguf.metadata.architecture()?;
+        check_part(&gguf.metadata, name, 0, split_count(&gguf.metadata)?)?;
         Ok(gguf)
     }
 
@@ -106,12 +134,7 @@ impl Gguf {
         &self.sources
     }
 
-    async fn add_part(&mut self, path: &Path, name: &PartName, index: u64) -> Result<()> {
-        let part = name.beside(path, index);
-        if !is_file(&part).await {
-            return Err(missing(path, name.of_part(index)));
-        }
-        let source = ByteSource::open(&part).await?;
+    async fn add_part(&mut self, source: ByteSource, name: &PartName, index: u64) -> Result<()> {
         let Header { metadata, tensors } = read_header(&source, self.sources.len()).await?;
         check_part(&metadata, Some(name), index, split_count(&metadata)?)?;
         self.tensors.extend(tensors);

@@ -65,7 +65,7 @@ enum Ask<'r> {
 }
 
 impl Failure {
-    fn new(message: String) -> Self {
+    pub fn new(message: String) -> Self {
         Failure { message, status: None, code: None, is_transient: false, hint: None }
     }
 }

@@ -6,6 +6,7 @@ use super::environment::HubOptions;
 use super::id::{HubId, is_plain_path};
 use super::snapshot::Snapshot;
 use crate::error::Result;
+use crate::platform::ByteSource;
 use crate::platform::gguf_choice::GgufChoice;
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,6 +23,11 @@ pub(super) fn is_meant(id: &HubId, files: &BTreeSet<String>) -> bool {
 /// [`Error::Download`](crate::Error::Download) if there is none or several.
 pub(super) fn meant(id: &HubId, snapshot: &Snapshot<'_>) -> Result<Option<Vec<String>>> {
     choice(id).of(&plain_paths(&snapshot.files)).map_err(|problem| snapshot.failed(problem))
+}
+
+/// The parts that the hub has, of which only what is read is fetched; `None` where it does not say how long they are.
+pub(super) fn sources(snapshot: &Snapshot<'_>, parts: &[String]) -> Option<Vec<ByteSource>> {
+    parts.iter().filter(|part| snapshot.files.contains(*part)).map(|part| snapshot.remote(part)).collect()
 }
 
 /// Fetches all parts of a GGUF file; the first is what to open.

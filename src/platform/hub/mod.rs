@@ -17,7 +17,7 @@ pub use listing::{CachedModel, cached_models, cached_models_with, remove_cached_
 
 use super::background::in_background;
 use super::gguf_name::is_gguf_name;
-use super::{Fetching, Listener};
+use super::{ByteSource, Fetching, Listener, Preview};
 use crate::error::{Error, Result};
 use cache::RepoCache;
 use id::{HubId, is_plain_name, is_plain_path};
@@ -68,8 +68,8 @@ impl<'a> DownloadProgress<'a> {
 /// Is told about every piece that arrives; false ends the download.
 pub type OnProgress<'a> = dyn FnMut(DownloadProgress<'_>) -> bool + 'a;
 
-/// Looks at the text of a model's `config.json` before its weights are fetched; an error ends the download.
-pub type AcceptConfig<'a> = dyn Fn(&str) -> Result<()> + 'a;
+/// Looks at a model before its weights are fetched; an error ends the download.
+pub type Accept<'a> = dyn Fn(Preview<'_>) -> Result<()> + 'a;
 
 /// Whether `name` is a hub id and no directory, so that it may be asked for on the hub, and where that is: `None` for a directory, for what
 /// cannot be a hub id, and for a model that is whole in the cache.
@@ -102,7 +102,7 @@ fn is_local(name: &str) -> bool {
 /// # Errors
 /// [`Error::Argument`] if `name` can be neither, [`Error::Download`] with what the hub or the network said, and what `accept` refuses. Call
 /// again to resume.
-pub fn resolve_model(name: &str, accept: &AcceptConfig<'_>, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
+pub fn resolve_model(name: &str, accept: &Accept<'_>, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
     if is_local(name) {
         return Ok(PathBuf::from(name));
     }
@@ -116,7 +116,7 @@ pub fn resolve_model(name: &str, accept: &AcceptConfig<'_>, progress: &mut OnPro
 pub fn resolve_model_with(
     options: &HubOptions,
     name: &str,
-    accept: &AcceptConfig<'_>,
+    accept: &Accept<'_>,
     progress: &mut OnProgress<'_>,
 ) -> Result<PathBuf> {
     if is_local(name) {
@@ -140,7 +140,11 @@ pub fn resolve_model_with(
 ///
 /// # Errors
 /// As [`resolve_model`].
-pub async fn fetch_model(name: &str, accept: fn(&str) -> Result<()>, listener: &mut Listener<'_, Fetching>) -> Result<PathBuf> {
+pub async fn fetch_model(
+    name: &str,
+    accept: fn(Preview<'_>) -> Result<()>,
+    listener: &mut Listener<'_, Fetching>,
+) -> Result<PathBuf> {
     if is_local(name) {
         return Ok(PathBuf::from(name));
     }
@@ -154,7 +158,7 @@ pub async fn fetch_model(name: &str, accept: fn(&str) -> Result<()>, listener: &
 pub async fn fetch_model_with(
     options: HubOptions,
     name: &str,
-    accept: fn(&str) -> Result<()>,
+    accept: fn(Preview<'_>) -> Result<()>,
     listener: &mut Listener<'_, Fetching>,
 ) -> Result<PathBuf> {
     let name = name.to_owned();
@@ -204,12 +208,35 @@ pub fn fetch_config_only_with(options: &HubOptions, name: &str) -> Result<PathBu
     }
     let snapshot = Snapshot::open(options, &id, &mut |_| true)?;
     if gguf::is_meant(&id, &snapshot.files) {
-        let problem = "its header is read once the file is here: `moebius models fetch` with the same name fetches it";
-        return Err(snapshot.failed(format!("a GGUF file has no {CONFIG} beside it, and {problem}")));
+        return Err(snapshot.failed(format!("a GGUF file has no {CONFIG} beside it: it is all in its header")));
     }
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, &mut |_| true)?;
     snapshot.finish()
+}
+
+/// All parts of the GGUF file that `name` means on the hub, of which only what is read is fetched; `None` for a directory, a file, another model, and
+/// what is whole in the cache.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn fetch_gguf_start(name: &str) -> Result<Option<Vec<ByteSource>>> {
+    if is_local(name) { Ok(None) } else { fetch_gguf_start_with(&HubOptions::from_env()?, name) }
+}
+
+/// [`fetch_gguf_start`] with the settings as values.
+///
+/// # Errors
+/// As [`resolve_model`].
+pub fn fetch_gguf_start_with(options: &HubOptions, name: &str) -> Result<Option<Vec<ByteSource>>> {
+    let id = HubId::parse(name)?;
+    if gguf::cached(options, &id).is_some() || (id.tag.is_none() && cached_snapshot(options, &id).is_some()) {
+        return Ok(None);
+    }
+    let snapshot = Snapshot::open(options, &id, &mut |_| true)?;
+    let Some(parts) = gguf::meant(&id, &snapshot)? else { return Ok(None) };
+    let unknown = || snapshot.failed(format!("{}: the server does not say how long it is", parts[0]));
+    gguf::sources(&snapshot, &parts).map(Some).ok_or_else(unknown)
 }
 
 /// One safetensors file on the hub, of which only the header was fetched.
@@ -246,21 +273,18 @@ pub fn fetch_headers_with(options: &HubOptions, name: &str) -> Result<Vec<Remote
     files.into_iter().map(|file| snapshot.header(file)).collect()
 }
 
-fn fetch_into_cache(
-    options: &HubOptions,
-    id: &HubId,
-    accept: &AcceptConfig<'_>,
-    progress: &mut OnProgress<'_>,
-) -> Result<PathBuf> {
+fn fetch_into_cache(options: &HubOptions, id: &HubId, accept: &Accept<'_>, progress: &mut OnProgress<'_>) -> Result<PathBuf> {
     let snapshot = Snapshot::open(options, id, progress)?;
     if let Some(parts) = gguf::meant(id, &snapshot)? {
+        // Where a server does not send parts of a file, the header is looked at once all of it is there.
+        gguf::sources(&snapshot, &parts).map_or(Ok(()), |sources| accept(Preview::Gguf(sources)))?;
         return gguf::fetch(snapshot, &parts, progress);
     }
     check_files(&snapshot)?;
     snapshot.fetch(CONFIG, progress)?;
     let config = snapshot.directory.join(CONFIG);
     #[allow(clippy::disallowed_methods, reason = "this module is part of platform")]
-    accept(&fs::read_to_string(&config).map_err(Error::io("read", config))?)?;
+    accept(Preview::Config(&fs::read_to_string(&config).map_err(Error::io("read", config))?))?;
     let has_weights = snapshot.files.contains(WEIGHTS);
     if !has_weights && !snapshot.files.contains(INDEX) {
         return Err(without_weights(&snapshot));

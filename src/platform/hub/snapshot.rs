@@ -7,6 +7,7 @@ use super::environment::HubOptions;
 use super::id::{HubId, is_plain_name, is_plain_path};
 use super::{DownloadProgress, OnProgress, RemoteHeader};
 use crate::error::{Error, Result, human_bytes};
+use crate::platform::ByteSource;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -291,22 +292,24 @@ impl<'a> Snapshot<'a> {
 
     /// Some bytes of a file, by a range request.
     fn range(&self, file: &str, bytes: Range<u64>) -> Result<Vec<u8>> {
-        let wanted = bytes.end - bytes.start;
         let failed = |failure: Failure| self.failed(format!("{file}: {}", of_file(failure, self.options, self.id)));
-        let mut answer = self.client.get(&self.url(file), Some(&range_text(bytes)), &mut |_| ()).map_err(failed)?;
-        if is_page(&answer.headers) {
-            return Err(failed(page_failure(&answer.url)));
-        }
-        if answer.status.as_u16() != 206 {
-            return Err(self.failed(format!("{file}: the server does not answer requests for a part of a file")));
-        }
-        let mut found = Vec::new();
-        let read = answer.body.as_reader().take(wanted + 1).read_to_end(&mut found);
-        read.map_err(|error| self.failed(format!("{file}: {}", because(&error.into()))))?;
-        if found.len() as u64 != wanted {
-            return Err(self.failed(format!("{file}: asked for {wanted} bytes, received {}", found.len())));
-        }
-        Ok(found)
+        range(&self.client, &self.url(file), bytes).map_err(failed)
+    }
+
+    /// A file of which only what is read is fetched; `None` where the hub does not say how long it is.
+    pub fn remote(&self, file: &str) -> Option<ByteSource> {
+        let url = self.url(file);
+        let answer = self.client.describe(&url).ok()?;
+        let len = self.described(file, &answer).ok()?.size_bytes?;
+        let (options, id, name) = (self.options.clone(), self.id.clone(), file.to_owned());
+        let ask = move |bytes: Range<u64>| {
+            range(&Client::new(&options), &url, bytes).map_err(|failure| {
+                let hint = failure.hint;
+                let message = format!("{name}: {}", of_file(failure, &options, &id));
+                Error::Download { what: format!("`{}`", id.repo), message, hint }
+            })
+        };
+        Some(ByteSource::remote(file, len, Box::new(ask)))
     }
 
     /// Makes the requested revision mean this commit from now on, also without a network.
@@ -321,6 +324,25 @@ impl<'a> Snapshot<'a> {
     fn url(&self, file: &str) -> String {
         format!("{}/{}/resolve/{}/{file}", self.options.endpoint, self.id.repo, self.commit)
     }
+}
+
+/// Some bytes of the file at `url`, and no others.
+fn range(client: &Client<'_>, url: &str, bytes: Range<u64>) -> Result<Vec<u8>, Failure> {
+    let wanted = bytes.end - bytes.start;
+    let mut answer = client.get(url, Some(&range_text(bytes)), &mut |_| ())?;
+    if is_page(&answer.headers) {
+        return Err(page_failure(&answer.url));
+    }
+    if answer.status.as_u16() != 206 {
+        return Err(Failure::new("the server does not answer requests for a part of a file".to_owned()));
+    }
+    let mut found = Vec::new();
+    let read = answer.body.as_reader().take(wanted + 1).read_to_end(&mut found);
+    read.map_err(|error| Failure::new(because(&error.into())))?;
+    if found.len() as u64 != wanted {
+        return Err(Failure::new(format!("asked for {wanted} bytes, received {}", found.len())));
+    }
+    Ok(found)
 }
 
 /// Whether an answer continues a file at byte `at`: a server may ignore the asked-for range.

@@ -153,6 +153,33 @@ pub(super) fn rounded(exact: f64, how: &str) -> f64 {
     }
 }
 
+/// How many tokens of one call an expert of a trained model takes, where the model was trained to drop the rest. A call of a single token drops nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CallCapacity {
+    pub limit: CallLimit,
+    /// The weights that a token keeps are divided by their sum, but by no less than this.
+    pub renormalize: Option<f32>,
+}
+
+/// Tokens that an expert takes of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CallLimit {
+    /// Always so many: `expert_capacity` of Switch Transformers.
+    Tokens(usize),
+    /// This part of the call's tokens, rounded up: `moe_eval_capacity_token_fraction` of NLLB-MoE.
+    Share(f64),
+}
+
+impl CallCapacity {
+    /// Tokens that an expert takes of a call of `num_tokens`.
+    pub fn limit(&self, num_tokens: usize) -> usize {
+        match self.limit {
+            CallLimit::Tokens(most) => most,
+            CallLimit::Share(share) => (share * num_tokens as f64).ceil() as usize,
+        }
+    }
+}
+
 /// The limit that a routing is held to.
 #[derive(Debug)]
 pub struct Limit {

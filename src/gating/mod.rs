@@ -49,7 +49,7 @@ mod v_moe;
 
 pub use balance::{AfterStep, balanced_table};
 pub use base_layer::auction;
-pub use capacity::{CAPACITY, DROP, DROP_OR_NEXT, Demand, FORMULAS, Formula, Limit, expert_capacity};
+pub use capacity::{CAPACITY, CallCapacity, CallLimit, DROP, DROP_OR_NEXT, Demand, FORMULAS, Formula, Limit, expert_capacity};
 pub use change::{ExpertAt, RouterChange, RoutingOverride};
 pub use effect::{Effect, Sums, TokenGradient, TokenScores};
 pub use hme_1994::{EStep, Hierarchy, MStep};

@@ -11,6 +11,7 @@ pub mod causal_pair;
 pub mod clip;
 pub mod cross_entropy;
 pub mod embed;
+pub mod expert_capacity;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;
@@ -73,6 +74,7 @@ pub static KERNELS: &[&Kernel] = &[
     &router_attention::KERNEL,
     &router_topk::KERNEL,
     &router::KERNEL,
+    &expert_capacity::KERNEL,
     &expert_sort::KERNEL,
     &expert_gate_up::KERNEL,
     &expert_down::KERNEL,

@@ -11,6 +11,7 @@ pub mod causal_pair;
 pub mod clip;
 pub mod cross_entropy;
 pub mod embed;
+pub mod expert_capacity;
 pub mod expert_combine;
 pub mod expert_down;
 pub mod expert_gate_up;

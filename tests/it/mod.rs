@@ -76,6 +76,7 @@ mod train_device;
 mod training;
 mod tune;
 mod twins;
+mod twins_capacity;
 mod twins_mixers;
 mod twins_sample;
 mod upcycle;

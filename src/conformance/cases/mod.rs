@@ -5,6 +5,7 @@ mod attention_merge;
 mod attention_raw;
 mod causal_pair;
 mod embed;
+mod expert_capacity;
 mod expert_combine;
 mod expert_identity;
 mod expert_sort;
@@ -60,6 +61,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(router_topk::cases());
     cases.extend(router::cases());
     cases.extend(router_halts::cases());
+    cases.extend(expert_capacity::cases());
     cases.extend(expert_sort::cases());
     cases.extend(experts::gate_up_cases());
     cases.extend(experts::down_cases());

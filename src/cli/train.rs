@@ -99,7 +99,7 @@ impl TrainArgs {
             RunDirectory::check(out)?;
         }
         let device = DeviceOptions::from_env(chosen_device(&settings, global).await);
-        let mut trainer = Trainer::new(&settings, &TrainerOptions { device, resume: saved }).await?;
+        let mut trainer = Trainer::new(&settings, &TrainerOptions { device, resume: saved, documents: None }).await?;
         describe(&trainer);
         let mut out = match (&self.resume, &self.out) {
             _ if self.dry_run => return Ok(ExitCode::SUCCESS),

@@ -30,6 +30,8 @@ pub struct TrainerOptions {
     pub device: DeviceOptions,
     /// A checkpoint to go on from.
     pub resume: Option<PathBuf>,
+    /// Texts in memory to learn from, in the place of those at `data.path`: a page has no folder.
+    pub documents: Option<Vec<String>>,
 }
 
 /// What a step came to.
@@ -140,11 +142,16 @@ impl Trainer {
                 (config, Some(spec), Some(weights))
             }
         };
-        let (mut documents, mut bytes) = (Vec::new(), 0);
-        for text in read_documents(Path::new(&settings.data.path)).await? {
-            bytes += text.len();
-            documents.push(vocabulary.encode(&text)?);
-        }
+        let read;
+        let texts = match &options.documents {
+            Some(texts) => texts,
+            None => {
+                read = read_documents(Path::new(&settings.data.path)).await?;
+                &read
+            }
+        };
+        let bytes: usize = texts.iter().map(String::len).sum();
+        let documents = texts.iter().map(|text| vocabulary.encode(text)).collect::<Result<Vec<_>>>()?;
         let bytes_per_token = bytes as f64 / documents.iter().map(Vec::len).sum::<usize>().max(1) as f64;
         let data = Data::new(&documents, settings.train.seq_len, settings.data.held_out, settings.train.seed as u32)?;
         let (settings, step, drawn) = (settings.clone(), 0, 0);

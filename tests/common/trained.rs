@@ -113,7 +113,7 @@ fn stored(path: &Path, key: WeightKey, (rows, cols): (usize, usize)) -> Vec<f64>
 
 /// A trainer of `settings` on a device, or one that goes on after a checkpoint.
 pub fn trainer_on(choice: DeviceChoice, settings: &Settings, resume: Option<&Path>) -> Trainer {
-    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned) };
+    let options = TrainerOptions { device: DeviceOptions::from_env(choice), resume: resume.map(Path::to_owned), documents: None };
     pollster::block_on(Trainer::new(settings, &options)).unwrap()
 }
 

@@ -4,12 +4,12 @@ use crate::common::{demo_model, golden, open, spec_of, steps_of, tensor, trainer
 use moebius::batch::Row;
 use moebius::checkpoint::{Checkpoint, scatter};
 use moebius::generate::Tokenizer;
-use moebius::gpu::DeviceChoice;
+use moebius::gpu::{DeviceChoice, DeviceOptions};
 use moebius::reference::training::adamw::{AdamW, Moments};
 use moebius::reference::training::gate::TopKSoftmax;
 use moebius::reference::training::{Batch, LossCoefficients, Model, Weights, check, zeros_like};
 use moebius::spec::{ModelSpec, WeightKey};
-use moebius::train::{Data, KEYS, Settings, Trainer, metrics_line};
+use moebius::train::{Data, KEYS, Settings, Trainer, TrainerOptions, metrics_line};
 use moebius::{Engine, LoadOptions};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -132,6 +132,21 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let weights = |trainer: &Trainer| pollster::block_on(trainer.weights()).unwrap();
     assert_eq!(weights(&second), weights(&whole));
     assert!(reports[5].report.loss < reports[0].report.loss);
+}
+
+#[test]
+fn texts_in_memory_teach_what_files_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let from_file = small(folder.path(), &[]);
+    let mut in_memory = from_file.clone();
+    in_memory.set("data.path", &json!("")).unwrap();
+    let device = DeviceOptions::from_env(DeviceChoice::Cpu);
+    let options = TrainerOptions { device, resume: None, documents: Some(vec![TEXT.repeat(20)]) };
+    let mut learner = pollster::block_on(Trainer::new(&in_memory, &options)).unwrap();
+    let mut reader = trainer(&from_file, None);
+    assert_eq!(learner.data(), reader.data());
+    assert_eq!(learner.bytes_per_token(), reader.bytes_per_token());
+    assert_eq!(steps_of(&mut learner, 6), steps_of(&mut reader, 6));
 }
 
 #[test]

@@ -7,7 +7,9 @@
 // y         [num_tokens, Y_QUADS] vec4<f32>                       out      not #ifdef SPLIT
 // partials  [NUM_HEADS, SPLITS, VALUE_QUADS + 1] vec4<f32>        out      #ifdef SPLIT: as attention_merge reads them
 // sinks     [NUM_HEADS] f32                                       in       #ifdef SINKS: one more logit per head, without a value
+// bias      [NUM_HEADS, 2 REACH + 1] f32                          in       #ifdef BIAS: added to the score of key j at i: entry clamp(j - i, -REACH, REACH) + REACH
 // Key j is visible at position i iff j <= i; #ifdef WINDOWED: and i - WINDOW < j; #ifdef CHUNKED: and j / CHUNK == i / CHUNK.
+// #ifdef ALL_KEYS: keys 0 .. row.keys are visible, wherever the row is: of an encoder, and of a decoder's attention to what that made.
 // #ifdef SOFTCAP: scores become CAP * tanh(score / CAP).
 // MEMBERS = ROWS * GROUP pairs of a row and a head meet each key that a workgroup loads. Rows of a tile that do not follow each other in one
 // sequence take turns.
@@ -19,7 +21,7 @@
 // Where the cache is f32 no function stands between it and what is computed: SwiftShader compiles a few registers more for hours.
 // #ifdef ROLLED: a load at a time, because software devices compile each of eight lanes into a page of code. #else: K_STEP quads of a key, and
 // the values of V_STEP keys, are under way before any is used.
-// source    Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
+// source    BIAS: Raffel et al. 2020, arXiv 1910.10683, section 2.1; Milakov and Gimelshein 2018, arXiv 1805.02867 (online softmax); Dao et al. 2022, arXiv 2205.14135
 // twin      src/reference/attention.rs
 #import rows
 #import cache
@@ -61,6 +63,16 @@ struct Params {
 @group(0) @binding(9) var<storage, read> k_norm: array<f32>;
 #endif
 
+#ifdef BIAS
+@group(0) @binding(10) var<storage, read> bias: array<f32>;
+
+// What the distance from a row to a key adds to the score.
+fn bias_at(head: u32, key: u32, position: u32) -> f32 {
+    let distance = clamp(i32(key) - i32(position), -i32(REACH), i32(REACH));
+    return bias[head * (2u * REACH + 1u) + u32(distance + i32(REACH))];
+}
+#endif
+
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
 const VALUE_QUADS: u32 = VALUE_DIM / 4u;
 const HEADS_PER_KV_HEAD: u32 = NUM_HEADS / NUM_KV_HEADS;
@@ -75,6 +87,15 @@ fn first_visible(position: u32) -> u32 {
 #else
     return 0u;
 #endif
+#endif
+}
+
+// The first key after those that a row may see.
+fn end_of_keys(row: u32) -> u32 {
+#ifdef ALL_KEYS
+    return rows[row].keys;
+#else
+    return rows[row].position + 1u;
 #endif
 }
 
@@ -182,7 +203,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
     let newest = rows[first_row].position;
     // Whole tiles, so that only the last part has a tile that is not full.
     let first = first_visible(newest);
-    let visible = newest + 1u - first;
+    let visible = end_of_keys(first_row) - first;
     let share = max((visible + SPLITS - 1u) / SPLITS, SPLIT_KEYS);
     let len = (share + TILE - 1u) / TILE * TILE;
     let first_key = first + min(split * len, visible);
@@ -190,7 +211,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
     let has_newest = first_key < end_key && end_key > newest;
 #else
     let first_key = first_visible(rows[first_row].position);
-    let end_key = rows[first_row + num_rows - 1u].position + 1u;
+    let end_key = end_of_keys(first_row + num_rows - 1u);
 #endif
 
 #ifdef RAW
@@ -219,8 +240,10 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
     let member = min(local / LANES, MEMBERS - 1u);
     let lane = local % LANES;
     let counts = local < MEMBERS * LANES;
-    let position = rows[first_row + min(member / GROUP, num_rows - 1u)].position;
+    let member_row = first_row + min(member / GROUP, num_rows - 1u);
+    let position = rows[member_row].position;
     let member_first = first_visible(position);
+    let member_last = end_of_keys(member_row) - 1u;
     var top = LOWEST;
     var sum = 0.0;
 #ifdef SINKS
@@ -319,7 +342,10 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #ifdef SOFTCAP
                 score = CAP * tanh(clamp(score / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
 #endif
-                score = select(LOWEST, score, tile + key >= member_first && tile + key <= position);
+#ifdef BIAS
+                score += bias_at(first_head + member % GROUP, tile + key, position);
+#endif
+                score = select(LOWEST, score, tile + key >= member_first && tile + key <= member_last);
                 wg_scores[member * TILE + key] = score;
                 top = max(top, score);
             }

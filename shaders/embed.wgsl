@@ -1,8 +1,9 @@
-// embed: SCALE times the embedding row of each token.
+// embed: SCALE times the embedding row of each token, #ifdef POSITIONS plus the row of its position.
 // grid      x = words of a row, WG per workgroup; y = token
 // rows      [num_tokens] Row                      in
 // table     [num_rows, ROW_WORDS] words           in   one shard of the vocabulary: ids first_row .. first_row + num_rows
 // x         [num_tokens, ROW_QUADS] vec4<f32>     out  tokens of other shards are left alone
+// positions [context, ROW_QUADS] vec4<f32>         in   #ifdef POSITIONS: padding columns are zero
 // twin      src/reference/embed.rs
 #import rows
 #import weights
@@ -16,6 +17,9 @@ struct Params {
 @group(0) @binding(1) var<storage, read> rows: array<Row>;
 @group(0) @binding(2) var<storage, read> table: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> x: array<vec4<f32>>;
+#ifdef POSITIONS
+@group(0) @binding(4) var<storage, read> positions: array<vec4<f32>>;
+#endif
 
 fn weight_word(word: u32) -> vec4<u32> {
     return table[word];
@@ -44,7 +48,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let word = load_word(row * ROW_WORDS, chunk);
     let scale = block_scale(row * ROW_WORDS, chunk / BLOCK_CHUNKS);
     let quad = (workgroup.y * ROW_CHUNKS + chunk) * CHUNK_QUADS;
+#ifdef POSITIONS
+    let place = (rows[workgroup.y].position * ROW_CHUNKS + chunk) * CHUNK_QUADS;
+#for Q in CHUNK_QUADS
+    x[quad + $Qu] = within((chunk * CHUNK_QUADS + $Qu) * 4u, weight_quad(word, $Qu, scale) * SCALE) + positions[place + $Qu];
+#end
+#else
 #for Q in CHUNK_QUADS
     x[quad + $Qu] = within((chunk * CHUNK_QUADS + $Qu) * 4u, weight_quad(word, $Qu, scale) * SCALE);
 #end
+#endif
 }

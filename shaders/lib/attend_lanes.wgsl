@@ -1,7 +1,7 @@
 // attend_lanes: attention of many members, for a workgroup that is one subgroup of LANES invocations whose loads are dear.
 // Each lane loads its part of a key and of a value, and hears those of the others by broadcast; it has OWN members to itself, with their
 // queries, maxima, sums and outputs. Nothing goes through workgroup memory, and no lane waits.
-// needs     rows, q, k_cache, v_cache, y, sinks (#ifdef SINKS), fn first_visible of attention
+// needs     rows, q, k_cache, v_cache, y, sinks (#ifdef SINKS), fn first_visible, end_of_keys and bias_at (#ifdef BIAS) of attention
 // consts    MEMBERS = OWN * LANES = ROWS * GROUP; KEY_SLICES and VALUE_SLICES quads of a key and of a value per lane; TILE keys between
 //           two looks at the maxima, a multiple of the KEY_STEP keys that are met together
 // source, twin  as attention
@@ -12,7 +12,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
     let kv_head = first_head / HEADS_PER_KV_HEAD;
     let cache = (rows[first_row].sequence * NUM_KV_HEADS + kv_head) * CONTEXT;
     let first_key = first_visible(rows[first_row].position);
-    let end_key = rows[first_row + num_rows - 1u].position + 1u;
+    let end_key = end_of_keys(first_row + num_rows - 1u);
 
     // Members beyond the last row repeat it.
 #for M in OWN
@@ -21,6 +21,7 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
     let head_$M = first_head + member_$M % GROUP;
     let position_$M = rows[row_$M].position;
     let visible_$M = first_visible(position_$M);
+    let last_$M = end_of_keys(row_$M) - 1u;
     var q_$M: array<vec4<f32>, HEAD_QUADS>;
     for (var quad = 0u; quad < HEAD_QUADS * one; quad++) {
         q_$M[quad] = q[row_$M * Q_QUADS + head_$M * HEAD_QUADS + quad] * SCALE;
@@ -72,7 +73,10 @@ fn attend(first_row: u32, num_rows: u32, first_head: u32, one: u32, local: u32) 
 #ifdef SOFTCAP
             score_$M_$K = CAP * tanh(clamp(score_$M_$K / CAP, -15.0, 15.0)); // tanh of a large argument may overflow on the way
 #endif
-            score_$M_$K = select(LOWEST, score_$M_$K, place_$K >= visible_$M && place_$K <= position_$M);
+#ifdef BIAS
+            score_$M_$K += bias_at(head_$M, place_$K, position_$M);
+#endif
+            score_$M_$K = select(LOWEST, score_$M_$K, place_$K >= visible_$M && place_$K <= last_$M);
             scores_$M[key + $Ku] = score_$M_$K;
             top_$M = max(top_$M, score_$M_$K);
 #end

@@ -4,5 +4,5 @@ struct Row {
     token: u32,    // id in the vocabulary
     position: u32, // index in its sequence
     sequence: u32, // which KV cache it belongs to
-    unused: u32,
+    keys: u32,     // keys that attention to all keys meets
 }

@@ -8,6 +8,7 @@ pub mod rng;
 pub mod rope;
 mod routing;
 mod sampling;
+pub mod sinusoid;
 
 pub use place::{LayerPart, Place, all_finite};
 pub use routing::LayerRouting;
@@ -33,11 +34,12 @@ pub struct Row {
     pub position: u32,
     /// Which KV cache it belongs to.
     pub sequence: u32,
-    pub unused: u32,
+    /// Keys of its sequence, where attention meets all of them; otherwise nobody reads it.
+    pub keys: u32,
 }
 
 impl Row {
     pub fn new(token: u32, position: u32, sequence: u32) -> Self {
-        Row { token, position, sequence, unused: 0 }
+        Row { token, position, sequence, keys: 0 }
     }
 }

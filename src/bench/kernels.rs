@@ -155,7 +155,7 @@ impl Pass<'_> {
             _ => block.attention().map_or((0.0, f64::INFINITY), |attention| {
                 let seen = match attention.mask {
                     Mask::Window(width) | Mask::Chunk(width) => width as f64,
-                    Mask::Causal => f64::INFINITY,
+                    Mask::Causal | Mask::All => f64::INFINITY,
                 };
                 (per_position(attention.num_heads, attention.head_dim + attention.value_dim), seen)
             }),

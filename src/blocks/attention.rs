@@ -89,6 +89,7 @@ pub(super) fn over(
         v_cache,
         y: partials.as_ref().unwrap_or(own.y),
         sinks: own.sinks.filter(|_| merge.is_none()),
+        bias: None,
     };
     attention::record(device, &mut recorder.recording, layer, problem, &buffers)?;
     let (Some(merge), Some(partials)) = (merge, &partials) else { return Ok(()) };
@@ -193,7 +194,7 @@ pub(super) fn reference(spec: &AttentionSpec, pass: &HostPass, memory: &mut Host
         qkv_twin::qkv(&inputs, &mut memory.cache)
     };
     let sinks = pass.find(Role::Sinks);
-    let inputs = twin::Inputs { spec, context, rows, q: &q, cache: &memory.cache, sinks, value_dim: None };
+    let inputs = twin::Inputs { spec, context, rows, q: &q, cache: &memory.cache, sinks, bias: None, value_dim: None };
     let mut attended = twin::attention(&inputs);
     if let Some(gate) = pass.find(Role::AttentionGate) {
         let gates = matmul_twin(x, gate, pass.model.hidden_size);

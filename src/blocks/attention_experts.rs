@@ -129,8 +129,8 @@ pub(super) fn reference(spec: &AttentionExpertsSpec, pass: &HostPass, memory: &m
     let (query_norm, key_norm, rope) = (None, None, &memory.rope[..]);
     let inputs = qk_rope_twin::Inputs { spec: heads, context, rows, qkv: &raw, query_norm, key_norm, rope };
     let q = qk_rope_twin::qk_rope(&inputs, &mut memory.cache);
-    let (sinks, value_dim) = (None, None);
-    let inputs = attention_twin::Inputs { spec: heads, context, rows, q: &q, cache: &memory.cache, sinks, value_dim };
+    let (sinks, bias, value_dim) = (None, None, None);
+    let inputs = attention_twin::Inputs { spec: heads, context, rows, q: &q, cache: &memory.cache, sinks, bias, value_dim };
     let attended = attention_twin::attention(&inputs);
 
     let mut grouped = vec![0.0; attended.len()];

@@ -111,9 +111,9 @@ pub(super) fn reference(spec: &LatentSpec, pass: &HostPass, memory: &mut HostBlo
     let weight = pass.weight(Role::LatentKeyUp);
     let x_stride = spec.key_dim();
     let q = head_matmul_twin::head_matmul(&head_matmul_twin::Inputs { num_heads, cols: nope_dim, x_stride, x: &q, weight });
-    let (sinks, value_dim) = (None, Some(latent_dim));
+    let (sinks, bias, value_dim) = (None, None, Some(latent_dim));
     let over = spec.over_cache();
-    let inputs = attention_twin::Inputs { spec: &over, context, rows, q: &q, cache: &memory.cache, sinks, value_dim };
+    let inputs = attention_twin::Inputs { spec: &over, context, rows, q: &q, cache: &memory.cache, sinks, bias, value_dim };
     let x = attention_twin::attention(&inputs);
     let weight = pass.weight(Role::LatentValueUp);
     let inputs = head_matmul_twin::Inputs { num_heads, cols: latent_dim, x_stride: latent_dim, x: &x, weight };

@@ -488,6 +488,7 @@ fn attention_fact(attention: &AttentionSpec) -> String {
         Mask::Causal => "causal".to_owned(),
         Mask::Window(window) => format!("window of {window} tokens"),
         Mask::Chunk(chunk) => format!("chunks of {chunk} tokens"),
+        Mask::All => "all positions".to_owned(),
     };
     format!("{num_heads} heads of {head_dim}, {num_kv_heads} for keys and values, {mask}")
 }

@@ -11,7 +11,7 @@ use std::mem::offset_of;
 pub static KERNEL: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
-    summary: "grouped-query attention over the KV cache, causal or sliding window; of one token also what qk_rope does",
+    summary: "grouped-query attention over the KV cache, causal, sliding window or all keys; of one token also what qk_rope does",
     params: &[("num_tokens", offset_of!(Params, num_tokens))],
     bindings: &[
         Binding::uniform(0, "params"),
@@ -28,6 +28,7 @@ pub static KERNEL: Kernel = Kernel {
         Binding::read(7, "rope").only(When::Flag("ROPE")),
         Binding::read(8, "q_norm").only(When::Flag("NORM_WEIGHT")),
         Binding::read(9, "k_norm").only(When::Flag("NORM_WEIGHT")),
+        Binding::read(10, "bias").only(When::Flag("BIAS")),
     ],
 };
 
@@ -54,6 +55,8 @@ pub struct Problem<'a> {
     pub mask: Mask,
     pub sinks: bool,
     pub softcap: Option<f32>,
+    /// Scores add a bias by distance, up to this one.
+    pub bias_reach: Option<usize>,
     /// The one token comes as `qk_rope` gets it, of this attention; see [`turns`].
     pub raw: Option<&'a AttentionSpec>,
 }
@@ -74,6 +77,7 @@ impl Problem<'_> {
             mask: spec.mask,
             sinks: spec.sinks,
             softcap: spec.softcap,
+            bias_reach: spec.relative_bias.map(|bias| bias.max_distance),
             raw: None,
         }
     }
@@ -86,7 +90,7 @@ impl Problem<'_> {
     /// The most keys that one row sees.
     fn span(&self) -> usize {
         match self.mask {
-            Mask::Causal => self.context,
+            Mask::Causal | Mask::All => self.context,
             Mask::Window(keys) | Mask::Chunk(keys) => keys.min(self.context),
         }
     }
@@ -107,6 +111,8 @@ pub struct Buffers<'a> {
     pub y: &'a Buffer,
     /// `[heads]`; not where keys are split.
     pub sinks: Option<&'a Buffer>,
+    /// `[heads, 2 reach + 1]`, as [`RelativeBias::table`](crate::spec::RelativeBias::table) makes it.
+    pub bias: Option<&'a Buffer>,
 }
 
 /// Workgroups that keep a GPU busy.
@@ -225,8 +231,10 @@ impl Cut {
 pub fn turns(caps: &Caps, problem: &Problem) -> bool {
     let Some(spec) = problem.raw else { return false };
     let norms = if spec.qk_norm.is_some_and(|norm| norm.weight) { 2 } else { 0 };
-    let bindings = 5 + norms + usize::from(spec.rope.is_some()) + usize::from(problem.sinks);
+    let bindings =
+        5 + norms + usize::from(spec.rope.is_some()) + usize::from(problem.sinks) + usize::from(problem.bias_reach.is_some());
     problem.num_tokens == 1
+        && problem.mask != Mask::All
         && bindings <= caps.max_storage_buffers as usize
         && Cut::choose(caps, problem).group == problem.num_heads / problem.num_kv_heads
 }
@@ -299,8 +307,13 @@ pub fn choose(caps: &Caps, problem: &Problem) -> Variant {
     };
     let variant = match problem.mask {
         Mask::Causal => variant,
+        Mask::All => variant.flag("ALL_KEYS"),
         Mask::Window(window) => variant.flag("WINDOWED").u32("WINDOW", window),
         Mask::Chunk(chunk) => variant.flag("CHUNKED").u32("CHUNK", chunk),
+    };
+    let variant = match problem.bias_reach {
+        Some(reach) => variant.flag("BIAS").u32("REACH", reach),
+        None => variant,
     };
     match problem.softcap {
         Some(cap) => variant.flag("SOFTCAP").f32("CAP", cap),
@@ -324,6 +337,7 @@ pub fn record(
         (if variant.has("SPLIT") { "partials" } else { "y" }, buffers.y),
     ];
     bound.extend(buffers.sinks.map(|sinks| ("sinks", sinks)));
+    bound.extend(buffers.bias.map(|bias| ("bias", bias)));
     bound.extend(buffers.rope.map(|rope| ("rope", rope)));
     if let Some([q_norm, k_norm]) = buffers.norms {
         bound.extend([("q_norm", q_norm), ("k_norm", k_norm)]);

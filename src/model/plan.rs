@@ -230,7 +230,7 @@ impl<'a> Planner<'a> {
             quant: table.quant,
         };
         let x = self.recorder.x();
-        let buffers = embed::Buffers { rows: &memory.rows, table: &table.shards, x: &x };
+        let buffers = embed::Buffers { rows: &memory.rows, table: &table.shards, x: &x, positions: None };
         embed::record(device, &mut self.recorder.recording, &problem, &buffers)
     }
 

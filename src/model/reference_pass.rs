@@ -100,7 +100,7 @@ impl ReferencePass {
         let ReferencePass { spec, context, weights, layers, .. } = self;
         let num_sequences = rows.iter().map(|row| row.sequence as usize + 1).max().unwrap_or(0);
         // The residual stream, [n, hidden].
-        let mut x = embed(rows, weights.get(Role::Embedding.of_model()), spec.hidden_size, spec.embedding_scale);
+        let mut x = embed(rows, weights.get(Role::Embedding.of_model()), spec.hidden_size, spec.embedding_scale, None);
         let (mut routings, mut choices, mut deferred) = (Vec::new(), Vec::new(), None);
         let mut fault = (!all_finite(&x)).then_some(Place::Embedding);
         for (layer, (layer_spec, memories)) in spec.layers.iter().zip(layers).enumerate() {

@@ -6,11 +6,12 @@
 //! cache.k   [sequences, num_kv_heads, context, head_dim] f32  in
 //! cache.v   [sequences, num_kv_heads, context, value_dim] f32 in   absent where Inputs::value_dim is given
 //! sinks     [num_heads] f32                                   in   where the spec has them
+//! bias      [num_heads, 2 max_distance + 1] f32               in   where the spec has one
 //! y         [num_tokens, num_heads value_dim] f32             out
 //! ```
 //!
 //! Key j is visible at position i iff j <= i, and i - window < j where there is a window, and both are in one chunk where there
-//! are chunks. Where value_dim is given, the first so many values of a key are its value: so it is in latent attention. Scores are capped where the spec says so; a sink is one more score, without a value.
+//! are chunks; where the mask is all, keys 0 .. keys of the row are. Where value_dim is given, the first so many values of a key are its value: so it is in latent attention. Scores are capped where the spec says so; a sink is one more score, without a value.
 
 use super::{KvCache, dot};
 use crate::batch::Row;
@@ -27,13 +28,14 @@ pub struct Inputs<'a> {
     pub q: &'a [f32],
     pub cache: &'a KvCache,
     pub sinks: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
     /// The values are the first so many dimensions of the keys; `None`: they stand in `cache.v`.
     pub value_dim: Option<usize>,
 }
 
 /// Returns `y`.
 pub fn attention(inputs: &Inputs) -> Vec<f32> {
-    let Inputs { spec, context, rows, q, cache, sinks, value_dim } = *inputs;
+    let Inputs { spec, context, rows, q, cache, sinks, bias, value_dim } = *inputs;
     let AttentionSpec { num_heads, num_kv_heads, head_dim, .. } = *spec;
     let heads_per_kv_head = num_heads / num_kv_heads;
     let (values, stride, value_dim) =
@@ -45,18 +47,24 @@ pub fn attention(inputs: &Inputs) -> Vec<f32> {
         let q = &q[index * head_dim..][..head_dim]; // q[t, h]
         let position = rows[t].position as usize;
         let first_key = match spec.mask {
-            Mask::Causal => 0,
+            Mask::Causal | Mask::All => 0,
             Mask::Window(window) => (position + 1).saturating_sub(window),
             Mask::Chunk(chunk) => position / chunk * chunk,
         };
-        // cache[sequence, kv_head, first_key ..= position]
+        let end_key = if spec.mask == Mask::All { rows[t].keys as usize } else { position + 1 };
+        // cache[sequence, kv_head, first_key .. end_key]
         let head = rows[t].sequence as usize * num_kv_heads + h / heads_per_kv_head;
-        let (first, end) = (head * context + first_key, head * context + position + 1);
+        let (first, end) = (head * context + first_key, head * context + end_key);
         let k = cache.k[first * head_dim..end * head_dim].chunks_exact(head_dim);
         let v = values[first * stride..end * stride].chunks_exact(stride).map(|v| &v[..value_dim]);
 
         let capped = |score: f64| spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
-        let scores: Vec<f64> = k.map(|k| capped(f64::from(spec.scale) * dot(q, k))).collect();
+        let bias_of = |key: usize| match (spec.relative_bias, bias) {
+            (Some(relative), Some(table)) => f64::from(table[h * relative.width() + relative.entry(position, key)]),
+            _ => 0.0,
+        };
+        let score = |(key, k)| capped(f64::from(spec.scale) * dot(q, k)) + bias_of(key);
+        let scores: Vec<f64> = (first_key..).zip(k).map(score).collect();
         let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[h]));
         let max = scores.iter().copied().fold(sink, f64::max);
         let exponentials: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();

@@ -1,8 +1,8 @@
 //! Softmax attention over keys and values.
 
-use super::RopeSpec;
 use super::state::PositionState;
 use super::weight::{Role, Weight};
+use super::{RelativeBias, RopeSpec};
 
 /// Softmax attention with grouped key/value heads.
 ///
@@ -43,6 +43,8 @@ pub struct AttentionSpec {
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     pub temperature: Option<TemperatureTuning>,
+    /// Scores add what the distance of the key says.
+    pub relative_bias: Option<RelativeBias>,
     /// Query and key are made of what this makes of the input; the value is made of the input itself.
     pub filter: Option<FilterSpec>,
 }
@@ -82,7 +84,7 @@ pub struct TemperatureTuning {
     pub floor: f32,
 }
 
-/// Which earlier keys a query sees.
+/// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
     Causal,
@@ -90,6 +92,8 @@ pub enum Mask {
     Window(usize),
     /// Key `j` is visible to query `i` iff `j <= i` and both lie in the same chunk of this length.
     Chunk(usize),
+    /// Every key that the row counts, later ones among them.
+    All,
 }
 
 impl AttentionSpec {
@@ -115,6 +119,7 @@ impl AttentionSpec {
             output_gate: false,
             softcap: None,
             temperature: None,
+            relative_bias: None,
             filter: None,
         }
     }

@@ -13,6 +13,7 @@ mod names;
 mod parameters;
 mod published;
 mod recurrent;
+mod relative_bias;
 mod rope;
 mod short_conv;
 mod state;
@@ -32,6 +33,7 @@ pub use names::{
 pub use parameters::Parameters;
 pub use published::{Arithmetic, Feed, PUBLISHED, Published, Stated, published};
 pub use recurrent::{ConvolutionSpec, Decay, GateActivation, GatedNormSpec, RecurrentSpec, Rule};
+pub use relative_bias::RelativeBias;
 pub use rope::{RopePairing, RopeScaling, RopeSpec};
 pub use short_conv::ShortConvSpec;
 pub use state::{PositionState, SLOT_POSITIONS, STATE_SLOTS, SlotState, slot_of};

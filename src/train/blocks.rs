@@ -93,7 +93,8 @@ impl Attention {
         qk_rope::record(recorder.device, &mut recorder.recording, Some(layer), &problem, &buffers)?;
         let cache = crate::batch::CacheShape { context, format: CacheFormat::F32 };
         let problem = attention::Problem::of_spec(spec, num_tokens, cache);
-        let buffers = attention::Buffers { rows, query: q, rope: None, norms: None, k_cache, v_cache, y: heads, sinks: None };
+        let buffers =
+            attention::Buffers { rows, query: q, rope: None, norms: None, k_cache, v_cache, y: heads, sinks: None, bias: None };
         attention::record(recorder.device, &mut recorder.recording, Some(layer), &problem, &buffers)?;
         let x = recorder.x.clone();
         recorder.product(Product { role: Role::AttentionOutput, layer, x: heads, y: &x }, matmul::Output::Add)

@@ -262,7 +262,7 @@ impl<'a> Recorder<'a> {
         let (num_tokens, hidden_size) = (self.sizes.tokens(), self.spec.hidden_size);
         let problem = embed::Problem { num_tokens, hidden_size, scale: self.spec.embedding_scale, quant: &F32 };
         let table = self.matrix(Role::Embedding, 0);
-        let buffers = embed::Buffers { rows: &self.exchange.rows, table: &table, x: &self.x };
+        let buffers = embed::Buffers { rows: &self.exchange.rows, table: &table, x: &self.x, positions: None };
         embed::record(self.device, &mut self.recording, &problem, &buffers)?;
         for block in blocks {
             let bytes = self.x.size_bytes();

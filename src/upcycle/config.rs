@@ -6,8 +6,11 @@ use crate::spec::{Activation, BlockSpec, LayerSpec, MlpSpec, ModelSpec, TensorNa
 use crate::tensor::Dtype;
 use serde_json::{Map, Value, json};
 
+/// The keys of a config that say what the experts are, from their shape and the neurons of each.
+type Keys = fn(&Shape, usize) -> Value;
+
 /// Architectures that a dense one becomes, by its `model_type`.
-const BECOMES: &[(&str, fn(&Shape, usize) -> Value)] = &[("llama", mixtral), ("qwen3", qwen3_moe)];
+const BECOMES: &[(&str, Keys)] = &[("llama", mixtral), ("qwen3", qwen3_moe)];
 
 fn mixtral(shape: &Shape, neurons: usize) -> Value {
     json!({

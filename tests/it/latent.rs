@@ -228,7 +228,15 @@ fn attention_over_latents_takes_the_first_dimensions_of_a_key_as_its_value() {
         KvCache { k: vec![1.0, 2.0, 3.0, 4.0, 100.0, 0.0, 5.0, 6.0, 7.0, 8.0, -100.0, 0.0], v: Vec::new(), ..KvCache::default() };
     let q = [0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0];
     let spec = spec.over_cache();
-    let inputs =
-        attention::Inputs { spec: &spec, context: 2, rows: &rows, q: &q, cache: &cache, sinks: None, value_dim: Some(4) };
+    let inputs = attention::Inputs {
+        spec: &spec,
+        context: 2,
+        rows: &rows,
+        q: &q,
+        cache: &cache,
+        sinks: None,
+        bias: None,
+        value_dim: Some(4),
+    };
     assert_eq!(attention(&inputs), [3.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0, 4.0]);
 }

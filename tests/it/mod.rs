@@ -79,4 +79,5 @@ mod twins;
 mod twins_capacity;
 mod twins_mixers;
 mod twins_sample;
+mod twins_two_stacks;
 mod upcycle;

@@ -272,7 +272,7 @@ fn uniforms_and_rows_are_laid_out_as_in_rust() {
         let declared: Vec<_> = shader.kernel.params.iter().map(|(name, offset)| ((*name).to_owned(), *offset)).collect();
         assert_eq!(shader.fields("Params").unwrap_or_default(), declared, "{}", shader.what());
         if let Some(fields) = shader.fields("Row") {
-            assert_eq!(fields, rust_fields!(Row: token position sequence unused));
+            assert_eq!(fields, rust_fields!(Row: token position sequence keys));
         }
         if let Some(fields) = shader.fields("Sampling") {
             assert_eq!(fields, rust_fields!(Sampling: temperature top_k top_p min_p repeat_penalty seed));

@@ -27,7 +27,7 @@ fn rope(dims: usize) -> RopeSpec {
 }
 
 fn attend(spec: &AttentionSpec, context: usize, rows: &[Row], q: &[f32], cache: &KvCache) -> Vec<f32> {
-    attention::attention(&attention::Inputs { spec, context, rows, q, cache, sinks: None, value_dim: None })
+    attention::attention(&attention::Inputs { spec, context, rows, q, cache, sinks: None, bias: None, value_dim: None })
 }
 
 /// Inputs of a context of three without biases and norms.
@@ -44,7 +44,7 @@ fn qkv_inputs<'a>(
 #[test]
 fn embedding_takes_the_row_of_each_token() {
     let table = [0.0, 1.0, 10.0, 11.0, 20.0, 21.0];
-    assert_eq!(embed(&[Row::new(2, 0, 0), Row::new(0, 1, 0)], &table, 2, 1.0), [20.0, 21.0, 0.0, 1.0]);
+    assert_eq!(embed(&[Row::new(2, 0, 0), Row::new(0, 1, 0)], &table, 2, 1.0, None), [20.0, 21.0, 0.0, 1.0]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn projected(spec: &AttentionSpec, bias: &[f32], norms: Option<&[f32]>) -> [Vec<
         bias: (!bias.is_empty()).then_some(bias),
         query_norm: norms,
         key_norm: norms,
-        ..qkv_inputs(spec, &[Row { token: 0, position: 1, sequence: 0, unused: 0 }], &[1.0, 2.0, 3.0, 4.0], &identity, &rope)
+        ..qkv_inputs(spec, &[Row { token: 0, position: 1, sequence: 0, keys: 0 }], &[1.0, 2.0, 3.0, 4.0], &identity, &rope)
     };
     let q = qkv::qkv(&inputs, &mut cache);
     [q, cache.k[4..].to_vec(), cache.v[4..].to_vec()]
@@ -309,6 +309,7 @@ fn a_sink_takes_its_share_and_gives_nothing() {
         q: &[1.0; 8],
         cache: &cache,
         sinks: sinks.as_ref().map(<[f32; 2]>::as_slice),
+        bias: None,
         value_dim: None,
     };
     let y = attention::attention(&inputs);

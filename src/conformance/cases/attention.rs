@@ -9,7 +9,7 @@ use crate::kernels::attention::{self, Buffers};
 use crate::kernels::attention_merge;
 use crate::quant::CacheFormat;
 use crate::reference::{self, KvCache};
-use crate::spec::{AttentionSpec, Mask};
+use crate::spec::{AttentionSpec, Mask, RelativeBias};
 
 #[derive(Clone)]
 struct Attention {
@@ -28,6 +28,7 @@ struct Attention {
     /// Sinks around this.
     sinks: Option<f32>,
     softcap: Option<f32>,
+    bias: Option<RelativeBias>,
     cache: CacheFormat,
     context: usize,
 }
@@ -53,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         size: 1.0,
         sinks: None,
         softcap: None,
+        bias: None,
         cache: CacheFormat::F32,
         context: CONTEXT,
     };
@@ -69,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         let name = format!("prefill {num_heads}/{num_kv_heads} heads of {head_dim}");
         add(name, Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, ..usual.clone() });
     }
-    half_problems(&usual).into_iter().for_each(|(name, problem)| add(name, problem));
+    [two_stack_problems, half_problems].iter().flat_map(|of| of(&usual)).for_each(|(name, problem)| add(name, problem));
     for value_dim in [4, 16] {
         add(format!("values of {value_dim}"), Attention { value_dim, ..usual.clone() });
     }
@@ -87,8 +89,7 @@ pub fn cases() -> Vec<Case> {
         add(format!("sinks around {sink}"), Attention { sinks: Some(sink), ..usual.clone() });
     }
     run_problems(&usual).into_iter().for_each(|(name, problem)| add(name, problem));
-    let window = Mask::Window(24);
-    add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: window, ..usual.clone() });
+    add("sinks and a window".to_owned(), Attention { sinks: Some(1.0), mask: Mask::Window(24), ..usual.clone() });
     add("sinks where one key wins".to_owned(), Attention { sinks: Some(1.0), size: 100.0, ..usual.clone() });
     for cap in [0.5, 30.0] {
         add(format!("capped at {cap}"), Attention { softcap: Some(cap), size: 4.0, ..usual.clone() });
@@ -100,6 +101,42 @@ pub fn cases() -> Vec<Case> {
     split_problems(&usual).into_iter().for_each(|(name, problem)| add(format!("long context: {name}"), problem));
     cases.extend(super::attention_raw::cases());
     cases
+}
+
+/// A bias of T5 that is different up to `max_distance`.
+pub(super) fn relative(max_distance: usize, bidirectional: bool) -> Option<RelativeBias> {
+    Some(RelativeBias { num_buckets: 32, max_distance, bidirectional })
+}
+
+/// What attention with such a bias is given, large enough to decide which key wins.
+pub(super) fn bias_table(spec: &AttentionSpec, inputs: &mut Inputs) -> Option<Vec<f32>> {
+    let bias = spec.relative_bias?;
+    Some(bias.table(&inputs.floats(bias.num_buckets * spec.num_heads, 3.0), spec.num_heads))
+}
+
+/// What encoders and decoders of two stacks have: all keys, also later ones, and a bias by distance.
+fn two_stack_problems(usual: &Attention) -> Vec<(String, Attention)> {
+    let mut problems = Vec::new();
+    let mut add = |name: &str, problem| problems.push((name.to_owned(), problem));
+    let run = |first: usize, len: usize| (first..first + len).collect::<Vec<_>>();
+    let all = Attention { mask: Mask::All, ..usual.clone() };
+    add("all keys", all.clone());
+    add("all keys of one token", Attention { lengths: vec![33], ..all.clone() });
+    add("all keys, bias by distance", Attention { bias: relative(128, true), ..all.clone() });
+    add("bias by distance", Attention { bias: relative(128, false), ..usual.clone() });
+    add("bias by distance up to 20, capped", Attention { bias: relative(20, false), softcap: Some(2.0), ..usual.clone() });
+    for (num_heads, num_kv_heads, head_dim) in [(6, 2, 24), (4, 4, 12), (4, 4, 32), (8, 1, 64)] {
+        let heads = Attention { num_heads, num_kv_heads, head_dim, value_dim: head_dim, sequences: 1, ..all.clone() };
+        let name = format!("{num_heads}/{num_kv_heads} heads of {head_dim}");
+        let encoder = Attention { lengths: run(1, 37), bias: relative(20, true), ..heads.clone() };
+        add(&format!("37 rows, all keys, bias, {name}"), encoder);
+        add(&format!("13 rows from 60 on, all keys, {name}"), Attention { lengths: run(60, 13), ..heads.clone() });
+        let causal = Attention { mask: Mask::Causal, lengths: run(60, 13), bias: relative(20, false), ..heads };
+        add(&format!("13 rows from 60 on, bias, {name}"), causal);
+    }
+    let half = Attention { cache: CacheFormat::F16, lengths: run(1, 20), sequences: 1, ..all };
+    add("f16 cache, all keys, bias by distance", Attention { bias: relative(20, true), ..half });
+    problems
 }
 
 /// Keys and values in f16.
@@ -175,6 +212,9 @@ fn split_problems(usual: &Attention) -> Vec<(String, Attention)> {
     problems.push(("sinks and cap".to_owned(), capped));
     problems.push(("one key wins".to_owned(), Attention { size: 100.0, ..at(2500) }));
     let half = |length: usize| Attention { cache: CacheFormat::F16, ..at(length) };
+    let all = Attention { mask: Mask::All, ..at(2500) };
+    problems.push(("all keys".to_owned(), all.clone()));
+    problems.push(("all keys, bias by distance".to_owned(), Attention { bias: relative(128, true), ..all }));
     problems.push(("f16 cache at 2049".to_owned(), half(2049)));
     let window = Attention { mask: Mask::Window(2000), sinks: Some(1.0), ..half(4000) };
     problems.push(("f16 cache, window and sinks".to_owned(), window));
@@ -199,6 +239,7 @@ impl Attention {
             mask: self.mask,
             sinks: self.sinks.is_some(),
             softcap: self.softcap,
+            relative_bias: self.bias,
             value_dim: self.value_dim,
             ..AttentionSpec::new(self.num_heads, self.num_kv_heads, self.head_dim)
         }
@@ -219,8 +260,12 @@ impl Problem for Attention {
         let problem = self.problem();
         let spec = self.spec();
         let row = |(token, length): (usize, &usize)| Row::new(0, *length as u32 - 1, (token % self.sequences) as u32);
-        let rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
+        let mut rows: Vec<Row> = self.lengths.iter().enumerate().map(row).collect();
+        if self.mask == Mask::All {
+            self.count_keys(&mut rows);
+        }
         let q = inputs.floats(rows.len() * spec.query_width(), self.size);
+        let bias = bias_table(&spec, &mut inputs);
         let cache_len = |dim: usize| SEQUENCES * self.num_kv_heads * self.context * dim;
         let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
         let mut cache = KvCache { k: values(self.head_dim), v: values(self.value_dim), format: self.cache };
@@ -232,6 +277,7 @@ impl Problem for Attention {
             q: &q,
             cache: &cache,
             sinks: sinks.as_deref(),
+            bias: bias.as_deref(),
             value_dim: None,
         };
         let expected = reference::attention::attention(&twin);
@@ -243,6 +289,7 @@ impl Problem for Attention {
         let q = stage.padded_input("q", &q, spec.query_width());
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
         let mut recording = Recording::default();
+        let bias = bias.map(|bias| stage.input("bias", &bias));
         let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
         let buffers = Buffers {
             rows: &rows,
@@ -253,6 +300,7 @@ impl Problem for Attention {
             v_cache: &v_cache,
             y: &y.buffer,
             sinks: sinks.as_ref(),
+            bias: bias.as_ref(),
         };
         record(device, &mut recording, &problem, &buffers)?;
         Ok(Prepared { recording, outputs: vec![y] })
@@ -260,10 +308,18 @@ impl Problem for Attention {
 }
 
 impl Attention {
-    fn is_visible(&self, key: usize, position: usize) -> bool {
-        key <= position
+    /// Keys of each sequence, fewer and more than the positions of its rows.
+    fn count_keys(&self, rows: &mut [Row]) {
+        let longest = self.lengths.iter().max().copied().unwrap_or(1);
+        rows.iter_mut().for_each(|row| row.keys = (longest.min(self.context - 7) + 3 - 5 * row.sequence as usize).max(1) as u32);
+    }
+
+    fn is_visible(&self, key: usize, row: &Row) -> bool {
+        let position = row.position as usize;
+        (key <= position || self.mask == Mask::All)
             && match self.mask {
                 Mask::Causal => true,
+                Mask::All => key < row.keys as usize,
                 Mask::Window(window) => position < key + window,
                 Mask::Chunk(chunk) => position / chunk == key / chunk,
             }
@@ -274,7 +330,7 @@ impl Attention {
         let values = cache.v.chunks_exact_mut(self.value_dim);
         for (index, (k, v)) in cache.k.chunks_exact_mut(self.head_dim).zip(values).enumerate() {
             let (sequence, key) = (index / self.context / self.num_kv_heads, index % self.context);
-            let sees = |row: &Row| row.sequence as usize == sequence && self.is_visible(key, row.position as usize);
+            let sees = |row: &Row| row.sequence as usize == sequence && self.is_visible(key, row);
             if !rows.iter().any(sees) {
                 k.fill(f32::NAN);
                 v.fill(f32::NAN);

@@ -3,7 +3,7 @@
 use super::super::inputs::Inputs;
 use super::super::stage::{Layout, Prepared, Stage};
 use super::super::{Case, Problem, Tolerance};
-use super::attention::{LONG_CONTEXT, record};
+use super::attention::{LONG_CONTEXT, bias_table, record, relative};
 use super::kept;
 use super::qk_rope::{RawHeads, specs};
 use crate::batch::{CacheShape, Row};
@@ -71,6 +71,12 @@ pub(super) fn cases() -> Vec<Case> {
     for mask in [Mask::Window(20), Mask::Chunk(16)] {
         add(format!("{mask:?}"), AttentionSpec { mask, ..usual.clone() }, 47);
     }
+    // Within reach of every key, and of some.
+    for max_distance in [128, 9] {
+        let name = format!("bias by distance up to {max_distance}");
+        add(name.clone(), AttentionSpec { relative_bias: relative(max_distance, false), ..usual.clone() }, 47);
+        add(format!("{name}, no norm"), AttentionSpec { relative_bias: relative(max_distance, false), ..found("clip") }, 40);
+    }
     add("sinks".to_owned(), AttentionSpec { sinks: true, ..found("clip") }, 40);
     let mut half = |name: &str, spec: AttentionSpec| {
         let problem = AttentionRaw { spec, position: 63, cache: CacheFormat::F16, context: CONTEXT };
@@ -93,6 +99,8 @@ pub(super) fn cases() -> Vec<Case> {
     long("no norm", &found("clip"), 2600, CacheFormat::F32);
     let window = AttentionSpec { mask: Mask::Window(2000), sinks: true, ..found("clip") };
     long("window and sinks", &window, 3000, CacheFormat::F32);
+    let biased = AttentionSpec { relative_bias: relative(128, false), ..found("clip") };
+    long("bias by distance", &biased, 2600, CacheFormat::F32);
     long("f16 cache", &usual, 256, CacheFormat::F16);
     long("f16 cache", &window, 3000, CacheFormat::F16);
     cases
@@ -125,6 +133,7 @@ impl Problem for AttentionRaw {
         let rows = [Row::new(0, self.position as u32, SEQUENCES as u32 - 1)];
         let heads = RawHeads::new(spec, 1, self.context, &mut inputs);
         let sinks: Option<Vec<f32>> = spec.sinks.then(|| inputs.floats(spec.num_heads, 1.0));
+        let bias = bias_table(spec, &mut inputs);
         let cache_len = |dim: usize| SEQUENCES * spec.num_kv_heads * self.context * dim;
         let mut values = |dim: usize| kept(self.cache, inputs.floats(cache_len(dim), 1.0));
         let before = KvCache { k: values(spec.head_dim), v: values(spec.value_dim), format: self.cache };
@@ -137,6 +146,7 @@ impl Problem for AttentionRaw {
             q: &q,
             cache: &cache,
             sinks: sinks.as_deref(),
+            bias: bias.as_deref(),
             value_dim: None,
         };
         let expected = reference::attention::attention(&twin);
@@ -144,6 +154,7 @@ impl Problem for AttentionRaw {
         let rows = stage.input("rows", &rows);
         let heads = heads.stage(stage, spec);
         let sinks = sinks.map(|sinks| stage.input("sinks", &sinks));
+        let bias = bias.map(|bias| stage.input("bias", &bias));
         let k_cache = stage.cache("k_cache", &before.k, &cache.k, self.cache);
         let v_cache = stage.cache("v_cache", &before.v, &cache.v, self.cache);
         let y = stage.output("y", &expected, Layout::padded(spec.output_width()));
@@ -156,6 +167,7 @@ impl Problem for AttentionRaw {
             v_cache: &v_cache.buffer,
             y: &y.buffer,
             sinks: sinks.as_ref(),
+            bias: bias.as_ref(),
         };
         let mut recording = Recording::default();
         if attention::turns(device.caps(), &problem) {

@@ -80,5 +80,7 @@ $("tabs").addEventListener("keydown", (event) => {
 
 $("try-experiment").addEventListener("click", () => {
   show("experiment");
-  $("tab-experiment").focus();
+  $("tab-experiment").focus({ preventScroll: true });
+  // On a phone it lies below the fold.
+  if ($("tabs").getBoundingClientRect().top > window.innerHeight / 2) $("tabs").scrollIntoView();
 });

@@ -70,7 +70,7 @@ fn choose(comparison: &Comparison, global: &Global) -> Global {
         Global { device: DeviceChoice::Cpu, why: Some(why), ..global.clone() }
     } else {
         let why = format!(
-            "the best adapter, software ({own:.0} tokens/s beside the reference's {reference:.0}); --device cpu takes that"
+            "the best adapter, software ({own:.0} tokens/s beside the reference's {reference:.0}); --device cpu takes the reference"
         );
         Global { why: Some(why), ..global.clone() }
     }

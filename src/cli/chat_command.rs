@@ -12,12 +12,15 @@ pub const HELP: &str = "\
 /experts           the load of each expert in the last answer
 /save FILE         write the conversation to a file, as JSON
 /load FILE         go on with a conversation from a file
-/exit              end, as Ctrl-D does
+/exit, /quit       end, as Ctrl-D does
 
 Ctrl-C ends an answer. Alt-Enter begins a new line, and \"\"\" before and after a text lets it have several.
 A message that begins with a slash is written with two: //tmp is a folder.";
 
 const NAMES: [&str; 10] = ["help", "clear", "system", "set", "experts", "save", "load", "exit", "quit", "bye"];
+
+/// Commands that people write without the slash; nobody means these words for a model.
+const BARE: [&str; 4] = ["help", "exit", "quit", "bye"];
 
 /// What was typed.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +41,12 @@ pub enum Typed<'a> {
 
 /// Tells commands from messages. A path such as `/etc/hosts` is a message.
 pub fn read(text: &str) -> Typed<'_> {
-    let Some(rest) = text.strip_prefix('/') else { return Typed::Message(text) };
+    let Some(rest) = text.strip_prefix('/') else {
+        return match BARE.iter().find(|name| text.trim().eq_ignore_ascii_case(name)) {
+            Some(name) => Typed::Wrong(format!("commands begin with a slash: /{name}. As a message, write more than this word")),
+            None => Typed::Message(text),
+        };
+    };
     if rest.starts_with('/') {
         return Typed::Message(rest);
     }

@@ -51,6 +51,7 @@ mod train;
 mod tune;
 mod upcycle;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 pub use shared::Global;
 use shared::{Benching, DeviceOnly, Loading, Measuring, Shared};
@@ -125,10 +126,20 @@ enum Command {
 
 /// Parses the arguments, runs the command and turns its outcome into an exit code.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| explained(error).exit());
     cli.color.apply();
     interrupt::listen();
     run(&cli.command).await.unwrap_or_else(|error| failure::report(&error))
+}
+
+/// Says what to write to somebody who left the command out.
+fn explained(mut error: clap::Error) -> clap::Error {
+    let has_suggestion = error.get(ContextKind::SuggestedSubcommand).is_some();
+    if error.kind() == ErrorKind::InvalidSubcommand && !has_suggestion {
+        let tip = "to continue a text, write moebius run \"Once upon a time\"".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 async fn run(command: &Command) -> anyhow::Result<ExitCode> {

@@ -242,8 +242,11 @@ fn bare_word(name: &str) -> Failure {
     let known: Vec<&str> = known.chain(OLLAMA.iter().map(|(known, _)| *known)).chain([BUNDLED_NAME]).collect();
     match known.iter().find(|id| without_organisation(id)).copied().or_else(|| nearest(name, known.iter().copied())) {
         Some(near) => Failure::new(problem, format!("did you mean {near}?")),
-        None => {
-            Failure::new(problem, format!("`{BUNDLED_NAME}` is the bundled model; `moebius models` lists those on this machine"))
-        }
+        None => Failure::new(
+            problem,
+            format!(
+                "`{BUNDLED_NAME}` is the bundled model, and `moebius models` lists those on this machine; a text of several words needs quotes around it"
+            ),
+        ),
     }
 }

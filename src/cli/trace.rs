@@ -122,7 +122,8 @@ impl TraceArgs {
         }
         let Writer { file, tokens, .. } = writer;
         file.commit()?;
-        talk!("traced   {tokens} tokens of {} texts to {}", texts.len(), self.out.display());
+        let of_texts = if texts.len() == 1 { "one text".to_owned() } else { format!("{} texts", texts.len()) };
+        talk!("traced   {tokens} tokens of {of_texts} to {}", self.out.display());
         let cost = self.cost(&mut engine, &texts).await?;
         if let Some(cost) = &cost {
             let (plain, traced) = (cost.plain, cost.traced);

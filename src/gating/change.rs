@@ -95,9 +95,12 @@ impl RoutingOverride {
         let num_experts_per_tok = self.experts_per_token.unwrap_or(router.num_experts_per_tok);
         let most = router.most_per_token(&disabled);
         if !(1..=most).contains(&num_experts_per_tok) {
+            if most == 0 {
+                let expected = format!("fewer than all {} of layer {layer}", router.num_experts);
+                return Err(argument("experts switched off", expected, disabled.len()));
+            }
             let what = "experts per token";
             let expected = match most {
-                0 => format!("an expert that is not switched off in layer {layer}"),
                 1 => format!("1, as layer {layer} has 1 to choose from (a token may be sent to fewer experts than in training)"),
                 _ => format!("1 to {most}, as layer {layer} has {most} to choose from"),
             };

@@ -195,7 +195,7 @@ fn commands_of_a_conversation_do_what_help_says_and_others_are_refused() {
     let wrong = folder.path().join("wrong.json");
     fs::write(&wrong, "{\"messages\": [1]}").unwrap();
     let lines = format!(
-        "/help\n/hepl\n/nonsense\n/experts\n/set temp warm\n/set top-p 7\n/set colour red\n/set temp 0.5\n/set top-k -1\n/system\n\
+        "/help\nhelp\n Exit \n/hepl\n/nonsense\n/experts\n/set temp warm\n/set top-p 7\n/set colour red\n/set temp 0.5\n/set top-k -1\n/system\n\
          /system Be brief.\n/clear now\n\"\"\"Who is\nthe king?\"\"\"\n/experts\n/save {0}\n/clear\n/load {1}\n/load {0}\n/system\n/save\n/exit\nnever read\n",
         file.display(),
         wrong.display()
@@ -205,6 +205,8 @@ fn commands_of_a_conversation_do_what_help_says_and_others_are_refused() {
     assert!(!stdout.is_empty() && !stdout.contains('/'), "{stdout}");
     for said in [
         "/set NAME VALUE",
+        "commands begin with a slash: /help",
+        "commands begin with a slash: /exit",
         "no command /hepl; did you mean /help?",
         "no command /nonsense; /help lists all",
         "There is no answer yet.",

@@ -215,6 +215,18 @@ fn files_in_place_of_the_tokenizer_are_named() {
 }
 
 #[test]
+fn a_text_in_place_of_a_command_is_told_how_to_be_written() {
+    for words in [&["Once upon a time"][..], &["xyzzy"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(words).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("write moebius run \"Once upon a time\""), "{error}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_moebius")).args(["run", "the", "king"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && error.contains("needs quotes around it"), "{error}");
+}
+
+#[test]
 fn near_names_of_kernels_and_formats_are_offered() {
     let folder = folder();
     refused(folder.path(), &["check", "matmull"], &["did you mean matmul?"]);

@@ -108,6 +108,8 @@ fn impossible_routing_and_impossible_texts_are_refused_before_loading() {
     ] {
         refused(here, &["run", &model, "Hi", option, value], &[expected]);
     }
+    let all = ["run", "demo", "Hi", "--disable-expert", "0,1,2,3,4,5,6,7"];
+    refused(here, &all, &["experts switched off: expected fewer than all 8 of layer 0, found 8"]);
     refused(here, &["trace", &model, "--out", "t.jsonl"], &["--prompt", "--file", "--dir"]);
     refused(here, &["trace", &model, "--file", "empty.txt", "--out", "t.jsonl"], &["empty.txt is empty", "hint: "]);
     refused(here, &["trace", &model, "--dir", "none", "--out", "t.jsonl"], &["cannot read none"]);

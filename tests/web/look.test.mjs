@@ -102,6 +102,27 @@ test("on a phone what is said of a token is in view wherever the token is, and g
   assert.equal(await page.locator("#text-view .layers").count(), 0);
 });
 
+test("on a phone what is pressed beside the details comes into view, and the details go", async () => {
+  await page.setViewportSize(PHONE);
+  await page.click("[data-view=heatmap]");
+  await page.locator("#text-view .text > span").nth(4).click();
+  await page.waitForSelector("#text-view .detail.open");
+  await page.click("#try-experiment");
+  assert.equal(await page.locator("#text-view .detail.open").count(), 0);
+  const { top } = await page.locator("#tabs").evaluate((node) => node.getBoundingClientRect().toJSON());
+  assert.ok(top >= 0 && top < PHONE.height / 2, `the tabs begin at ${top}`);
+});
+
+test("Compare says that both are written with a changed routing", async () => {
+  await page.click("[data-view=compare]");
+  assert.equal(await page.locator("#view .notice").isVisible(), false);
+  await page.evaluate(() => (window.moebius.state.routing = { disabled: [{ expert: 4 }, { expert: 2 }] }));
+  await page.click("[data-view=heatmap]");
+  await page.click("[data-view=compare]");
+  assert.equal(await page.locator("#view .notice").textContent(), "Both are written with the changed routing: without experts 2, 4.");
+  await page.evaluate(() => (window.moebius.state.routing = { disabled: [] }));
+});
+
 test("axe-core finds nothing in the report of a trace, in either theme, on a desk and on a phone", async () => {
   const folder = await mkdtemp(join(tmpdir(), "moebius-report-"));
   const report = await session.context.newPage();

@@ -39,7 +39,7 @@ export class ChatView {
       ? "Load a model to talk with it."
       : info.model.chatTemplate
         ? `The conversation is written as the model's chat template wants it. It may have ${info.model.context} tokens.`
-        : "This model has no chat template: it gets the conversation as lines of User: and Assistant:, and continues them like any other text.";
+        : "This model has no chat template: it has learned to continue texts, not to answer. It gets the conversation as lines of User: and Assistant:, and goes on writing.";
     this.sendButton.disabled = running || !info;
     this.stopButton.disabled = !running;
     this.newButton.disabled = running;

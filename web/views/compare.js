@@ -3,6 +3,7 @@
 import { paint } from "../colours.js";
 import { element, percent } from "../dom.js";
 import { distance, loads, shares } from "../stats.js";
+import { describe, isChanged } from "./routing.js";
 
 const DEFAULTS = ["The court held that the defendant was liable for", "def main(argv):\n    for name in argv:\n        print("];
 
@@ -16,14 +17,18 @@ export class CompareView {
     );
     this.answers = DEFAULTS.map(() => element("div", { class: "text small" }));
     this.button = element("button", { type: "button", onclick: () => this.run() }, "Compare");
+    this.changed = element("p", { class: "notice" });
     this.result = element("div", { class: "scroll" });
     const columns = this.prompts.map((prompt, index) => element("div", {}, element("h3", {}, `${"AB"[index]}`), prompt, this.answers[index]));
-    root.replaceChildren(element("div", { class: "columns" }, ...columns), element("div", { class: "row bar" }, this.button), this.result);
+    root.replaceChildren(element("div", { class: "columns" }, ...columns), element("div", { class: "row bar" }, this.button), this.changed, this.result);
     this.update();
   }
 
   update() {
     this.button.disabled = !this.state.info || this.state.running;
+    const { routing } = this.state;
+    this.changed.hidden = !isChanged(routing);
+    this.changed.textContent = isChanged(routing) ? `Both are written with the changed routing: ${describe(routing)}.` : "";
   }
 
   async run() {

@@ -37,7 +37,7 @@ export class DeviceView {
     const limits = device.limits;
     const lines = [
       ["Device", `${device.name || "unnamed adapter"} (${device.kind}, ${device.backend})`],
-      ["Chosen because", device.why],
+      ["Chosen because", info.why?.prefers ? "it is quicker here than the adapter" : device.why],
       device.driver && ["Driver", device.driver],
       device.allocatedBytes !== null && ["Device memory in use", bytes(device.allocatedBytes)],
       limits && ["Largest binding", bytes(limits.maxBindingBytes)],

@@ -61,7 +61,7 @@ export class ExperimentView {
       }),
     ];
     this.root.replaceChildren(
-      element("p", { class: "hint" }, "Three steps show that experts specialise, and what is lost without one. The answer beside stays as it is."),
+      element("p", { class: "hint" }, "Three steps show that experts specialise, and what is lost without one. They write texts of their own, always with the likeliest token; the answer that the page shows stays as it is."),
       element("ol", { class: "steps" }, ...this.steps.map(({ node }) => node)),
       element("p", { class: "hint" }, "The tab Routing switches any expert off in your own texts."),
     );
@@ -132,12 +132,13 @@ export class ExperimentView {
     const { expert } = this.found;
     const story = await this.answer(show, STORY, []);
     if (!story) return;
-    const changed = await this.answer((node) => show(story.node, node), STORY, [this.switchedOff]);
+    const [whole, without] = ["With all experts:", `Without expert ${expert}:`].map((text) => element("p", { class: "hint" }, text));
+    const changed = await this.answer((node) => show(whole, story.node, without, node), STORY, [this.switchedOff]);
     if (!changed) return;
     const same = common(story, changed);
     const before = `Expert ${expert} got ${percent(story.shares[expert])} of the story. `;
     const after = same === length(story) ? `Without it all ${same} new tokens are the same.` : `Without it the first ${same} of ${length(story)} new tokens are the same.`;
-    show(story.node, changed.node, element("p", {}, before, after));
+    show(whole, story.node, without, changed.node, element("p", {}, before, after));
   }
 }
 

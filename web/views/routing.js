@@ -159,13 +159,15 @@ export function isChanged({ expertsPerToken, disabled, forced, temperature }) {
   return disabled.length > 0 || [expertsPerToken, forced, temperature].some((value) => value !== undefined);
 }
 
+const byPlace = (a, b) => (a.layer ?? -1) - (b.layer ?? -1) || a.expert - b.expert;
+
 const inWords = ({ expert, layer }) => (layer === undefined ? String(expert) : `${expert} of layer ${layer}`);
 
 /** For a person: "1 expert per token; without experts 3, 7 of layer 5". */
 export function describe({ expertsPerToken, disabled, forced, temperature }) {
   return [
     expertsPerToken && `${expertsPerToken} expert${expertsPerToken === 1 ? "" : "s"} per token`,
-    disabled.length > 0 && `without expert${disabled.length === 1 ? "" : "s"} ${disabled.map(inWords).join(", ")}`,
+    disabled.length > 0 && `without expert${disabled.length === 1 ? "" : "s"} ${[...disabled].sort(byPlace).map(inWords).join(", ")}`,
     forced !== undefined && `always expert ${inWords(forced)}`,
     temperature !== undefined && `router temperature ${temperature}`,
   ]

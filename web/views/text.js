@@ -26,6 +26,10 @@ export class TextView {
     this.detail = element("div", { class: "detail", "aria-live": "polite" });
     this.share = element("div", { class: "row bar share", role: "group", "aria-label": "Take it along" }, ...shareButtons());
     root.replaceChildren(this.bar, this.text, this.detail, this.share);
+    // On a phone the details lie over the page: what is pressed beside them wants to be seen.
+    document.addEventListener("click", ({ target }) => {
+      if (getComputedStyle(this.detail).position === "fixed" && !this.text.contains(target) && !this.detail.contains(target)) this.close();
+    });
     this.reset();
   }
 

@@ -12,6 +12,7 @@ mod chat;
 mod chat_command;
 mod chat_input;
 mod check;
+mod coloured;
 mod completions;
 mod devices;
 mod failure;

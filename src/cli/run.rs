@@ -1,5 +1,6 @@
 //! `moebius run`: continue a text.
 
+use super::coloured::{BestExperts, ShownLayer};
 use super::failure::Failure;
 use super::interrupt::INTERRUPTED;
 use super::model::BUNDLED_NAME;
@@ -13,7 +14,7 @@ use anyhow::Result;
 use clap::Args;
 use moebius::Engine;
 use moebius::bench;
-use moebius::generate::{StopReason, Summary};
+use moebius::generate::{GenerateOptions, StopReason, Summary};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ Examples:
   moebius run \"In the beginning\" -n 60 --temp 0     the bundled model, greedy
   moebius run ./Mixtral-8x7B-v0.1 \"Dear Sir,\" --seed 7
   moebius run mistralai/Mixtral-8x7B-v0.1 \"Dear Sir,\" --quant bf16
+  moebius run \"def parse(line):\" --show-experts     which expert was each token sent to?
   moebius run --quant q4_0 --stats                  memory, and the kernels that were chosen
   moebius run --ids-file ids.json --json            one JSON object on stdout
   moebius run demo -f letter.txt                    a text out of a file
@@ -54,6 +56,9 @@ pub struct RunArgs {
     /// A JSON array of token ids as the prompt, taken as they are.
     #[arg(long, value_name = "FILE")]
     ids_file: Option<PathBuf>,
+    /// Print the text again, each token in the colour of its best expert; =LAYER for those of another layer than the last.
+    #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, default_missing_value = "last")]
+    show_experts: Option<ShownLayer>,
     /// Say what loading took in memory, and which kernels and variants were chosen.
     #[arg(long)]
     stats: bool,
@@ -93,18 +98,10 @@ impl RunArgs {
             Prompt::Text(text) => format!("\n{text}"),
             Prompt::Ids(_) => String::new(),
         };
-        let summary = if self.json {
-            let mut stderr = std::io::stderr();
-            let thinking = self.thinking.shown_on(&stderr);
-            stream(engine.generate(&prompt_ids, &options)?, &mut Printer::new(&mut stderr, thinking).behind(shown)).await?
-        } else {
-            let mut stdout = std::io::stdout().lock();
-            let thinking = self.thinking.shown_on(&stdout);
-            let mut printer = Printer::new(&mut stdout, thinking).behind(shown);
-            let summary = stream(engine.generate(&prompt_ids, &options)?, &mut printer).await?;
-            writeln!(stdout)?;
-            summary
-        };
+        let (summary, experts) = self.write(&mut engine, &prompt_ids, &options, shown).await?;
+        if let Some(experts) = &experts {
+            experts.print(&engine, &[prompt_ids.as_slice(), &summary.ids].concat())?;
+        }
         talk!("");
         print_statistics(&summary, &options);
         if self.stats {
@@ -119,6 +116,31 @@ impl RunArgs {
             writeln!(std::io::stdout(), "{result}")?;
         }
         Ok(if summary.stop == StopReason::Cancelled { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    }
+
+    /// Shows the prompt and what the model writes.
+    async fn write(
+        &self,
+        engine: &mut Engine,
+        prompt_ids: &[u32],
+        options: &GenerateOptions,
+        shown: String,
+    ) -> Result<(Summary, Option<BestExperts>)> {
+        let experts = self.show_experts.map(|layer| BestExperts::of(engine.spec(), layer)).transpose()?;
+        let generation = engine.generate(prompt_ids, options)?;
+        if self.json {
+            let mut stderr = std::io::stderr();
+            let thinking = self.thinking.shown_on(&stderr);
+            let mut printer = Printer::new(&mut stderr, thinking).behind(shown).watching(experts);
+            return Ok((stream(generation, &mut printer).await?, printer.experts));
+        }
+        let mut stdout = std::io::stdout().lock();
+        let thinking = self.thinking.shown_on(&stdout);
+        let mut printer = Printer::new(&mut stdout, thinking).behind(shown).watching(experts);
+        let summary = stream(generation, &mut printer).await?;
+        let experts = printer.experts;
+        writeln!(stdout)?;
+        Ok((summary, experts))
     }
 
     fn model_and_prompt(&self) -> Result<(Option<&str>, Prompt)> {

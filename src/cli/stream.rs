@@ -1,5 +1,6 @@
 //! Text as it is being generated, and what there is to say afterwards.
 
+use super::coloured::BestExperts;
 use super::interrupt::Watch;
 use super::loads;
 use super::progress::{self, Waiting};
@@ -52,6 +53,8 @@ pub struct Printer<'a> {
     inside: bool,
     /// The prompt, shown on stderr when the text begins: no other line may come between the two.
     prompt: Option<String>,
+    /// Which experts the tokens were sent to, where that is wanted.
+    pub experts: Option<BestExperts>,
     /// A person sees it: control characters are shown and not obeyed.
     on_terminal: bool,
 }
@@ -59,7 +62,7 @@ pub struct Printer<'a> {
 impl<'a> Printer<'a> {
     pub fn new<O: Write + IsTerminal>(out: &'a mut O, thinking: Thinking) -> Self {
         let on_terminal = out.is_terminal();
-        Printer { out, thinking, trims: false, inside: false, prompt: None, on_terminal }
+        Printer { out, thinking, trims: false, inside: false, prompt: None, experts: None, on_terminal }
     }
 
     /// The same without white space at the start.
@@ -70,6 +73,11 @@ impl<'a> Printer<'a> {
     /// The same behind a prompt that is shown first.
     pub fn behind(self, prompt: String) -> Self {
         Printer { prompt: Some(prompt), ..self }
+    }
+
+    /// The same, counting which experts the tokens are sent to.
+    pub fn watching(self, experts: Option<BestExperts>) -> Self {
+        Printer { experts, ..self }
     }
 
     fn write(&mut self, parts: &[PartText]) -> std::io::Result<()> {
@@ -113,6 +121,9 @@ impl<'a> Printer<'a> {
 pub async fn stream(mut generation: Generation<'_>, printer: &mut Printer<'_>) -> Result<Summary> {
     let watch = Watch::start();
     generation.heed(watch.cancel());
+    if printer.experts.is_some() {
+        generation.keep_routing();
+    }
     let mut compiling = None;
     generation.compile(&mut |done, total| progress::compiling(&mut compiling, done, total)).await?;
     drop(compiling);
@@ -124,7 +135,10 @@ pub async fn stream(mut generation: Generation<'_>, printer: &mut Printer<'_>) -
             talk::text(&talk::on_stderr(&prompt));
         }
         match next {
-            Ok(Some(piece)) => printer.write(&piece.parts)?,
+            Ok(Some(piece)) => {
+                printer.write(&piece.parts)?;
+                printer.experts.iter_mut().for_each(|experts| experts.add(generation.routing()));
+            }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 const PALETTE: &str = include_str!("../../web/palette.js");
 
 /// The colour of an expert and the ink that is read on it, as `#rrggbb`.
-pub(super) fn paint(expert: usize) -> (&'static str, &'static str) {
+pub fn expert_colour(expert: usize) -> (&'static str, &'static str) {
     static COLOURS: LazyLock<Vec<&'static str>> =
         LazyLock::new(|| PALETTE.split('"').filter(|text| text.starts_with('#')).collect());
     let colour = COLOURS[expert % COLOURS.len()];

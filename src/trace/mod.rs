@@ -15,6 +15,7 @@ mod svg;
 
 pub use cache::{Order, SimulatedLayer, Simulation, SimulationOptions, simulate};
 pub use cache_html::cache_html;
+pub use colours::expert_colour;
 pub use html::html;
 pub use jsonl::{FORMAT, header_line, read};
 pub use statistics::{

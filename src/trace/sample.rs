@@ -1,7 +1,7 @@
 //! The beginning of every text, its tokens in the colours of their experts.
 
 use super::Trace;
-use super::colours::paint;
+use super::colours::expert_colour;
 use super::svg::escape;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -31,7 +31,7 @@ pub(super) fn sample(trace: &Trace) -> String {
     let mut styles = String::from("<style>");
     let mut legend = String::from("<p class=\"text\">Experts: ");
     for expert in used {
-        let (colour, ink) = paint(expert);
+        let (colour, ink) = expert_colour(expert);
         let _ = write!(styles, ".e{expert}{{background:{colour};color:{ink}}}");
         let _ = write!(legend, "<b class=\"e{expert}\"> {expert} </b> ");
     }

@@ -339,3 +339,36 @@ fn damaged_small_files_of_a_model_come_with_the_next_step() {
         }
     }
 }
+
+#[test]
+fn each_token_is_shown_with_its_best_expert() {
+    let args = ["run", "def parse(line):", "-n", "8", "--temp", "0", "--device", "cpu"];
+    let shown = |options: &[&str]| {
+        let output = moebius(&[&args[..], options].concat(), &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        (stdout(&output), stderr(&output))
+    };
+    let (written, plain) = shown(&[]);
+    let (same, numbers) = shown(&["--show-experts"]);
+    assert!(written == same && !plain.contains("best expert"), "{plain}");
+    // What the routers did, from the trace of the same text.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    let traced = ["trace", "-p", "def parse(line):", "-n", "8", "--temp", "0", "--device", "cpu", "--out", text(&file)];
+    assert_eq!(moebius(&traced, &[]).status.code(), Some(0));
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_layer = |layer: u64| -> Vec<String> {
+        let lines = lines.iter().filter(|line| line["layer"] == layer);
+        lines.map(|line| format!("{}[{}]", line["text"].as_str().unwrap(), line["experts"][0])).collect()
+    };
+    let expected = of_layer(5);
+    assert!(expected.len() > 10 && numbers.contains(&expected.concat()), "{expected:?} in\n{numbers}");
+    let (_, first) = shown(&["--show-experts=0"]);
+    assert!(first.contains("in layer 0:") && first.contains(&of_layer(0).concat()), "{first}");
+    // In colours: the ends of lines have none, and the text is the same.
+    let (_, coloured) = shown(&["--show-experts", "--color", "always"]);
+    assert!(coloured.contains("\u{1b}[") && coloured.contains("in the colour"), "{coloured}");
+    assert!(refused(&["run", "a", "--device", "cpu", "--show-experts=9"]).contains("layers 0 to 5 have experts"));
+    refused(&["run", "a", "--show-experts=x"]);
+}

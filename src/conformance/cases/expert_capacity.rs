@@ -40,7 +40,7 @@ pub fn cases() -> Vec<Case> {
         add(num_tokens, [1, 6], CallLimit::Tokens(14), false, false);
         add(num_tokens, [2, 4], CallLimit::Share(0.5), false, false);
     }
-    for limit in [CallLimit::Tokens(0), CallLimit::Tokens(1), CallLimit::Tokens(1 << 40), CallLimit::Share(0.1)] {
+    for limit in [CallLimit::Tokens(0), CallLimit::Tokens(1), CallLimit::Tokens(usize::MAX), CallLimit::Share(0.1)] {
         add(33, [2, 8], limit, false, false);
         add(33, [2, 8], limit, true, false);
     }
